@@ -1,0 +1,61 @@
+# make demo    opens the viewer with the sample case and labels it (or leaves demo.png)
+# make test    the test suite
+# make lint    style, types, import rules, manifest
+# make docs    the documentation, into site/
+# make bench   speed and memory, one table
+#
+# Each makes .venv and installs what it needs on first use. PYTHON=python3.12 chooses another Python.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+# The screen: a real one if there is one, else a virtual one. Tests always get a virtual one.
+# (Qt's offscreen platform has no OpenGL, and napari draws no images without it.)
+XVFB   := xvfb-run -a -s "-screen 0 1600x1000x24"
+SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,screen)
+LINUX  := $(filter Linux,$(shell uname -s))
+
+.PHONY: demo test lint docs bench clean
+.DELETE_ON_ERROR:
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "napari-covseg needs Python 3.11 or newer; choose one with: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/desktop $(VENV)/test $(VENV)/docs $(VENV)/dev: $(VENV)/%: $(VENV)/made pyproject.toml constraints.txt
+	@echo "Installing napari-covseg with the extra '$*' into $(VENV) (a few minutes the first time)"
+	@$(PIP) --editable ".[$*]"
+	@touch $@
+
+system-%:
+	@$(if $(LINUX),.ci/system-packages $(filter screen,$*),:)
+
+demo: system-$(or $(SCREEN),window) $(VENV)/desktop
+ifeq ($(LINUX)$(SCREEN),Linuxscreen)
+	$(XVFB) $(BIN)/covseg demo --screenshot demo.png
+else
+	$(BIN)/covseg demo
+endif
+
+test: system-screen $(VENV)/desktop $(VENV)/test
+	$(if $(LINUX),$(XVFB)) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/npe2 validate src/napari_covseg/napari.yaml
+
+docs: $(VENV)/docs
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: system-screen $(VENV)/desktop
+	$(if $(LINUX),$(XVFB)) $(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) site demo.png

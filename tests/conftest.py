@@ -1,0 +1,38 @@
+"""What every test shares: nothing of the person who runs them is read or written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Slow machines are no reason to fail; the same examples everywhere, so that a failure can be repeated.
+settings.register_profile(
+    "covseg", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("covseg")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Send the user's data, settings and caches to a temporary folder, child processes included."""
+    home: Path = tmp_path_factory.mktemp("home")
+    names = ["XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "APPDATA"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setenv(name, str(home / name.lower()))
+        patch.setenv("NAPARI_CONFIG", str(home / "napari" / "settings.yaml"))
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of tests/gui, and leave them out where there is no screen to draw on."""
+    screen = os.name == "nt" or os.uname().sysname == "Darwin" or bool(os.environ.get("DISPLAY"))
+    for item in items:
+        if "gui" in Path(item.path).parts:
+            item.add_marker("gui")
+            if not screen and not os.environ.get("CI"):
+                item.add_marker(pytest.mark.skip(reason="needs a display: run the tests with `make test`"))

@@ -1,0 +1,146 @@
+"""The package as a whole: its manifest, its floors, its size, what the viewer's process loads."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+import napari_covseg
+
+PACKAGE = Path(napari_covseg.__file__).parent
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# What the viewer's process may load. The names of rooms stand for all their modules.
+TORCH_FREE = [
+    "_reader",
+    "_sample_data",
+    "_writer",
+    "cases",
+    "cli",
+    "errors",
+    "jobs.client",
+    "jobs.events",
+    "jobs.requests",
+    "labels",
+    "metrics",
+    "models.card",
+    "models.catalogue",
+    "panels",
+    "scans",
+]
+
+
+def dotted(path: Path) -> str:
+    """Module name of a file of the package."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=170)
+
+
+def test_manifest_is_found_and_everything_in_it_can_be_imported() -> None:
+    (entry,) = (e for e in entry_points(group="napari.manifest") if e.name == "napari-covseg")
+    assert entry.value == "napari_covseg:napari.yaml"
+    manifest = PluginManifest.from_file(PACKAGE / "napari.yaml")
+    manifest.validate_imports()
+
+
+def test_manifest_leaves_pictures_to_napari() -> None:
+    (reader,) = PluginManifest.from_file(PACKAGE / "napari.yaml").contributions.readers or []
+    assert reader.accepts_directories
+    assert not any("png" in p or "jp" in p or p == "*" for p in reader.filename_patterns)
+
+
+def test_viewer_process_never_loads_torch() -> None:
+    wanted = tuple(f"napari_covseg.{name}" for name in TORCH_FREE)
+    modules = [
+        name
+        for name in map(dotted, MODULES)
+        if name in wanted or name.startswith(tuple(f"{w}." for w in wanted))
+    ]
+    assert {name.split(".")[1] for name in modules} >= {"panels", "cases", "scans", "jobs", "models"}
+    result = python(
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "sys.exit(', '.join(m for m in ('torch', 'monai') if m in sys.modules))"
+    )
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr.strip().endswith(("torch", "monai")), result.stderr
+
+
+def test_rooms_load_without_qt() -> None:
+    rooms = [dotted(p) for p in MODULES if "panels" not in p.parts and p.name != "__main__.py"]
+    light = [name for name in rooms if not name.startswith("napari_covseg._")]
+    result = python(
+        "import importlib, sys\n"
+        f"for name in {light!r}: importlib.import_module(name)\n"
+        "print([m for m in ('qtpy', 'magicgui', 'napari') if m in sys.modules])"
+    )
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_import_rules_hold() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    if not linter.exists():
+        pytest.skip("import-linter is not installed: `make lint` runs it")
+    result = subprocess.run([linter, "--no-cache"], capture_output=True, text=True, cwd=ROOT, timeout=170)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_module_is_short(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) < 350
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_functions_fit_on_a_screen(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]
+            lines = (node.end_lineno or 0) - first.lineno + 1
+            assert lines <= 60, f"{node.name} has {lines} lines"
+
+
+def project_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [p for name in listed.stdout.split("\0") if name and (p := ROOT / name).is_file()]
+
+
+def test_no_path_of_a_developers_machine_is_left_behind() -> None:
+    suffixes = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".cfg", ""}
+    stray = re.compile(r"(?<![\w.])/(?:work|home|root|Users|mnt|opt)/\w|[A-Z]:\\Users\\")
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in project_files()
+        if path.suffix in suffixes and path != Path(__file__)
+        for line in path.read_text("utf-8", errors="ignore").splitlines()
+        if stray.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_weights_travel_with_their_licence() -> None:
+    folder = PACKAGE / "models" / "weights"
+    licence = (folder / "LICENSE").read_text("utf-8")
+    assert "CC BY-NC-SA 4.0" in licence and "3757476" in licence
+    assert sum(p.stat().st_size for p in folder.glob("*.safetensors")) < 10e6
+
+
+def test_makefile_targets_are_what_the_readme_promises() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert os.access(ROOT / ".ci" / "run", os.X_OK) or os.name == "nt"
