@@ -1,0 +1,1 @@
+"""Label COVID-19 lesions on chest CT in napari: predict, correct, learn."""

@@ -1,0 +1,58 @@
+"""What the label values mean: names and colours, the same in every room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Group = Literal["lungs", "lesions"]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One value of a label map.
+
+    Attributes
+    ----------
+    value : int
+        Value in the ``uint8`` label array of a case; 0 is background.
+    name : str
+        The field's term, as a person reads it.
+    colour : tuple of int
+        sRGB, 0-255.
+    inside_lungs : bool
+        Whether the finding lies inside the (dilated) lungs. Effusion does not have to.
+    """
+
+    value: int
+    name: str
+    colour: tuple[int, int, int]
+    inside_lungs: bool = True
+
+
+LUNGS: tuple[Label, ...] = (
+    Label(1, "right lung", (86, 156, 214)),
+    Label(2, "left lung", (120, 200, 160)),
+    Label(3, "lung, side undetermined", (150, 150, 190)),
+)
+LESIONS: tuple[Label, ...] = (
+    Label(1, "lesion", (235, 90, 60)),
+    Label(2, "ground-glass", (250, 190, 60)),
+    Label(3, "consolidation", (225, 60, 100)),
+    Label(4, "pleural effusion", (70, 130, 240), inside_lungs=False),
+)
+GROUPS: dict[Group, tuple[Label, ...]] = {"lungs": LUNGS, "lesions": LESIONS}
+
+
+def lesion(name: str) -> Label:
+    """Return the lesion label called `name`.
+
+    Raises
+    ------
+    KeyError
+        If no lesion label has that name.
+    """
+    for label in LESIONS:
+        if label.name == name:
+            return label
+    raise KeyError(name)

@@ -1,0 +1,170 @@
+"""Labelled slices in memory, by patient: what a training run learns from."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from napari_covseg.errors import ScanError
+from napari_covseg.models.preparation import Preparation
+from napari_covseg.scans import Scan, read_scan
+
+OUTPUTS = ("lungs", "lesion")
+"""The channels of a training mask, in this order."""
+
+
+@dataclass
+class TrainingSet:
+    """Prepared slices with their masks.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (n, size, size)
+    masks : ndarray of bool, shape (n, len(OUTPUTS), size, size)
+    patients : ndarray of str, shape (n,)
+        Whom a slice belongs to; splits go by this name and never by slice.
+    folds : dict of str to list of str
+        Fixed folds, if the description names any.
+    licence : str
+        Of the data, for the card of a model that learned from it.
+    """
+
+    images: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.str_]
+    folds: dict[str, list[str]] = field(default_factory=dict)
+    licence: str = ""
+    negatives: frozenset[str] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def only(self, patients: set[str]) -> TrainingSet:
+        """Return the slices of these patients."""
+        keep = np.isin(self.patients, sorted(patients))
+        return TrainingSet(
+            self.images[keep], self.masks[keep], self.patients[keep], self.folds, self.licence, self.negatives
+        )
+
+
+def read_training_set(path: str | os.PathLike[str], preparation: Preparation | None = None) -> TrainingSet:
+    """Read a folder of patients, or a TOML description of several sources.
+
+    A folder holds one folder per patient with ``ct``, ``lungs`` and ``infection`` (or
+    ``lesions``) inside, each with pictures of the same names. A description is a TOML file
+    with ``[[source]]`` tables; see ``docs/training.md``.
+
+    Parameters
+    ----------
+    path : path
+    preparation : Preparation, optional
+        How slices in HU are prepared; pictures are only scaled.
+
+    Raises
+    ------
+    ScanError
+        If the path holds no labelled patients, or a mask does not fit its slice.
+    """
+    path = Path(path)
+    preparation = preparation or Preparation()
+    if path.is_dir():
+        description: dict[str, Any] = {"source": [{"patients": "."}]}
+        root = path
+    elif path.suffix == ".toml" and path.is_file():
+        try:
+            description = tomllib.loads(path.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ScanError(f"The training description {path} is not valid TOML: {error}.") from error
+        root = Path(os.path.expandvars(description.get("root", str(path.parent))))
+        if "$" in str(root):
+            raise ScanError(f"The training description {path} needs the variable {root}: set it to the data's folder.")
+    else:
+        raise ScanError(f"{path} is neither a folder of patients nor a .toml description: give one of these.")
+    return _assemble(description, root, preparation)
+
+
+def _assemble(description: dict[str, Any], root: Path, preparation: Preparation) -> TrainingSet:
+    images: list[npt.NDArray[np.uint8]] = []
+    masks: list[npt.NDArray[np.bool_]] = []
+    patients: list[str] = []
+    negatives: set[str] = set()
+    for source in description.get("source", []):
+        for name, image, mask in _read_source(source, root, preparation):
+            images.append(image)
+            masks.append(mask)
+            patients.append(name)
+            if source.get("negative"):
+                negatives.add(name)
+    if not images:
+        raise ScanError(f"{root} holds no labelled slices: each patient needs a folder with ct, lungs and infection inside.")
+    return TrainingSet(
+        np.stack(images), np.stack(masks), np.array(patients), description.get("folds", {}),
+        description.get("licence", ""), frozenset(negatives),
+    )  # fmt: skip
+
+
+def _read_source(source: dict[str, Any], root: Path, preparation: Preparation) -> list[tuple[str, Any, Any]]:
+    if "patients" in source:
+        folders = sorted(p for p in (root / source["patients"]).iterdir() if (p / "ct").is_dir())
+        return [(folder.name, *pair) for folder in folders for pair in _read_pictures(folder, preparation)]
+    scan = read_scan(root / source["scan"])
+    name = source.get("patient", scan.name)
+    lungs = _read_mask(root / source["lungs"], scan, source.get("threshold", 0)) if "lungs" in source else None
+    first, last = source.get("slices", [0, len(scan.voxels) - 1])
+    rows = []
+    for z in range(first, last + 1):
+        image = preparation(scan.voxels[z], scan.intensity)
+        mask = np.zeros((len(OUTPUTS), *image.shape), np.bool_)
+        if lungs is not None:
+            mask[0] = _shrink(lungs[z], preparation.size)
+        rows.append((name, image, mask))
+    return rows
+
+
+def _read_pictures(folder: Path, preparation: Preparation) -> list[tuple[Any, Any]]:
+    lesions = "infection" if (folder / "infection").is_dir() else "lesions"
+    rows = []
+    for file in sorted((folder / "ct").iterdir()):
+        image = preparation(_grey(file), "grey")
+        mask = np.zeros((len(OUTPUTS), *image.shape), np.bool_)
+        for channel, kind in enumerate(("lungs", lesions)):
+            truth = folder / kind / file.name
+            if not truth.is_file():
+                raise ScanError(f"The mask {truth} is missing: each slice in {folder / 'ct'} needs one of the same name.")
+            mask[channel] = _shrink(_grey(truth) > 0, preparation.size)
+        rows.append((image, mask))
+    return rows
+
+
+def _grey(file: Path) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("L"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ScanError(f"{file} cannot be read as a picture ({error}): remove it or save it again.") from error
+
+
+def _read_mask(path: Path, scan: Scan, threshold: float) -> npt.NDArray[np.bool_]:
+    mask = read_scan(path).voxels > threshold
+    if mask.shape != scan.voxels.shape:
+        raise ScanError(f"The mask {path} has the shape {mask.shape}, its scan {scan.voxels.shape}: give the mask of this scan.")
+    return mask
+
+
+def _shrink(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
+    height, width = mask.shape
+    side = max(height, width)
+    square = np.zeros((side, side), np.float32)
+    square[:height, :width] = mask
+    if side == size:
+        return square > 0.5
+    way = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(square, (size, size), interpolation=way)) > 0.5

@@ -1,0 +1,1 @@
+"""A model is one file: network, preparation, label names, weights and card."""

@@ -1,0 +1,29 @@
+"""From a card's words to a network: the only place where a network is looked up by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from napari_covseg.errors import ModelError
+from napari_covseg.networks.unet import UNet
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+
+
+def build_network(name: str, outputs: Sequence[str], settings: dict[str, Any]) -> nn.Module:
+    """Build the network called `name` with freshly initialised weights.
+
+    Raises
+    ------
+    ModelError
+        If no network has that name, or it does not take these settings.
+    """
+    if name not in NETWORKS:
+        raise ModelError(f"The network {name!r} is not known here; known are {', '.join(NETWORKS)}. Update napari-covseg.")
+    try:
+        return NETWORKS[name](outputs=tuple(outputs), **settings)
+    except TypeError as error:
+        raise ModelError(f"The network {name!r} does not take the settings {settings}: {error}.") from error
