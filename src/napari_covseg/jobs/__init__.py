@@ -1,0 +1,1 @@
+"""Work as data: requests, events, and where they run."""

@@ -1,0 +1,122 @@
+"""What a job says while it runs: frozen dataclasses that pickle, without torch.
+
+A job ends with exactly one of `Finished`, `Cancelled` and `Failed`. Slices that were
+finished by then are in the run, also those that no `SlicesDone` has named yet.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Started:
+    """The job has its first turn."""
+
+    job_id: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should know, one sentence; work goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    Attributes
+    ----------
+    done, total : int
+        In units of `unit`; `total` is 0 while it is unknown.
+    unit : str
+        What is counted, in the plural.
+    per_second, seconds_left : float, optional
+        None until there is something to measure.
+    """
+
+    done: int
+    total: int
+    unit: str
+    per_second: float | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A prediction has its place in the case."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class SlicesDone:
+    """These slices of a run are on disk."""
+
+    run_id: str
+    slices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class VolumeDone:
+    """The last pass in 3-D has rewritten the run's slices."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A scan has become a case."""
+
+    case_id: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The job came to its end."""
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The job was stopped on request; finished slices are kept."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job stopped on an error.
+
+    Attributes
+    ----------
+    message : str
+        One line for a person.
+    user_error : bool
+        True if a person can mend it, False if it is a fault of the program.
+    """
+
+    message: str
+    user_error: bool
+
+
+Event = (
+    Started
+    | Notice
+    | Progress
+    | RunStarted
+    | SlicesDone
+    | VolumeDone
+    | Imported
+    | Finished
+    | Cancelled
+    | Failed
+)
+END = (Finished, Cancelled, Failed)
+
+
+def as_record(event: Event) -> dict[str, Any]:
+    """Return an event as JSON-ready values; key ``event`` holds its name in snake case."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
+    return {"event": name, **asdict(event)}

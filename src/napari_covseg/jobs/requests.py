@@ -1,0 +1,75 @@
+"""What can be asked for: frozen dataclasses that pickle, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Import:
+    """Read a scan and keep it as a case.
+
+    Attributes
+    ----------
+    workspace : str
+        Folder of the workspace.
+    path : str
+        File or folder that `scans.read_scan` understands.
+    series : str, optional
+        Series UID to take from a DICOM folder with several.
+    """
+
+    workspace: str
+    path: str
+    series: str | None = None
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Label a case with a model; the result is a run in the case's predictions.
+
+    Attributes
+    ----------
+    workspace, case : str
+        Folder of the workspace and id of the case.
+    model : str
+        Name of a model in the catalogue, or path of a model file.
+    first_slice : int
+        Slice to start at; work goes outwards from it.
+    revision : int
+        The case's revision that the asker saw.
+    device : str
+        ``"auto"`` (cuda, then mps, then cpu) or a torch device.
+    batch : int, optional
+        Slices per forward pass; None lets the device decide.
+    probabilities : bool
+        Whether to keep the class probabilities, uint8 (class, z, y, x).
+    """
+
+    workspace: str
+    case: str
+    model: str
+    first_slice: int
+    revision: int = 0
+    device: str = "auto"
+    batch: int | None = None
+    probabilities: bool = False
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Load what a prediction needs, so that its first slice comes at once.
+
+    Attributes
+    ----------
+    model : str, optional
+        Model to load as well; None only imports the libraries.
+    device : str
+        As in `Predict`.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+
+
+Request = Import | Predict | WarmUp

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import is_dataclass
+
+import pytest
+
+from napari_covseg.jobs import events, messages, requests
+
+EXAMPLES = [
+    requests.Import("workspace", "scan.nii.gz", "1.2.3"),
+    requests.Predict("workspace", "case", "model", 3, 17, "cpu", 2, True),
+    requests.WarmUp("model", "cpu"),
+    events.Started(1),
+    events.Notice("text"),
+    events.Progress(1, 2, "slices", 3.0, 4.0),
+    events.RunStarted("run"),
+    events.SlicesDone("run", (1, 2)),
+    events.VolumeDone("run"),
+    events.Imported("case"),
+    events.Finished(),
+    events.Cancelled(),
+    events.Failed("message", True),
+    messages.Submit(1, b"job", 2),
+    messages.Cancel(1),
+    messages.Focus(1, 2),
+    messages.FreeGPU(),
+    messages.Shutdown(),
+]
+
+
+def test_every_request_event_and_message_has_an_example() -> None:
+    kinds = {
+        kind
+        for module in (requests, events, messages)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and is_dataclass(kind)
+    }
+    assert kinds == {type(example) for example in EXAMPLES}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: type(e).__name__)
+def test_pickles_and_is_frozen(example: object) -> None:
+    assert pickle.loads(pickle.dumps(example)) == example
+    assert hash(example) == hash(pickle.loads(pickle.dumps(example)))
+
+
+def test_messages_travel_one_after_another() -> None:
+    stream = io.BytesIO(b"".join(map(messages.pack, EXAMPLES)))
+    assert [messages.read_message(stream) for _ in EXAMPLES] == EXAMPLES
+    with pytest.raises(EOFError):
+        messages.read_message(stream)
+
+
+@pytest.mark.parametrize("kept", [3, 8, 20])
+def test_a_torn_message_is_an_end(kept: int) -> None:
+    with pytest.raises(EOFError):
+        messages.read_message(io.BytesIO(messages.pack(EXAMPLES[0])[:kept]))
+
+
+def test_records_are_named_in_snake_case() -> None:
+    assert events.as_record(events.SlicesDone("run", (1, 2))) == {
+        "event": "slices_done",
+        "run_id": "run",
+        "slices": (1, 2),
+    }

@@ -1,0 +1,88 @@
+"""Jobs without a network, for the tests of scheduler and child."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from napari_covseg.errors import CaseError
+from napari_covseg.jobs.events import Event, Notice, Progress, SlicesDone
+from napari_covseg.jobs.run import Control, in_thread, steps
+
+
+@dataclass(frozen=True)
+class Count:
+    """Count slices into a file, one step each; always the one nearest to the focus."""
+
+    path: str
+    slices: int
+    seconds: float = 0.0
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Fail:
+    how: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Environment:
+    names: tuple[str, ...]
+
+
+@steps.register
+def _(job: Count, control: Control) -> Iterator[Event]:
+    todo = set(range(job.slices))
+    focus = [job.first]
+    control.on_focus(lambda z: focus.__setitem__(0, z))
+    with open(job.path, "a") as file:
+        try:
+            while todo:
+                z = min(todo, key=lambda z: abs(z - focus[0]))
+                todo.remove(z)
+                time.sleep(job.seconds)
+                file.write(f"{z}\n")
+                file.flush()
+                yield SlicesDone("count", (z,))
+        finally:
+            file.write("end\n")
+
+
+@steps.register
+def _(job: Fail, control: Control) -> Iterator[Event]:
+    yield Notice("about to fail")
+    if job.how == "user":
+        raise CaseError("The case is not there; import it first.")
+    if job.how == "print":
+        print("this must not reach the pipe")
+        os.write(1, b"nor this")
+        os.system("echo nor that")
+        yield Notice(repr(sys.stdin.read()))
+        return
+    if job.how == "exit":
+        sys.stderr.write("last words\n")
+        sys.stderr.flush()
+        os._exit(3)
+    raise ZeroDivisionError("one\nby zero")
+
+
+@steps.register
+def _(job: Wait, control: Control) -> Iterator[Event]:
+    yield from in_thread(lambda: time.sleep(job.seconds), lambda: Progress(0, 0, "naps"))
+
+
+@steps.register
+def _(job: Environment, control: Control) -> Iterator[Event]:
+    for name in job.names:
+        yield Notice(f"{name}={os.environ.get(name)}")
+    if hasattr(os, "getpriority"):
+        yield Notice(f"nice={os.getpriority(os.PRIO_PROCESS, 0)}")
+    yield Notice(f"torch={'torch' in sys.modules}")
