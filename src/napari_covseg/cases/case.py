@@ -1,0 +1,258 @@
+"""A case on disk: a scan, its labels, what was reviewed and what models said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.storage import LocalStore
+
+from napari_covseg.cases.lock import Lock
+from napari_covseg.cases.run import Run, RunInfo, create_run
+from napari_covseg.cases.store import KEY, check_format, read_slice, reading, where, writing
+from napari_covseg.errors import CaseError
+from napari_covseg.labels import Group
+from napari_covseg.scans.scan import Intensity, Scan
+
+
+@dataclass(frozen=True)
+class Activity:
+    """When a case was used, and how often a person has changed it.
+
+    Attributes
+    ----------
+    opened, modified : datetime
+        UTC.
+    revision : int
+        Grows with each change that a person makes.
+    """
+
+    opened: datetime
+    modified: datetime
+    revision: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values as they are kept in the store."""
+        return {
+            "opened": self.opened.isoformat(),
+            "modified": self.modified.isoformat(),
+            "revision": self.revision,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Activity:
+        """Rebuild from `as_json`."""
+        opened, modified = (datetime.fromisoformat(values[key]) for key in ("opened", "modified"))
+        return cls(opened, modified, int(values["revision"]))
+
+
+class Case:
+    """A case as it lies in the store; reading needs no lock.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        ``cases/<id>`` of a workspace.
+
+    Raises
+    ------
+    CaseError
+        If the group is no case, or of a newer format.
+    """
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group = group
+        self._own = check_format(group, "case")
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self.id: str = group.basename
+        self.name: str = self._own["name"]
+
+    @property
+    def path(self) -> str:
+        """Where the case lies: a folder, or a URL."""
+        return where(self._group)
+
+    @property
+    def folder(self) -> Path | None:
+        """The case's folder, None if it lies behind a URL."""
+        store = self._group.store
+        return Path(store.root, self._group.path) if isinstance(store, LocalStore) else None
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """All that is known of the scan but its voxels, for `Scan.from_header`."""
+        return dict(self._own["header"])
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """(z, y, x) in mm, None for pictures of unknown size."""
+        spacing = self._own["header"]["spacing"]
+        return None if spacing is None else (spacing[0], spacing[1], spacing[2])
+
+    @property
+    def intensity(self) -> Intensity:
+        """Whether voxels are HU or grey values."""
+        return "HU" if self._own["header"]["intensity"] == "HU" else "grey"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows and columns."""
+        z, y, x = self._own["shape"]
+        return z, y, x
+
+    @cached_property
+    def voxels(self) -> zarr.Array[Any]:
+        """The scan, int16 (z, y, x); `read_slice` also notices a slice that is missing."""
+        return self._array("0")
+
+    def read_slice(self, z: int) -> npt.NDArray[np.int16]:
+        """Return one slice of the scan, int16 (y, x).
+
+        Raises
+        ------
+        CaseError
+            If it is missing, damaged or cannot be read.
+        """
+        values = read_slice(self.voxels, z)
+        if values is None:
+            raise CaseError(f"Slice {z} of {self.path} is missing: restore it or import the scan again.")
+        return values
+
+    def read_voxels(self) -> npt.NDArray[np.int16]:
+        """Return the whole scan, int16 (z, y, x). Raises CaseError as `read_slice`."""
+        voxels = np.empty(self.shape, np.int16)
+        for z in range(self.shape[0]):
+            voxels[z] = self.read_slice(z)
+        return voxels
+
+    def scan(self) -> Scan:
+        """Return the scan with its voxels, as it was imported."""
+        return Scan.from_header(self.header, self.read_voxels())
+
+    def labels(self, group: Group) -> zarr.Array[Any]:
+        """Return a live label map, uint8 (z, y, x)."""
+        return self._array(f"labels/{group}/0")
+
+    def touched(self, group: Group) -> zarr.Array[Any]:
+        """Return where a person has painted or erased, bool (z, y, x)."""
+        return self._array(f"labels/{group}/touched")
+
+    @property
+    def review(self) -> npt.NDArray[np.uint8]:
+        """Each slice's `Review` state, uint8 (z,), read from disk."""
+        with reading("The review record", self.path):
+            return np.asarray(self._array("review")[...], np.uint8)
+
+    def write_review(self, review: npt.NDArray[np.uint8]) -> None:
+        """Write all `Review` states, (z,); only for who holds the lock."""
+        with writing("the review record", self.path):
+            self._array("review")[...] = review
+
+    @property
+    def activity(self) -> Activity:
+        """When the case was last used, read from disk."""
+        with reading("The activity record", self.path):
+            return Activity.from_json(dict(self._activity_group("r").attrs))
+
+    def write_activity(self, activity: Activity) -> None:
+        """Write when the case was used; only for who holds the lock."""
+        with writing("the activity record", self.path):
+            self._activity_group("r+").update_attributes(activity.as_json())
+
+    def lock(self) -> Lock:
+        """Take the right to change the case.
+
+        Raises
+        ------
+        CaseError
+            If somebody else has it, or if the case lies where nothing can be written.
+        """
+        folder = self.folder
+        if folder is None:
+            raise CaseError(f"{self.path} can only be read: copy the case to this computer to edit it.")
+        return Lock(folder / "activity" / "lock", f'Case "{self.name}" ({self.id})')
+
+    def begin_run(
+        self,
+        model_id: str,
+        settings: dict[str, Any],
+        class_names: Sequence[str],
+        revision: int,
+        *,
+        probabilities: bool,
+    ) -> Run:
+        """Start an empty prediction run.
+
+        Parameters
+        ----------
+        model_id : str
+        settings : dict
+            What the model was run with, as JSON values.
+        class_names : sequence of str
+            Names of the probability channels.
+        revision : int
+            `Activity.revision` that the run sees.
+        probabilities : bool
+            Whether to keep probabilities.
+
+        Raises
+        ------
+        CaseError
+            If the disk is full or the folder is read-only.
+        """
+        predictions = self._subgroup("predictions", "r+")
+        return create_run(
+            predictions,
+            self.shape,
+            model_id,
+            settings,
+            class_names,
+            revision,
+            probabilities=probabilities,
+        )
+
+    def run(self, run_id: str) -> Run:
+        """Return a run by its id; CaseError if there is none."""
+        with reading(f'The prediction "{run_id}"', self.path):
+            group = zarr.open_group(
+                self._group.store, path=f"{self._group.path}/predictions/{run_id}", mode=self._mode
+            )
+        return Run(group)
+
+    def runs(self) -> list[RunInfo]:
+        """Return the runs that there are, oldest first; half-made ones are left out."""
+        with reading("The list of predictions", self.path):
+            groups = dict(self._subgroup("predictions", "r").groups())
+        return [Run(group).info for name, group in sorted(groups.items()) if KEY in group.attrs]
+
+    @property
+    def _mode(self) -> Literal["r", "r+"]:
+        return "r" if self._group.read_only else "r+"
+
+    def _subgroup(self, name: str, mode: Literal["r", "r+"]) -> zarr.Group:
+        with reading(f'"{name}"', self.path):
+            return zarr.open_group(self._group.store, path=f"{self._group.path}/{name}", mode=mode)
+
+    def _activity_group(self, mode: Literal["r", "r+"]) -> zarr.Group:
+        return self._subgroup("activity", mode)
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        if name not in self._arrays:
+            with reading(f'"{name}"', self.path):
+                array = self._group[name]
+                if not isinstance(array, zarr.Array):
+                    raise KeyError(name)
+            self._arrays[name] = array.with_config({"write_empty_chunks": True})
+        return self._arrays[name]
+
+
+def now() -> datetime:
+    """Return the time as it is kept, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,185 @@
+"""How arrays lie in the zarr store: one chunk per slice, format version, errors in words."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.sync import sync
+from zarr.errors import BaseZarrError
+from zarr.storage import LocalStore
+
+from napari_covseg.errors import CaseError
+
+FORMAT = 1
+"""Version of the layout; a store with a higher one is refused."""
+KEY = "covseg"
+"""Attribute under which a group keeps what OME-Zarr has no place for."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def where(group: zarr.Group | zarr.Array[Any]) -> str:
+    """Return where a group or array lies, as a person would type it."""
+    store = group.store
+    if isinstance(store, LocalStore):
+        return str(Path(store.root, group.path))
+    return f"{store}/{group.path}"
+
+
+@contextmanager
+def reading(what: str, place: str | Path) -> Iterator[None]:
+    """Turn what can go wrong while reading `what` at `place` into a CaseError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CaseError(f"{what} of {place} is missing: restore it or import the scan again.") from error
+    except OSError as error:
+        if error.errno in _FORBIDDEN:
+            text = f"{what} of {place} may not be read: ask for permission to that folder."
+        else:
+            reason = error.strerror or str(error)
+            text = f"{what} of {place} cannot be read ({reason}): check the drive or the network."
+        raise CaseError(text) from error
+    # zarr and its codecs raise any of these on bytes that they cannot make sense of
+    except (ValueError, RuntimeError, KeyError, TypeError, BaseZarrError) as error:
+        raise CaseError(
+            f"{what} of {place} is damaged: restore it from a backup or import the scan again."
+        ) from error
+
+
+@contextmanager
+def writing(what: str, place: str | Path) -> Iterator[None]:
+    """Turn what can go wrong while writing `what` at `place` into a CaseError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            text = f"The disk is full, {what} of {place} is not saved: free some space and save again."
+        elif error.errno in _FORBIDDEN:
+            text = (
+                f"{what} of {place} cannot be written because the folder is read-only: "
+                "choose another workspace or open the case read-only."
+            )
+        else:
+            reason = error.strerror or str(error)
+            text = f"{what} of {place} is not saved ({reason}): check the drive and save again."
+        raise CaseError(text) from error
+
+
+def check_format(group: zarr.Group, kind: str) -> dict[str, Any]:
+    """Return a group's own attributes after checking its kind and format version.
+
+    Raises
+    ------
+    CaseError
+        If the group is no `kind` ("workspace", "case", "run") or is of a newer format.
+    """
+    own = group.attrs.get(KEY)
+    if not isinstance(own, dict) or own.get("kind") != kind:
+        raise CaseError(f"{where(group)} is no napari-covseg {kind}: choose another folder.")
+    version = own.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise CaseError(
+            f"{where(group)} was made by a newer napari-covseg (format {version}, this one "
+            f"reads up to {FORMAT}): update napari-covseg to open it."
+        )
+    return own
+
+
+def create_slices(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    axes: tuple[str, ...] = ("z", "y", "x"),
+) -> zarr.Array[Any]:
+    """Create an array that is written and read one slice at a time.
+
+    A chunk holds one z with all of the other axes, is never sharded, and carries a
+    CRC-32C, so that a damaged one raises. Empty chunks are written too: a chunk that is
+    missing was never written.
+    """
+    chunks = tuple(1 if axis == "z" else size for axis, size in zip(axes, shape, strict=True))
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+        dimension_names=axes,
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+
+
+def create_record(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, axes: tuple[str, ...]
+) -> zarr.Array[Any]:
+    """Create a small array that is one chunk, so that it is replaced as a whole or not at all."""
+    array = group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=shape,
+        compressors=[Crc32cCodec()],
+        dimension_names=axes,
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+    array[...] = np.zeros(shape, dtype)
+    return array
+
+
+def _chunk_key(array: zarr.Array[Any], z: int) -> str:
+    axes = array.metadata.dimension_names or ()  # type: ignore[union-attr]
+    index = tuple(z if axis == "z" else 0 for axis in axes)
+    return f"{array.path}/{array.metadata.encode_chunk_key(index)}"
+
+
+def has_slice(array: zarr.Array[Any], z: int) -> bool:
+    """Return whether slice `z` of an array from `create_slices` was ever written."""
+    store: Store = array.store
+    key = _chunk_key(array, z)
+    if isinstance(store, LocalStore):
+        return Path(store.root, key).exists()
+    return sync(store.exists(key))
+
+
+def read_slice(array: zarr.Array[Any], z: int) -> npt.NDArray[Any] | None:
+    """Return slice `z` of an array from `create_slices`, or None if it was never written.
+
+    Raises
+    ------
+    CaseError
+        If the chunk is damaged or cannot be read.
+    """
+    with reading(f"Slice {z}", where(array)):
+        if not has_slice(array, z):
+            return None
+        part = array[z] if array.ndim == 3 else array[:, z]
+    return np.asarray(part)
+
+
+def write_slice(array: zarr.Array[Any], z: int, values: npt.NDArray[Any]) -> None:
+    """Write slice `z` of an array from `create_slices`: the old or the new bytes, never half.
+
+    Raises
+    ------
+    CaseError
+        If the disk is full or the folder is read-only.
+    """
+    with writing(f"slice {z}", where(array)):
+        if array.ndim == 3:
+            array[z] = values
+        else:
+            array[:, z] = values

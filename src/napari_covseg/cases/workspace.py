@@ -1,0 +1,250 @@
+"""A workspace: one zarr store of cases and models."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import zarr
+
+from napari_covseg.cases.case import Activity, Case, now
+from napari_covseg.cases.lock import Lock
+from napari_covseg.cases.ome import LUNG_WINDOW, image_metadata, label_metadata, labels_metadata
+from napari_covseg.cases.store import (
+    FORMAT,
+    KEY,
+    check_format,
+    create_record,
+    create_slices,
+    reading,
+    where,
+    write_slice,
+    writing,
+)
+from napari_covseg.errors import CaseError
+from napari_covseg.labels import GROUPS
+from napari_covseg.scans.scan import Scan
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CaseInfo:
+    """A case in a list.
+
+    Attributes
+    ----------
+    id, name : str
+    shape : tuple of int
+        Slices, rows and columns.
+    modified : datetime
+        When it was last opened or changed, UTC.
+    patient_id : str
+        Empty if unknown.
+    """
+
+    id: str
+    name: str
+    shape: tuple[int, int, int]
+    modified: datetime
+    patient_id: str
+
+
+def default_workspace() -> Path:
+    """Return where cases are kept unless one says otherwise: ``$COVSEG_WORKSPACE`` or user data."""
+    named = os.environ.get("COVSEG_WORKSPACE")
+    if named:
+        return Path(named)
+    return Path(platformdirs.user_data_dir("napari-covseg", appauthor=False)) / "workspace.zarr"
+
+
+class Workspace:
+    """A zarr v3 store with the groups ``cases`` and ``models``; see `Workspace.open`."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group = group
+        check_format(group, "workspace")
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str] | None = None, *, create: bool = True) -> Workspace:
+        """Open a workspace.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            A folder, or a URL that fsspec understands (then read-only). The default is
+            `default_workspace`.
+        create : bool
+            Make a workspace where there is nothing yet.
+
+        Raises
+        ------
+        CaseError
+            If there is none, if the folder is something else, or is of a newer format.
+        """
+        if path is not None and "://" in str(path):
+            with reading("The workspace", str(path)):
+                return cls(zarr.open_group(str(path), mode="r"))
+        folder = (default_workspace() if path is None else Path(path)).expanduser().absolute()
+        if not (folder / "zarr.json").exists():
+            _begin_workspace(folder, create)
+        with reading("The workspace", folder):
+            workspace = cls(zarr.open_group(folder, mode="r+"))
+        return workspace
+
+    @property
+    def path(self) -> str:
+        """Folder, or URL, of the workspace."""
+        return where(self._group)
+
+    @property
+    def models_folder(self) -> Path:
+        """Folder in which each model has a folder of its own."""
+        return Path(self.path, "models")
+
+    def cases(self) -> list[CaseInfo]:
+        """Return the cases, the one that was last opened or changed first.
+
+        A case that cannot be read is left out and logged.
+        """
+        with reading("The list of cases", self.path):
+            group = zarr.open_group(self._group.store, path="cases", mode="r")
+            ids = sorted(group.group_keys())
+        infos = []
+        for case_id in ids:
+            try:
+                infos.append(_info(self.case(case_id)))
+            except CaseError as error:
+                _log.warning("%s", error)
+        return sorted(infos, key=lambda info: info.modified, reverse=True)
+
+    def case(self, case_id: str) -> Case:
+        """Return a case by its id; CaseError if there is none or it cannot be read."""
+        mode = "r" if self._group.read_only else "r+"
+        if not case_id or "/" in case_id or f"cases/{case_id}" not in self._group:
+            raise CaseError(f'{self.path} has no case "{case_id}": choose one from its list of cases.')
+        with reading(f'Case "{case_id}"', self.path):
+            return Case(zarr.open_group(self._group.store, path=f"cases/{case_id}", mode=mode))
+
+    def add_case(self, scan: Scan, progress: Callable[[int, int], None] | None = None) -> str:
+        """Import a scan as a new case.
+
+        It is written beside the cases and moved among them when it is whole: a case that
+        is listed is complete. What an interrupted import left behind is removed by the
+        next one.
+
+        Parameters
+        ----------
+        scan : Scan
+        progress : callable, optional
+            Called with slices written and slices in all; what it raises cancels the import.
+
+        Returns
+        -------
+        str
+            The case's id.
+
+        Raises
+        ------
+        CaseError
+            If the disk is full or the workspace is read-only.
+        """
+        incoming = Path(self.path, "incoming")
+        with writing("the imported scan", self.path):
+            incoming.mkdir(exist_ok=True)
+            _remove_leftovers(incoming)
+            case_id = self._free_id(scan)
+            lock = Lock(incoming / f"{case_id}.lock", f"The import of {case_id}")
+            try:
+                _write_case(incoming / case_id, scan, progress or (lambda done, total: None))
+                (incoming / case_id).rename(Path(self.path, "cases", case_id))
+            finally:
+                shutil.rmtree(incoming / case_id, ignore_errors=True)
+                lock.release()
+                _remove_leftovers(incoming)
+                with suppress(OSError):  # another import may be using it
+                    incoming.rmdir()
+        return case_id
+
+    def _free_id(self, scan: Scan) -> str:
+        name = re.sub(r"[^a-z0-9]+", "-", scan.name.lower()).strip("-")[:40] or "case"
+        while True:
+            case_id = f"{name}-{secrets.token_hex(3)}"
+            if not Path(self.path, "cases", case_id).exists():
+                return case_id
+
+
+def _begin_workspace(folder: Path, create: bool) -> None:
+    """Make the groups of an empty workspace, the root last: with it, it is one."""
+    if folder.exists() and not folder.is_dir():
+        raise CaseError(f"{folder} is a file, not a workspace: choose a folder.")
+    if not create:
+        raise CaseError(f"{folder} is no workspace: choose another folder or import a scan to begin one.")
+    with writing("the new workspace", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(item.name not in ("cases", "models") for item in folder.iterdir()):
+            raise CaseError(f"{folder} holds other files: choose an empty folder for the workspace.")
+        for name in ("cases", "models"):
+            zarr.open_group(folder / name, mode="a")
+        zarr.open_group(folder, mode="a", attributes={KEY: {"kind": "workspace", "format": FORMAT}})
+
+
+def _write_case(folder: Path, scan: Scan, progress: Callable[[int, int], None]) -> None:
+    count = scan.voxels.shape[0]
+    own = {
+        "kind": "case",
+        "format": FORMAT,
+        "name": scan.name,
+        "shape": list(scan.voxels.shape),
+        "header": scan.header(),
+    }
+    name = scan.name or "scan"
+    grey_range = LUNG_WINDOW if scan.intensity == "HU" else (0, 255)
+    ome = image_metadata(name, scan.spacing, grey_range)
+    case = zarr.open_group(folder, mode="w-", attributes={"ome": ome, KEY: own})
+    labels = case.create_group("labels", attributes={"ome": labels_metadata()})
+    for group in GROUPS:
+        ome = label_metadata(group, scan.spacing)
+        maps = labels.create_group(group, attributes={"ome": ome})
+        create_slices(maps, "0", scan.voxels.shape, np.uint8)
+        create_slices(maps, "touched", scan.voxels.shape, np.bool_)
+    create_record(case, "review", (count,), np.uint8, ("z",))
+    case.create_group("predictions")
+    case.create_group("activity", attributes=Activity(now(), now(), 0).as_json())
+    voxels = create_slices(case, "0", scan.voxels.shape, np.int16)
+    for z in range(count):
+        write_slice(voxels, z, scan.voxels[z])
+        progress(z + 1, count)
+
+
+def _remove_leftovers(incoming: Path) -> None:
+    """Remove what interrupted imports left; one that is under way holds its lock."""
+    for path in incoming.glob("*.lock"):
+        try:
+            lock = Lock(path, path.stem)
+        except CaseError:
+            continue
+        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+        lock.release()
+        path.unlink(missing_ok=True)
+
+
+def _info(case: Case) -> CaseInfo:
+    activity = case.activity
+    return CaseInfo(
+        id=case.id,
+        name=case.name,
+        shape=case.shape,
+        modified=max(activity.opened, activity.modified),
+        patient_id=case.header["patient_id"],
+    )
