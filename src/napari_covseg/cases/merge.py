@@ -50,7 +50,7 @@ def writable(
     """
     if review == Review.ACCEPTED:
         return np.zeros(live.shape, np.bool_)
-    return (predicted != live) & ~touched
+    return np.asarray((predicted != live) & ~touched)
 
 
 def review_after_merge(review: int) -> Review:

@@ -180,11 +180,9 @@ class OpenCase:
             If the run is missing or damaged, or if the case is open read-only.
         """
         self._editable()
-        run = (
-            self._runs.setdefault(run_id, self.case.run(run_id))
-            if run_id not in self._runs
-            else self._runs[run_id]
-        )
+        if run_id not in self._runs:
+            self._runs[run_id] = self.case.run(run_id)
+        run = self._runs[run_id]
         done = run.done
         changed = []
         for z in slices:

@@ -140,7 +140,7 @@ class Run:
         record = self._own_record()
         row = np.zeros(record.shape[1:], np.uint32)
         row[:, _STATE] = 1
-        for index, (group, values) in enumerate((("lungs", lungs), ("lesions", lesions))):
+        for index, (group, values) in enumerate(zip(GROUPS, (lungs, lesions), strict=True)):
             write_slice(self._labels[group], z, values)
             row[index, _FIRST:] = _checksum(values)
         if probabilities is not None and self._probabilities is not None:
@@ -267,4 +267,4 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 
 def _checksum(values: npt.NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(values))
+    return zlib.crc32(np.ascontiguousarray(values).data)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import platformdirs
@@ -130,7 +131,7 @@ class Workspace:
 
     def case(self, case_id: str) -> Case:
         """Return a case by its id; CaseError if there is none or it cannot be read."""
-        mode = "r" if self._group.read_only else "r+"
+        mode: Literal["r", "r+"] = "r" if self._group.read_only else "r+"
         if not case_id or "/" in case_id or f"cases/{case_id}" not in self._group:
             raise CaseError(f'{self.path} has no case "{case_id}": choose one from its list of cases.')
         with reading(f'Case "{case_id}"', self.path):
@@ -201,7 +202,7 @@ def _begin_workspace(folder: Path, create: bool) -> None:
 
 def _write_case(folder: Path, scan: Scan, progress: Callable[[int, int], None]) -> None:
     count = scan.voxels.shape[0]
-    own = {
+    own: dict[str, Any] = {
         "kind": "case",
         "format": FORMAT,
         "name": scan.name,
