@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from monai.transforms import (
+from monai.transforms import (  # type: ignore[attr-defined]
     Compose,
     RandAdjustContrastd,
     RandAffined,
@@ -40,7 +40,9 @@ class Augmentation:
             ]
         )
 
-    def __call__(self, images: Tensor, masks: Tensor, size: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, masks: Tensor, size: int, random: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Return crops of `size` pixels.
 
         Parameters
@@ -61,4 +63,6 @@ class Augmentation:
             row = self._rest(self._affine({"image": image, "masks": mask}))
             rows.append((torch.as_tensor(row["image"]), torch.as_tensor(row["masks"])))
         augmented = torch.stack([image for image, _ in rows]).clamp_(0, 1)
-        return augmented.contiguous(memory_format=torch.channels_last), torch.stack([mask for _, mask in rows])
+        return augmented.contiguous(memory_format=torch.channels_last), torch.stack(
+            [mask for _, mask in rows]
+        )

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.losses import DiceLoss
+from monai.losses.dice import DiceLoss
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.augment import Augmentation
@@ -29,23 +29,32 @@ class Recipe:
 
     Attributes
     ----------
+    network, settings : str, dict
+        For `networks.build.build_network`.
     steps, batch : int
         Optimiser steps, and slices per step.
     stages : tuple of (float, int)
         (share of the steps done, crop size in pixels): small crops first, whole slices last.
         A crop costs in proportion to its area and still holds most of the lungs.
-    learning_rate : float
-        Peak of a one-cycle schedule (AdamW).
+    learning_rate, weight_decay : float
+        Peak of a one-cycle schedule, and decay, of AdamW.
     average : float
         Decay of the moving average of the weights, which is what is validated and kept.
-    negatives, balance : float
-        Share of slices from sources without lungs; exponent of a patient's slice count in
-        its sampling weight (1: every slice alike, 0: every patient alike).
+    negatives : float
+        Share of slices from sources without lungs.
+    balance : float
+        Exponent of a patient's slice count in its sampling weight (1: every slice alike,
+        0: every patient alike).
+    validate_every : int
+        Steps from one validation, and checkpoint, to the next.
+    seed : int
     """
 
     network: str = "unet"
-    settings: dict[str, Any] = field(default_factory=lambda: {"features": [16, 32, 64, 128], "bottleneck": 256})
-    steps: int = 1600
+    settings: dict[str, Any] = field(
+        default_factory=lambda: {"features": [16, 32, 64, 128], "bottleneck": 256}
+    )
+    steps: int = 1300
     batch: int = 6
     stages: tuple[tuple[float, int], ...] = ((0.4, 160), (0.85, 192), (1.0, 256))
     learning_rate: float = 3e-3
@@ -53,13 +62,26 @@ class Recipe:
     average: float = 0.99
     negatives: float = 0.08
     balance: float = 0.5
-    validate_every: int = 200
+    validate_every: int = 130
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """What a training run tells after some steps; `validation` is None between validations."""
+    """What a training run tells after some steps.
+
+    Attributes
+    ----------
+    step, steps : int
+    loss : float
+        Mean since the last message.
+    seconds : float
+        Since this process started the run.
+    validation : dict of str to float, or None
+        Dice per output, where there was a validation at this step.
+    best : bool
+        Whether these weights are the best so far.
+    """
 
     step: int
     steps: int
@@ -67,6 +89,72 @@ class TrainingProgress:
     seconds: float
     validation: dict[str, float] | None = None
     best: bool = False
+
+
+class _Run:
+    """All that changes while a network is trained; what a checkpoint holds."""
+
+    def __init__(self, recipe: Recipe, device: str) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        network = build_network(recipe.network, OUTPUTS, recipe.settings)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).eval()
+        parameters = self.network.parameters()
+        self.optimiser = torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, recipe.learning_rate, recipe.steps, pct_start=0.15
+        )
+        self.state: dict[str, Any] = {"step": 0, "best": -1.0, "weights": self.average.state_dict()}
+
+    def update(self, images: Tensor, masks: Tensor) -> float:
+        """Take one optimiser step and return its loss."""
+        self.network.train()
+        loss = segmentation_loss(self.network(images), masks)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.schedule.step()
+        self.state["step"] += 1
+        step = self.state["step"]
+        _follow(self.average, self.network, min(self.recipe.average, step / (step + 9)))
+        return float(loss.detach())
+
+    def keep_if_best(self, value: float) -> bool:
+        """Keep the averaged weights if `value` is above all before."""
+        if value <= self.state["best"]:
+            return False
+        weights = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
+        self.state.update(best=value, weights=weights)
+        return True
+
+    def write(self, path: Path) -> None:
+        """Write the checkpoint; an interrupted write leaves the one before."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = {
+            name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser", "schedule")
+        }
+        part = path.with_suffix(".part")
+        torch.save({"recipe": asdict(self.recipe), "state": self.state, **parts}, part)
+        part.replace(path)
+
+    def read(self, path: Path) -> None:
+        """Go on from a checkpoint; ModelError if another recipe wrote it or it is damaged."""
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            if saved["recipe"] == asdict(self.recipe):
+                for name in ("network", "average", "optimiser", "schedule"):
+                    getattr(self, name).load_state_dict(saved[name])
+                self.state = saved["state"]
+                return
+        except Exception as error:  # torch.load raises what it likes on a damaged file
+            raise ModelError(
+                f"The checkpoint {path} cannot be read ({error}): delete it to start anew."
+            ) from error
+        raise ModelError(
+            f"The checkpoint {path} was written with another recipe: delete it or give its settings."
+        )
 
 
 def train(
@@ -103,49 +191,30 @@ def train(
     ModelError
         If the checkpoint belongs to another recipe.
     """
-    torch.manual_seed(recipe.seed)
-    network = build_network(recipe.network, OUTPUTS, recipe.settings)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps, pct_start=0.15)
-    average = copy.deepcopy(network).eval()
-    state = {"step": 0, "best": -1.0, "weights": average.state_dict()}
+    run = _Run(recipe, device)
     if checkpoint is not None and checkpoint.exists():
-        state = _resume(checkpoint, recipe, network, average, optimiser, schedule)
-    augment = Augmentation()
-    weights = _sampling_weights(recipe, training)
+        run.read(checkpoint)
+    augment, weights = Augmentation(), sampling_weights(recipe, training)
     started, losses = time.perf_counter(), []
-    for step in range(int(state["step"]), recipe.steps):
-        images, masks = _sample(recipe, step, training, weights, augment)
-        network.train()
-        loss = segmentation_loss(network(images.to(device)), masks.to(device))
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        _follow(average, network, min(recipe.average, (step + 1) / (step + 10)))
-        losses.append(float(loss.detach()))
-        last = step + 1 == recipe.steps
-        if (step + 1) % recipe.validate_every == 0 or last:
-            scores = score(average, validation, device) if validation is not None else None
-            value = float(np.mean(list(scores.values()))) if scores else float(step)
-            best = value > float(state["best"])
-            if best:
-                state.update(best=value, weights={k: v.clone() for k, v in average.state_dict().items()})
-            state["step"] = step + 1
+    while run.state["step"] < recipe.steps:
+        images, masks = _sample(recipe, run.state["step"], training, weights, augment)
+        losses.append(run.update(images.to(device), masks.to(device)))
+        step, seconds = run.state["step"], time.perf_counter() - started
+        if step % recipe.validate_every == 0 or step == recipe.steps:
+            scores = score(run.average, validation, device) if validation is not None else None
+            best = run.keep_if_best(float(np.mean(list(scores.values()))) if scores else float(step))
             if checkpoint is not None:
-                _write_checkpoint(checkpoint, recipe, state, network, average, optimiser, schedule)
-            yield TrainingProgress(step + 1, recipe.steps, np.mean(losses), time.perf_counter() - started, scores, best)
+                run.write(checkpoint)
+            yield TrainingProgress(step, recipe.steps, float(np.mean(losses)), seconds, scores, best)
             losses = []
-        elif (step + 1) % 10 == 0:
-            yield TrainingProgress(step + 1, recipe.steps, np.mean(losses[-10:]), time.perf_counter() - started)
-    average.load_state_dict(state["weights"])  # type: ignore[arg-type]
-    yield average.cpu().eval()
+        elif step % 10 == 0:
+            yield TrainingProgress(step, recipe.steps, float(np.mean(losses[-10:])), seconds)
+    run.average.load_state_dict(run.state["weights"])
+    yield run.average.cpu().eval()
 
 
 def segmentation_loss(logits: dict[str, Tensor], masks: Tensor) -> Tensor:
-    """Mean over the outputs of binary cross-entropy plus (1 - Dice over the batch).
+    """Binary cross-entropy plus (1 - Dice over the batch), each a mean over the outputs.
 
     Parameters
     ----------
@@ -165,7 +234,8 @@ def score(network: nn.Module, slices: TrainingSet, device: str = "cpu", batch: i
     for start in range(0, len(slices), batch):
         images = as_input(slices.images[start : start + batch]).to(device)
         logits = network(images.contiguous(memory_format=torch.channels_last))
-        predicted[start : start + batch] = (torch.cat([logits[n] for n in OUTPUTS], 1) > 0).cpu().numpy()
+        above = torch.cat([logits[name] for name in OUTPUTS], 1) > 0
+        predicted[start : start + batch] = above.cpu().numpy()
     scores = {}
     for channel, name in enumerate(OUTPUTS):
         per_patient = []
@@ -181,13 +251,14 @@ def as_input(images: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images).unsqueeze(1).float().div_(255.0)
 
 
-def _sampling_weights(recipe: Recipe, training: TrainingSet) -> npt.NDArray[np.float64]:
+def sampling_weights(recipe: Recipe, training: TrainingSet) -> npt.NDArray[np.float64]:
+    """Probability of each slice: patients by `balance`, sources without lungs by `negatives`."""
     names, inverse, counts = np.unique(training.patients, return_inverse=True, return_counts=True)
     share = counts**recipe.balance
     negative = np.isin(names, sorted(training.negatives))
     if negative.any() and not negative.all():
-        share[negative] *= recipe.negatives / share[negative].sum() * share.sum()
-        share[~negative] *= (1 - recipe.negatives) / share[~negative].sum() * share.sum()
+        share[negative] *= recipe.negatives / share[negative].sum()
+        share[~negative] *= (1 - recipe.negatives) / share[~negative].sum()
     weights = (share / counts)[inverse]
     return np.asarray(weights / weights.sum(), np.float64)
 
@@ -196,10 +267,10 @@ def _sample(
     recipe: Recipe, step: int, training: TrainingSet, weights: npt.NDArray[np.float64], augment: Augmentation
 ) -> tuple[Tensor, Tensor]:
     random = np.random.default_rng([recipe.seed, step])
-    size = next(size for share, size in recipe.stages if step < share * recipe.steps or share == recipe.stages[-1][0])
+    sizes = [size for share, size in recipe.stages if step < share * recipe.steps] or [recipe.stages[-1][1]]
     rows = random.choice(len(training), recipe.batch, p=weights)
-    images, masks = as_input(training.images[rows]), torch.from_numpy(training.masks[rows]).float()
-    return augment(images, masks, size, random)
+    masks = torch.from_numpy(training.masks[rows]).float()
+    return augment(as_input(training.images[rows]), masks, sizes[0], random)
 
 
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
@@ -209,32 +280,3 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
                 kept.lerp_(new, 1 - decay)
             else:
                 kept.copy_(new)
-
-
-def _write_checkpoint(
-    path: Path, recipe: Recipe, state: dict[str, Any], network: nn.Module, average: nn.Module, optimiser: Any, schedule: Any
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(
-        {
-            "recipe": asdict(recipe), "state": state, "network": network.state_dict(), "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-        },
-        part,
-    )  # fmt: skip
-    part.replace(path)
-
-
-def _resume(
-    path: Path, recipe: Recipe, network: nn.Module, average: nn.Module, optimiser: Any, schedule: Any
-) -> dict[str, Any]:
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    if saved["recipe"] != asdict(recipe):
-        raise ModelError(f"The checkpoint {path} was written with another recipe: delete it or give its settings.")
-    network.load_state_dict(saved["network"])
-    average.load_state_dict(saved["average"])
-    optimiser.load_state_dict(saved["optimiser"])
-    schedule.load_state_dict(saved["schedule"])
-    state: dict[str, Any] = saved["state"]
-    return state

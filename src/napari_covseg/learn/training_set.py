@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from napari_covseg.errors import ScanError
 from napari_covseg.models.preparation import Preparation
-from napari_covseg.scans import Scan, read_scan
+from napari_covseg.scans import read_scan
+from napari_covseg.scans.scan import Scan
 
 OUTPUTS = ("lungs", "lesion")
 """The channels of a training mask, in this order."""
@@ -32,15 +33,20 @@ class TrainingSet:
     patients : ndarray of str, shape (n,)
         Whom a slice belongs to; splits go by this name and never by slice.
     folds : dict of str to list of str
-        Fixed folds, if the description names any.
+        Test patients of each fixed fold, if the description names any.
+    validation : dict of str to list of str
+        Patients that choose the checkpoint, by fold.
     licence : str
         Of the data, for the card of a model that learned from it.
+    negatives : frozenset of str
+        Names of sources whose slices hold no lung.
     """
 
     images: npt.NDArray[np.uint8]
     masks: npt.NDArray[np.bool_]
     patients: npt.NDArray[np.str_]
     folds: dict[str, list[str]] = field(default_factory=dict)
+    validation: dict[str, list[str]] = field(default_factory=dict)
     licence: str = ""
     negatives: frozenset[str] = frozenset()
 
@@ -50,9 +56,7 @@ class TrainingSet:
     def only(self, patients: set[str]) -> TrainingSet:
         """Return the slices of these patients."""
         keep = np.isin(self.patients, sorted(patients))
-        return TrainingSet(
-            self.images[keep], self.masks[keep], self.patients[keep], self.folds, self.licence, self.negatives
-        )
+        return replace(self, images=self.images[keep], masks=self.masks[keep], patients=self.patients[keep])
 
 
 def read_training_set(path: str | os.PathLike[str], preparation: Preparation | None = None) -> TrainingSet:
@@ -85,7 +89,9 @@ def read_training_set(path: str | os.PathLike[str], preparation: Preparation | N
             raise ScanError(f"The training description {path} is not valid TOML: {error}.") from error
         root = Path(os.path.expandvars(description.get("root", str(path.parent))))
         if "$" in str(root):
-            raise ScanError(f"The training description {path} needs the variable {root}: set it to the data's folder.")
+            raise ScanError(
+                f"The training description {path} needs the variable {root}: set it to the data's folder."
+            )
     else:
         raise ScanError(f"{path} is neither a folder of patients nor a .toml description: give one of these.")
     return _assemble(description, root, preparation)
@@ -104,11 +110,18 @@ def _assemble(description: dict[str, Any], root: Path, preparation: Preparation)
             if source.get("negative"):
                 negatives.add(name)
     if not images:
-        raise ScanError(f"{root} holds no labelled slices: each patient needs a folder with ct, lungs and infection inside.")
+        raise ScanError(
+            f"{root} holds no labelled slices: each patient needs a folder with ct, lungs and infection."
+        )
     return TrainingSet(
-        np.stack(images), np.stack(masks), np.array(patients), description.get("folds", {}),
-        description.get("licence", ""), frozenset(negatives),
-    )  # fmt: skip
+        np.stack(images),
+        np.stack(masks),
+        np.array(patients),
+        folds=description.get("folds", {}),
+        validation=description.get("validation", {}),
+        licence=description.get("licence", ""),
+        negatives=frozenset(negatives),
+    )
 
 
 def _read_source(source: dict[str, Any], root: Path, preparation: Preparation) -> list[tuple[str, Any, Any]]:
@@ -117,7 +130,9 @@ def _read_source(source: dict[str, Any], root: Path, preparation: Preparation) -
         return [(folder.name, *pair) for folder in folders for pair in _read_pictures(folder, preparation)]
     scan = read_scan(root / source["scan"])
     name = source.get("patient", scan.name)
-    lungs = _read_mask(root / source["lungs"], scan, source.get("threshold", 0)) if "lungs" in source else None
+    lungs = (
+        _read_mask(root / source["lungs"], scan, source.get("threshold", 0)) if "lungs" in source else None
+    )
     first, last = source.get("slices", [0, len(scan.voxels) - 1])
     rows = []
     for z in range(first, last + 1):
@@ -138,7 +153,9 @@ def _read_pictures(folder: Path, preparation: Preparation) -> list[tuple[Any, An
         for channel, kind in enumerate(("lungs", lesions)):
             truth = folder / kind / file.name
             if not truth.is_file():
-                raise ScanError(f"The mask {truth} is missing: each slice in {folder / 'ct'} needs one of the same name.")
+                raise ScanError(
+                    f"The mask {truth} is missing: each slice in {folder / 'ct'} needs one of the same name."
+                )
             mask[channel] = _shrink(_grey(truth) > 0, preparation.size)
         rows.append((image, mask))
     return rows
@@ -149,13 +166,17 @@ def _grey(file: Path) -> npt.NDArray[np.uint8]:
         with Image.open(file) as picture:
             return np.asarray(picture.convert("L"))
     except (UnidentifiedImageError, OSError) as error:
-        raise ScanError(f"{file} cannot be read as a picture ({error}): remove it or save it again.") from error
+        raise ScanError(
+            f"{file} cannot be read as a picture ({error}): remove it or save it again."
+        ) from error
 
 
 def _read_mask(path: Path, scan: Scan, threshold: float) -> npt.NDArray[np.bool_]:
-    mask = read_scan(path).voxels > threshold
+    mask: npt.NDArray[np.bool_] = read_scan(path).voxels > threshold
     if mask.shape != scan.voxels.shape:
-        raise ScanError(f"The mask {path} has the shape {mask.shape}, its scan {scan.voxels.shape}: give the mask of this scan.")
+        raise ScanError(
+            f"The mask {path} has the shape {mask.shape}, its scan {scan.voxels.shape}: they must be equal."
+        )
     return mask
 
 
@@ -167,4 +188,4 @@ def _shrink(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
     if side == size:
         return square > 0.5
     way = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(square, (size, size), interpolation=way)) > 0.5
+    return np.asarray(np.asarray(cv2.resize(square, (size, size), interpolation=way)) > 0.5)

@@ -1,4 +1,4 @@
-"""A slice as the network wants it, and the way back to the scan's grid."""
+"""A slice as the network wants it."""
 
 from __future__ import annotations
 
@@ -52,9 +52,13 @@ class Preparation:
         try:
             return cls(**{**values, "clip_hu": tuple(values.get("clip_hu", cls.clip_hu))})
         except TypeError as error:
-            raise ModelError(f"The model's preparation {values} is not known here. Update napari-covseg.") from error
+            raise ModelError(
+                f"The model's preparation {values} is not known here. Update napari-covseg."
+            ) from error
 
-    def __call__(self, voxels: npt.NDArray[np.generic], intensity: Literal["HU", "grey"] = "HU") -> npt.NDArray[np.uint8]:
+    def __call__(
+        self, voxels: npt.NDArray[np.generic], intensity: Literal["HU", "grey"] = "HU"
+    ) -> npt.NDArray[np.uint8]:
         """Prepare one slice.
 
         Parameters
@@ -75,36 +79,15 @@ class Preparation:
         height, width = values.shape
         if height != width:
             side = max(height, width)
-            bottom, right = side - height, side - width
-            low = float(values.min())
-            values = cv2.copyMakeBorder(values, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=low)  # type: ignore[call-overload]
+            square = np.full((side, side), values.min(), np.float32)
+            square[:height, :width] = values
+            values = square
         if values.shape != (self.size, self.size):
-            values = cv2.resize(values, (self.size, self.size), interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
+            resized = cv2.resize(values, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
+            values = np.asarray(resized, np.float32)
         low, high = float(values.min()), float(values.max())
         scaled = ((values - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
         if intensity == "HU" and self.clahe_clip > 0:
             tiles = (self.clahe_tiles, self.clahe_tiles)
-            return np.asarray(cv2.createCLAHE(self.clahe_clip, tiles).apply(scaled))
+            return np.asarray(cv2.createCLAHE(self.clahe_clip, tiles).apply(scaled), np.uint8)
         return scaled
-
-    def restore(self, probability: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """Resize a probability map back to the scan's grid.
-
-        Probabilities are resized, never labels: thresholding comes after, so that outlines
-        stay smooth at the scan's resolution.
-
-        Parameters
-        ----------
-        probability : ndarray of float32, shape (size, size)
-        shape : tuple of int
-            (y, x) of the slice as it was given.
-
-        Returns
-        -------
-        ndarray of float32, shape (y, x)
-        """
-        side = max(shape)
-        if probability.shape == (side, side):
-            return probability[: shape[0], : shape[1]]
-        full = cv2.resize(probability, (side, side), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(full[: shape[0], : shape[1]], np.float32)

@@ -22,7 +22,9 @@ def build_network(name: str, outputs: Sequence[str], settings: dict[str, Any]) -
         If no network has that name, or it does not take these settings.
     """
     if name not in NETWORKS:
-        raise ModelError(f"The network {name!r} is not known here; known are {', '.join(NETWORKS)}. Update napari-covseg.")
+        raise ModelError(
+            f"The network {name!r} is not known here; known are {', '.join(NETWORKS)}. Update napari-covseg."
+        )
     try:
         return NETWORKS[name](outputs=tuple(outputs), **settings)
     except TypeError as error:

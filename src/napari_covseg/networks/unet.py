@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (the field's usual name)
+from torch.nn import functional as F
 
 
 def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -51,10 +52,10 @@ class UNet(nn.Module):
         super().__init__()
         self.outputs = tuple(outputs)
         widths = [1, *features]
-        self.encoders = nn.ModuleList(double_conv(a, b) for a, b in zip(widths, features, strict=False))
+        self.encoders = nn.ModuleList(double_conv(a, b) for a, b in pairwise(widths))
         self.bottom = double_conv(features[-1], bottleneck)
         below = [bottleneck, *reversed(features)]
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in zip(below, below[1:], strict=False))
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairwise(below))
         self.decoders = nn.ModuleList(double_conv(2 * width, width) for width in reversed(features))
         self.head = nn.Conv2d(features[0], len(self.outputs), 1)
         for module in self.modules():

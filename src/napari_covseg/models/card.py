@@ -1,0 +1,142 @@
+"""What a model is and what it may be used for; read without loading the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_covseg.errors import ModelError
+from napari_covseg.labels import LESIONS, Label, lesion
+
+FORMAT = 1
+RESEARCH_USE = "Research use only, not for diagnosis."
+_LARGEST_HEADER = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The card in a model file's header.
+
+    Attributes
+    ----------
+    id : str
+        Short and unique, for the shell and for the workspace.
+    title, summary : str
+        For a person: one line, and one to three sentences with the limits.
+    network : dict
+        ``name`` and ``settings`` for `networks.build.build_network`.
+    preparation : dict
+        Settings of `models.preparation.Preparation`.
+    outputs : tuple of str
+        Channel names: ``"lungs"`` and names of `labels.LESIONS`.
+    thresholds : dict of str to float
+        Probability from which a voxel is labelled, per output.
+    parent : str
+        Id of the model that this one was fine-tuned from, or empty.
+    trained_on : str
+        The data, in words.
+    split : dict
+        Patients by part: ``training``, ``validation``, ``test``.
+    recipe : dict
+        Settings of the training run.
+    scores : dict
+        What was measured, on whom, and how; see the key ``protocol``.
+    licence : str
+        Of the weights.
+    created : str
+        ISO date.
+    use : str
+    """
+
+    id: str
+    title: str
+    summary: str
+    network: dict[str, Any]
+    preparation: dict[str, Any]
+    outputs: tuple[str, ...]
+    thresholds: dict[str, float]
+    parent: str = ""
+    trained_on: str = ""
+    split: dict[str, list[str]] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    created: str = ""
+    use: str = RESEARCH_USE
+
+    @property
+    def lesions(self) -> tuple[Label, ...]:
+        """Labels of the lesion outputs, in the order of the outputs."""
+        return tuple(lesion(name) for name in self.outputs if name != "lungs")
+
+    def to_json(self) -> str:
+        """Return the card as JSON text."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the card") -> ModelCard:
+        """Rebuild a card; `source` names the file in errors.
+
+        Raises
+        ------
+        ModelError
+            If the text is no card, or of a newer format, or names unknown lesions.
+        """
+        try:
+            values = json.loads(text)
+            version = values.pop("format")
+            if version > FORMAT:
+                raise ModelError(
+                    f"{source} was written by a newer napari-covseg (card format {version}): update it."
+                )
+            known = {f.name for f in dataclasses.fields(cls)}
+            values = {key: value for key, value in values.items() if key in known}
+            card = cls(**{**values, "outputs": tuple(values["outputs"])})
+            unknown = set(card.outputs) - {"lungs", *(label.name for label in LESIONS)}
+            missing = set(card.outputs) - set(card.thresholds)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{source} has no readable model card ({error}): get the file again.") from error
+        if unknown or missing:
+            raise ModelError(
+                f"{source} has outputs that are not known here ({', '.join(unknown | missing)}): update."
+            )
+        return card
+
+
+def read_card(path: str | os.PathLike[str]) -> ModelCard:
+    """Read the card of a model file from its header; the weights are not touched.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, is no safetensors file, or has no card.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 0 < length <= min(_LARGEST_HEADER, path.stat().st_size):
+                raise ModelError(
+                    f"{path} is not a model file (no safetensors header): choose a .safetensors file."
+                )
+            header = json.loads(file.read(length))
+        text = header["__metadata__"]["card"]
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"The model file {path} does not exist: check the path, or run `covseg models`."
+        ) from error
+    except OSError as error:
+        raise ModelError(
+            f"The model file {path} cannot be read ({error.strerror}): check its permissions."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path} has no model card in its header: choose a file written by napari-covseg."
+        ) from error
+    return ModelCard.from_json(text, str(path))

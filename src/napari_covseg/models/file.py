@@ -1,0 +1,144 @@
+"""Model files in and out: safetensors with the card in the header, never pickle."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from napari_covseg.errors import ModelError
+from napari_covseg.models.card import ModelCard, read_card
+from napari_covseg.models.preparation import Preparation
+from napari_covseg.networks.build import build_network
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network in evaluation mode on its device, with its card and preparation."""
+
+    network: nn.Module
+    card: ModelCard
+    preparation: Preparation
+    device: torch.device
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """Return the device to run on; ``"auto"`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises
+    ------
+    ModelError
+        If the device is not known, or this machine does not have it.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(
+            f"The device {device!r} is not known: use auto, cpu, cuda, cuda:1 or mps."
+        ) from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }.get(chosen.type, False)
+    if not there:
+        raise ModelError(f"This machine has no device {device!r}: use auto or cpu.")
+    return chosen
+
+
+def save_model(
+    path: str | os.PathLike[str], network: nn.Module, card: ModelCard, *, half: bool = True
+) -> None:
+    """Write a model file; the file of this name, if any, is replaced only when all is written.
+
+    Parameters
+    ----------
+    path : path
+        Ends in ``.safetensors``.
+    network : Module
+        As built from ``card.network``.
+    card : ModelCard
+    half : bool
+        Store floating-point weights as float16; they are used as float32.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    tensors = {
+        name: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata={"card": card.to_json()})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise ModelError(
+            f"The model file {path} cannot be written ({error}): choose another folder."
+        ) from error
+
+
+def load_network(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]:
+    """Read a model file as it was trained, float32, in evaluation mode on the CPU.
+
+    Raises
+    ------
+    ModelError
+        If the file is damaged, or its weights do not fit the network that its card names.
+    """
+    card = read_card(path)
+    network = build_network(card.network["name"], card.outputs, card.network.get("settings", {}))
+    try:
+        tensors = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        network.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ModelError(
+            f"The weights in {path} are damaged or do not fit its card: get the file again."
+        ) from error
+    return network.eval(), card
+
+
+def load_model(path: str | os.PathLike[str], device: str = "auto") -> Model:
+    """Load a model ready to predict: normalisation folded in, channels last, warmed up.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be used, or the device is not there.
+    """
+    network, card = load_network(path)
+    where = choose_device(device)
+    _fold_normalisation(network)
+    network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    preparation = Preparation.from_card(card.preparation)
+    with (
+        torch.inference_mode()
+    ):  # the first pass builds the convolution plans: not on the reader's first slice
+        network(torch.zeros(1, 1, preparation.size, preparation.size, device=where))
+    return Model(network, card, preparation, where)
+
+
+def _fold_normalisation(network: nn.Module) -> None:
+    """Merge each batch normalisation into the convolution before it: a quarter less time on a CPU."""
+    for module in network.modules():
+        if isinstance(module, nn.Sequential):
+            for i in range(len(module) - 1):
+                convolution, normalisation = module[i], module[i + 1]
+                if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+                    module[i] = fuse_conv_bn_eval(convolution, normalisation)
+                    module[i + 1] = nn.Identity()

@@ -1,0 +1,203 @@
+"""Clean what the network painted: specks and holes per slice, sides and strays in 3-D."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_covseg.labels import LESIONS, Label
+from napari_covseg.scans.scan import Intensity
+
+Mask = npt.NDArray[np.uint8]
+
+_SMALLEST_LUNG_MM2 = 60.0
+_LARGEST_HOLE_MM2 = 800.0
+_SMALLEST_LESION_MM2 = 4.0
+_MARGIN_MM = 6.0
+_UNKNOWN_PIXEL_MM = 1.4
+"""Assumed for pictures: an adult chest across 256 pixels."""
+_COARSE = 128
+
+
+def clean_slice(
+    lungs: Mask, lesions: Mask, labels: Sequence[Label] = LESIONS, spacing: tuple[float, float] | None = None
+) -> tuple[Mask, Mask]:
+    """Drop specks, close holes in the lungs, keep findings inside the dilated lungs.
+
+    Holes of up to 8 cm2 are closed because vessels and lesions inside a lung belong to it. A finding whose
+    label does not lie inside the lungs (effusion) stays where it is.
+
+    Parameters
+    ----------
+    lungs, lesions : ndarray of uint8, shape (y, x)
+    labels : sequence of Label
+    spacing : tuple of float, optional
+        (y, x) in mm; pixels of 1.4 mm are assumed where it is unknown.
+
+    Returns
+    -------
+    lungs, lesions : ndarray of uint8, shape (y, x)
+    """
+    pixel = spacing or (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
+    area = pixel[0] * pixel[1]
+    lungs = _fill_and_drop(lungs, _SMALLEST_LUNG_MM2 / area, _LARGEST_HOLE_MM2 / area)
+    lesions = _drop_specks(lesions, _SMALLEST_LESION_MM2 / area)
+    return lungs, keep_inside(lungs, lesions, labels, pixel)
+
+
+def keep_inside(lungs: Mask, lesions: Mask, labels: Sequence[Label], pixel: tuple[float, float]) -> Mask:
+    """Zero the voxels of labels that lie inside the lungs where the lungs, dilated by 6 mm, are not."""
+    bound = [label.value for label in labels if label.inside_lungs]
+    if not bound or not lesions.any():
+        return lesions
+    reach = [max(1, round(_MARGIN_MM / size)) for size in pixel]
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach[1] + 1, 2 * reach[0] + 1))
+    near = cv2.dilate((lungs > 0).astype(np.uint8), kernel)
+    return np.where((near == 0) & np.isin(lesions, bound), 0, lesions).astype(np.uint8)
+
+
+def finish_volume(
+    read: Callable[[int], tuple[Mask, Mask]],
+    count: int,
+    *,
+    spacing: tuple[float, float, float] | None,
+    intensity: Intensity = "HU",
+    labels: Sequence[Label] = LESIONS,
+) -> Iterator[tuple[int, Mask, Mask] | None]:
+    """Last pass over a labelled volume: keep the lungs, drop strays, tell right from left.
+
+    Connected components are found on a coarse grid (at most 128 columns), which is enough
+    to tell lungs from bowel gas or an arm and takes a sixteenth of the memory.
+    Pictures have no reliable orientation: their lungs stay "side undetermined", and as
+    their slices need not be neighbours, nothing is dropped.
+
+    Parameters
+    ----------
+    read : callable
+        z -> (lungs, lesions), each uint8, shape (y, x).
+    count : int
+        Number of slices.
+    spacing : tuple of float, or None
+        (z, y, x) in mm.
+    intensity : {"HU", "grey"}
+    labels : sequence of Label
+
+    Yields
+    ------
+    None
+        Often, while reading, so that other work can run in between.
+    tuple of (int, ndarray, ndarray)
+        z, lungs and lesions of a slice that changed.
+    """
+    if intensity == "grey" or count == 0:
+        return
+    first, _ = read(0)
+    step = max(1, -(-max(first.shape) // _COARSE))
+    coarse = np.zeros((count, *first[::step, ::step].shape), np.uint8)
+    for z in range(count):
+        coarse[z] = read(z)[0][::step, ::step] > 0
+        yield None
+    sides = lung_sides(coarse > 0)
+    yield None
+    pixel = spacing[1:] if spacing else (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
+    for z in range(count):
+        lungs, lesions = read(z)
+        new_lungs = _paint_sides(lungs, sides[z], step)
+        new_lesions = keep_inside(new_lungs, lesions, labels, pixel)
+        if not (np.array_equal(lungs, new_lungs) and np.array_equal(lesions, new_lesions)):
+            yield z, new_lungs, new_lesions
+        else:
+            yield None
+
+
+def lung_sides(lungs: npt.NDArray[np.bool_]) -> Mask:
+    """Return 1 for the right lung, 2 for the left, 3 where it cannot be told, 0 for strays.
+
+    A component counts as lung if it has at least a tenth of the largest one's voxels. Two
+    lungs that touch are parted by eroding until they fall apart; each voxel then belongs to
+    the nearer part.
+
+    Parameters
+    ----------
+    lungs : ndarray of bool, shape (z, y, x)
+        x rises to the patient's left.
+    """
+    found, number = ndimage.label(lungs)
+    sizes = np.bincount(found.ravel(), minlength=number + 1)
+    sizes[0] = 0
+    out = np.zeros(lungs.shape, np.uint8)
+    if number == 0:
+        return out
+    kept = [i for i in np.argsort(sizes)[::-1] if sizes[i] >= 0.1 * sizes.max()]
+    parts = [found == i for i in kept]
+    if len(parts) == 1 or sizes[kept[1]] < 0.3 * sizes[kept[0]]:
+        parts = [*_part(parts[0]), *parts[1:]]
+    if len(parts) == 1:
+        out[parts[0]] = 3
+        return out
+    centres = [float(np.mean(np.nonzero(part)[2])) for part in parts]
+    weights = [np.count_nonzero(part) for part in parts]
+    middle = (centres[0] * weights[0] + centres[1] * weights[1]) / (weights[0] + weights[1])
+    for part, centre in zip(parts, centres, strict=True):
+        out[part] = 1 if centre < middle else 2
+    return out
+
+
+def _part(lungs: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
+    """Part two touching lungs; the mask itself, alone, if they do not come apart."""
+    core = lungs
+    for _ in range(6):
+        core = ndimage.binary_erosion(core)
+        found, number = ndimage.label(core)
+        if number < 2:
+            continue
+        sizes = np.bincount(found.ravel())
+        sizes[0] = 0
+        large, second = np.argsort(sizes)[::-1][:2]
+        if sizes[second] < 0.3 * sizes[large]:
+            continue
+        to_large = ndimage.distance_transform_edt(found != large)
+        to_second = ndimage.distance_transform_edt(found != second)
+        return [lungs & (to_large <= to_second), lungs & (to_large > to_second)]
+    return [lungs]
+
+
+def _paint_sides(lungs: Mask, side: Mask, step: int) -> Mask:
+    """Give the fine mask the sides of the coarse one; thin parts that it missed take the nearest."""
+    fine = np.repeat(np.repeat(side, step, 0), step, 1)[: lungs.shape[0], : lungs.shape[1]]
+    if not side.any():
+        return np.zeros_like(lungs)
+    number, found = cv2.connectedComponents((lungs > 0).astype(np.uint8))
+    out = np.zeros_like(lungs)
+    for i in range(1, number):
+        here = found == i
+        values = np.bincount(fine[here], minlength=4)[1:]
+        if values.sum() == 0:
+            continue
+        present = np.flatnonzero(values) + 1
+        out[here] = present[np.argmax(values[present - 1])]
+        if len(present) > 1:  # two lungs that touch in this slice
+            nearest = ndimage.distance_transform_edt(fine == 0, return_distances=False, return_indices=True)
+            out[here] = fine[tuple(nearest)][here]
+    return out
+
+
+def _fill_and_drop(mask: Mask, smallest: float, largest_hole: float) -> Mask:
+    inside = _drop_specks((mask > 0).astype(np.uint8), smallest)
+    # not every hole: where the lungs touch before and behind the heart, they enclose the mediastinum
+    outside = (inside == 0).astype(np.uint8)
+    filled = inside | (outside & (_drop_specks(outside, largest_hole) == 0))
+    return np.where(filled, 3, 0).astype(np.uint8)
+
+
+def _drop_specks(mask: Mask, smallest: float) -> Mask:
+    if not mask.any():
+        return mask
+    _, found, stats, _ = cv2.connectedComponentsWithStats((mask > 0).astype(np.uint8))
+    large = stats[:, cv2.CC_STAT_AREA] >= smallest
+    large[0] = False
+    return mask if large[1:].all() else np.where(large[found], mask, 0).astype(np.uint8)

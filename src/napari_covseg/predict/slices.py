@@ -1,0 +1,192 @@
+"""Scan in, labelled slices out, one batch at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_covseg.errors import JobError
+from napari_covseg.models.file import Model
+from napari_covseg.predict.clean import clean_slice
+from napari_covseg.predict.order import SliceOrder
+from napari_covseg.scans.scan import Intensity
+
+_log = logging.getLogger(__name__)
+
+ReadSlice = Callable[[int], npt.NDArray[np.int16]]
+
+
+@dataclass(frozen=True, eq=False)
+class SlicePrediction:
+    """Labels of one slice.
+
+    Attributes
+    ----------
+    z : int
+    lungs : ndarray of uint8, shape (y, x)
+        3 (side undetermined) where there is lung; the sides come with the last pass in 3-D.
+    lesions : ndarray of uint8, shape (y, x)
+        Values of `labels.LESIONS`.
+    probabilities : ndarray of uint8, shape (output, y, x), or None
+        0-255, in the order of the card's outputs.
+    """
+
+    z: int
+    lungs: npt.NDArray[np.uint8]
+    lesions: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.uint8] | None
+
+
+def default_batch(device: torch.device) -> int:
+    """Slices per pass: few on a CPU, where more gain nothing and delay a cancel."""
+    return 32 if device.type == "cuda" else 2
+
+
+def predict_slices(
+    read_slice: ReadSlice,
+    model: Model,
+    order: SliceOrder,
+    *,
+    intensity: Intensity = "HU",
+    spacing: tuple[float, float] | None = None,
+    batch: int | None = None,
+    thresholds: dict[str, float] | None = None,
+    probabilities: bool = False,
+    notice: Callable[[str], None] = _log.warning,
+) -> Iterator[list[SlicePrediction]]:
+    """Label the slices that `order` hands out, nearest to its focus first.
+
+    The first batch is a single slice, so that it appears at once. The next batch is read
+    and prepared while the network works. When the device runs out of memory the batch is
+    halved and nothing is lost.
+
+    Parameters
+    ----------
+    read_slice : callable
+        z -> ndarray of int16, shape (y, x); called from another thread, one z at a time.
+    model : Model
+    order : SliceOrder
+    intensity : {"HU", "grey"}
+    spacing : tuple of float, optional
+        (y, x) in mm; None where it is unknown.
+    batch : int, optional
+        Slices per pass; by default what suits the device.
+    thresholds : dict of str to float, optional
+        Per output; the card's by default.
+    probabilities : bool
+        Also return the probabilities.
+    notice : callable
+        Told in a sentence when the batch was halved.
+
+    Yields
+    ------
+    list of SlicePrediction
+
+    Raises
+    ------
+    JobError
+        If a single slice does not fit into the device's memory.
+    """
+    limit = batch or default_batch(model.device)
+    levels = {**model.card.thresholds, **(thresholds or {})}
+
+    def prepare(zs: list[int]) -> tuple[list[int], tuple[int, int], npt.NDArray[np.uint8]]:
+        slices = [read_slice(z) for z in zs]
+        height, width = slices[0].shape
+        return zs, (height, width), np.stack([model.preparation(voxels, intensity) for voxels in slices])
+
+    with ThreadPoolExecutor(1, thread_name_prefix="covseg-prepare") as pool:
+        waiting: Future[tuple[list[int], tuple[int, int], npt.NDArray[np.uint8]]] | None = None
+        zs = order.take(1)
+        while zs or waiting is not None:
+            if waiting is None:
+                waiting = pool.submit(prepare, zs)
+            now, shape, images = waiting.result()
+            zs = order.take(limit)
+            waiting = pool.submit(prepare, zs) if zs else None
+            start = 0
+            while start < len(now):
+                part = slice(start, start + limit)
+                try:
+                    masks = _infer(model, images[part], shape, levels, probabilities)
+                except (MemoryError, RuntimeError) as error:
+                    if not _out_of_memory(error):
+                        raise
+                    limit = _halve(limit, model.device, notice)
+                    continue
+                yield [
+                    SlicePrediction(z, *clean_slice(lungs, lesions, model.card.lesions, spacing), probability)
+                    for z, lungs, lesions, probability in zip(now[part], *masks, strict=True)
+                ]
+                start = part.stop
+
+
+@torch.inference_mode()
+def _infer(
+    model: Model, images: npt.NDArray[np.uint8], shape: tuple[int, int], levels: dict[str, float], keep: bool
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], list[npt.NDArray[np.uint8] | None]]:
+    """Run the network and threshold on the device; only uint8 masks leave it."""
+    inputs = torch.from_numpy(images).to(model.device).unsqueeze(1).float().div_(255.0)
+    logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
+    probability = restore(torch.cat([logits[name] for name in model.card.outputs], 1).sigmoid(), shape)
+    lungs = torch.zeros((len(images), *shape), dtype=torch.uint8, device=model.device)
+    lesions = torch.zeros_like(lungs)
+    best = torch.zeros_like(probability[:, 0])
+    values = {label.name: label.value for label in model.card.lesions}
+    for channel, name in enumerate(model.card.outputs):
+        here = probability[:, channel]
+        if name == "lungs":
+            lungs[here >= levels[name]] = 3
+        else:  # where several lesions are likely, the likeliest names the voxel
+            wins = (here >= levels[name]) & (here > best)
+            lesions[wins] = values[name]
+            best = torch.where(wins, here, best)
+    kept = probability.mul(255).round().byte().cpu().numpy() if keep else [None] * len(images)
+    return lungs.cpu().numpy(), lesions.cpu().numpy(), list(kept)
+
+
+def restore(probability: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Resize probabilities to the scan's grid and cut off what squared the slice.
+
+    Probabilities are resized, never labels: thresholding comes after, so that outlines
+    stay smooth at the scan's resolution.
+
+    Parameters
+    ----------
+    probability : Tensor, shape (n, c, size, size)
+    shape : tuple of int
+        (y, x) of the scan's slices.
+
+    Returns
+    -------
+    Tensor, shape (n, c, y, x)
+    """
+    side = max(shape)
+    if probability.shape[-1] != side:
+        probability = F.interpolate(probability, (side, side), mode="bilinear", align_corners=False)
+    return probability[..., : shape[0], : shape[1]]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    told = "out of memory" in text or "can't allocate" in text
+    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def _halve(limit: int, device: torch.device, notice: Callable[[str], None]) -> int:
+    if limit == 1:
+        raise JobError(
+            f"One slice does not fit into the memory of {device}: choose the CPU or close programs."
+        )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    notice(f"The memory of {device} is full: going on with {limit // 2} slices at a time.")
+    return limit // 2
