@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -110,7 +111,11 @@ def train_model(
         else:
             yield told
     assert network is not None  # the last thing that train yields
-    scores = {part: score(network, parts[part]) for part in ("validation", "test") if part in parts}
+    scores: dict[str, Any] = {
+        part: score(network, parts[part]) for part in ("validation", "test") if part in parts
+    }
+    if scores:
+        scores["protocol"] = "Dice pooled over each patient, then averaged; the network's output at 0.5"
     card = ModelCard(
         id=name or out.stem,
         title=f"{recipe.network} for {' and '.join(OUTPUTS)}",
@@ -122,9 +127,7 @@ def train_model(
         trained_on=f"{len(parts['training'])} slices of {len(split['training'])} sources",
         split=split,
         recipe=asdict(recipe),
-        scores={**scores, "protocol": "Dice pooled over each patient, then averaged; network output at 0.5"}
-        if scores
-        else {},
+        scores=scores,
         licence=data.licence,
         created=datetime.date.today().isoformat(),
     )
