@@ -52,7 +52,7 @@ lint: $(VENV)/dev
 	$(BIN)/npe2 validate src/napari_covseg/napari.yaml
 
 docs: $(VENV)/docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: system-screen $(VENV)/desktop
 	$(if $(LINUX),$(XVFB)) $(BIN)/python benchmarks/run.py

@@ -24,6 +24,7 @@ def _own_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
             patch.setenv(name, str(home / name.lower()))
+        patch.delenv("COVSEG_WORKSPACE", raising=False)
         patch.setenv("NAPARI_CONFIG", str(home / "napari" / "settings.yaml"))
         yield
 

@@ -1,0 +1,59 @@
+"""Write the cards of the shipped models into the page `models.md` while the documentation is built.
+
+The cards come from the model files themselves, so that the page cannot disagree with what is shipped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from napari_covseg.models.card import read_card
+
+WEIGHTS = Path(__file__).parent.parent / "src" / "napari_covseg" / "models" / "weights"
+MARK = "<!-- model cards -->"
+# What a reader asks first; whatever else a card holds follows.
+FIRST = ("summary", "use", "licence", "outputs", "scores", "trained_on", "split", "network", "preparation")
+HEADLINE = ("id", "title")
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the mark in a page by one section per shipped model."""
+    if MARK not in markdown:
+        return markdown
+    files = sorted(WEIGHTS.glob("*.safetensors"))
+    return markdown.replace(MARK, "\n\n".join(section(path) for path in files) or "No model is shipped yet.")
+
+
+def section(path: Path) -> str:
+    """One model's card as Markdown."""
+    card = asdict(read_card(path))
+    names = [n for n in FIRST if n in card] + [n for n in card if n not in FIRST and n not in HEADLINE]
+    lines = [
+        f"## {card['title']}",
+        "",
+        f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB, id `{card['id']}`",
+        "",
+    ]
+    for name in names:
+        if card[name] not in (None, "", (), {}, []):
+            lines += [f"**{name.replace('_', ' ').capitalize()}**", "", *block(card[name]), ""]
+    return "\n".join(lines)
+
+
+def block(value: Any) -> list[str]:
+    """A card's field as Markdown lines: a table for flat settings, lists and sentences as they are."""
+    if isinstance(value, dict) and all(not isinstance(v, dict) for v in value.values()):
+        return ["| | |", "| --- | --- |", *(f"| {k} | {cell(v)} |" for k, v in value.items())]
+    if isinstance(value, dict):
+        return ["```json", *json.dumps(value, indent=2, default=str).splitlines(), "```"]
+    return [cell(value)]
+
+
+def cell(value: Any) -> str:
+    """One value as inline text."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
