@@ -16,7 +16,16 @@ from zarr.storage import LocalStore
 
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.run import Run, RunInfo, create_run
-from napari_covseg.cases.store import KEY, check_format, read_slice, reading, where, writing
+from napari_covseg.cases.store import (
+    KEY,
+    check_format,
+    read_record,
+    read_slice,
+    reading,
+    where,
+    write_record,
+    writing,
+)
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import Group
 from napari_covseg.scans.scan import Intensity, Scan
@@ -147,13 +156,11 @@ class Case:
     @property
     def review(self) -> npt.NDArray[np.uint8]:
         """Each slice's `Review` state, uint8 (z,), read from disk."""
-        with reading("The review record", self.path):
-            return np.asarray(self._array("review")[...], np.uint8)
+        return read_record(self._array("review"), "The review record")
 
     def write_review(self, review: npt.NDArray[np.uint8]) -> None:
         """Write all `Review` states, (z,); only for who holds the lock."""
-        with writing("the review record", self.path):
-            self._array("review")[...] = review
+        write_record(self._array("review"), review, "the review record")
 
     @property
     def activity(self) -> Activity:

@@ -18,9 +18,11 @@ from napari_covseg.cases.store import (
     check_format,
     create_record,
     create_slices,
+    read_record,
     read_slice,
     reading,
     where,
+    write_record,
     write_slice,
     writing,
 )
@@ -138,6 +140,9 @@ class Run:
         if (probabilities is None) != (self._probabilities is None):
             raise ValueError("probabilities have to be given if and only if the run keeps them")
         record = self._own_record()
+        if record[z, 0, _STATE]:  # a second try: until it is whole, the slice is not done
+            record[z] = 0
+            self._write_record(record)
         row = np.zeros(record.shape[1:], np.uint32)
         row[:, _STATE] = 1
         for index, (group, values) in enumerate(zip(GROUPS, (lungs, lesions), strict=True)):
@@ -208,12 +213,10 @@ class Run:
         return self._written
 
     def _read_record(self) -> npt.NDArray[np.uint32]:
-        with reading("The record of finished slices", where(self._group)):
-            return np.asarray(self._record[...], np.uint32)
+        return read_record(self._record, "The record of finished slices")
 
     def _write_record(self, record: npt.NDArray[np.uint32]) -> None:
-        with writing("the record of finished slices", where(self._group)):
-            self._record[...] = record
+        write_record(self._record, record, "the record of finished slices")
 
 
 def create_run(

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
 from zarr.storage import LocalStore
 
+from napari_covseg.cases.chunks import compressors, read_chunk, write_chunk
 from napari_covseg.errors import CaseError
 
 FORMAT = 1
@@ -115,7 +113,7 @@ def create_slices(
         shape=shape,
         dtype=dtype,
         chunks=chunks,
-        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+        compressors=compressors(),
         dimension_names=axes,
         fill_value=0,
         config={"write_empty_chunks": True},
@@ -131,28 +129,13 @@ def create_record(
         shape=shape,
         dtype=dtype,
         chunks=shape,
-        compressors=[Crc32cCodec()],
+        compressors=compressors(),
         dimension_names=axes,
         fill_value=0,
         config={"write_empty_chunks": True},
     )
-    array[...] = np.zeros(shape, dtype)
+    write_chunk(array, (0,) * len(shape), np.zeros(shape, dtype))
     return array
-
-
-def _chunk_key(array: zarr.Array[Any], z: int) -> str:
-    axes = array.metadata.dimension_names or ()  # type: ignore[union-attr]
-    index = tuple(z if axis == "z" else 0 for axis in axes)
-    return f"{array.path}/{array.metadata.encode_chunk_key(index)}"
-
-
-def has_slice(array: zarr.Array[Any], z: int) -> bool:
-    """Return whether slice `z` of an array from `create_slices` was ever written."""
-    store: Store = array.store
-    key = _chunk_key(array, z)
-    if isinstance(store, LocalStore):
-        return Path(store.root, key).exists()
-    return sync(store.exists(key))
 
 
 def read_slice(array: zarr.Array[Any], z: int) -> npt.NDArray[Any] | None:
@@ -164,10 +147,8 @@ def read_slice(array: zarr.Array[Any], z: int) -> npt.NDArray[Any] | None:
         If the chunk is damaged or cannot be read.
     """
     with reading(f"Slice {z}", where(array)):
-        if not has_slice(array, z):
-            return None
-        part = array[z] if array.ndim == 3 else array[:, z]
-    return np.asarray(part)
+        chunk = read_chunk(array, _slice_index(array, z))
+        return None if chunk is None else chunk.squeeze(axis=array.ndim - 3)
 
 
 def write_slice(array: zarr.Array[Any], z: int, values: npt.NDArray[Any]) -> None:
@@ -179,7 +160,36 @@ def write_slice(array: zarr.Array[Any], z: int, values: npt.NDArray[Any]) -> Non
         If the disk is full or the folder is read-only.
     """
     with writing(f"slice {z}", where(array)):
-        if array.ndim == 3:
-            array[z] = values
-        else:
-            array[:, z] = values
+        write_chunk(array, _slice_index(array, z), np.expand_dims(values, array.ndim - 3))
+
+
+def read_record(array: zarr.Array[Any], what: str) -> npt.NDArray[Any]:
+    """Return an array from `create_record`; `what` is its name in messages.
+
+    Raises
+    ------
+    CaseError
+        If it is missing, damaged or cannot be read.
+    """
+    with reading(what, where(array)):
+        values = read_chunk(array, (0,) * array.ndim)
+        if values is None:
+            raise ValueError("a record is never without its chunk")
+        return values
+
+
+def write_record(array: zarr.Array[Any], values: npt.NDArray[Any], what: str) -> None:
+    """Replace an array from `create_record` as a whole; `what` is its name in messages.
+
+    Raises
+    ------
+    CaseError
+        If the disk is full or the folder is read-only.
+    """
+    with writing(what, where(array)):
+        write_chunk(array, (0,) * array.ndim, values)
+
+
+def _slice_index(array: zarr.Array[Any], z: int) -> tuple[int, ...]:
+    """Index of a slice's chunk: arrays are (z, y, x) or (class, z, y, x)."""
+    return (*(0,) * (array.ndim - 3), int(z), 0, 0)
