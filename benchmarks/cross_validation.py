@@ -1,0 +1,60 @@
+"""Dice by patient, each predicted by the fold model that did not see it.
+
+    COVSEG_DATA=... python benchmarks/cross_validation.py
+
+The fold models in ``benchmarks/folds`` were written by ``covseg train
+benchmarks/training.toml --fold K --out benchmarks/folds/foldK.safetensors``. The whole way
+is measured: network, threshold, cleaning. Overlap is pooled over a patient's slices and
+then averaged over the patients; the interval is a bootstrap over patients.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from napari_covseg.learn.training_set import read_training_set
+from napari_covseg.metrics import dice
+from napari_covseg.models.file import load_model
+from napari_covseg.predict.order import SliceOrder
+from napari_covseg.predict.slices import predict_slices
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Print a row per patient and the mean."""
+    data = read_training_set(HERE / "training.toml")
+    rows: list[tuple[float, float]] = []
+    print(f"{'patient':18} fold slices   lungs  lesions")
+    for fold, patients in data.folds.items():
+        model = load_model(HERE / "folds" / f"fold{fold}.safetensors", "auto")
+        seen = {*model.card.split["training"], *model.card.split["validation"]}
+        if seen & set(patients):
+            sys.exit(f"fold {fold}: its model has seen {', '.join(sorted(seen & set(patients)))}")
+        for patient in sorted(patients):
+            one = data.only({patient})
+            images = one.images.astype(np.int16)
+            lungs, lesions = np.zeros(images.shape, bool), np.zeros(images.shape, bool)
+            order = SliceOrder(len(images))
+            for predictions in predict_slices(images.__getitem__, model, order, intensity="grey"):
+                for predicted in predictions:
+                    lungs[predicted.z], lesions[predicted.z] = predicted.lungs > 0, predicted.lesions > 0
+            rows.append((dice(lungs, one.masks[:, 0]), dice(lesions, one.masks[:, 1])))
+            print(
+                f"{patient:18} {fold:>4} {len(images):6}   {rows[-1][0]:.3f}    {rows[-1][1]:.3f}", flush=True
+            )
+    scores = np.array(rows)
+    draws = np.random.default_rng(0).integers(len(scores), size=(10_000, len(scores)))
+    low, high = np.percentile(scores[draws].mean(1), [2.5, 97.5], axis=0)
+    for column, name in enumerate(("lungs", "lesions")):
+        mean, deviation = scores[:, column].mean(), scores[:, column].std(ddof=1)
+        print(
+            f"{name}: Dice {mean:.3f} +- {deviation:.3f}, 95 % interval {low[column]:.3f}-{high[column]:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
