@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +24,12 @@ from napari_covseg.cases.store import (
     reading,
     where,
     write_record,
-    writing,
 )
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import Group
 from napari_covseg.scans.scan import Intensity, Scan
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,16 @@ class Activity:
     modified: datetime
     revision: int
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the values as they are kept in the store."""
-        return {
-            "opened": self.opened.isoformat(),
-            "modified": self.modified.isoformat(),
-            "revision": self.revision,
-        }
+    def as_record(self) -> npt.NDArray[np.int64]:
+        """Return opened and modified (microseconds since 1970, UTC) and revision, int64 (3,)."""
+        times = [(time - _EPOCH) // timedelta(microseconds=1) for time in (self.opened, self.modified)]
+        return np.array([*times, self.revision], np.int64)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Activity:
-        """Rebuild from `as_json`."""
-        opened, modified = (datetime.fromisoformat(values[key]) for key in ("opened", "modified"))
-        return cls(opened, modified, int(values["revision"]))
+    def from_record(cls, record: npt.NDArray[np.int64]) -> Activity:
+        """Rebuild from `as_record`."""
+        opened, modified = (_EPOCH + timedelta(microseconds=int(time)) for time in record[:2])
+        return cls(opened, modified, int(record[2]))
 
 
 class Case:
@@ -165,13 +163,11 @@ class Case:
     @property
     def activity(self) -> Activity:
         """When the case was last used, read from disk."""
-        with reading("The activity record", self.path):
-            return Activity.from_json(dict(self._activity_group("r").attrs))
+        return Activity.from_record(read_record(self._array("activity"), "The activity record"))
 
     def write_activity(self, activity: Activity) -> None:
         """Write when the case was used; only for who holds the lock."""
-        with writing("the activity record", self.path):
-            self._activity_group("r+").update_attributes(activity.as_json())
+        write_record(self._array("activity"), activity.as_record(), "the activity record")
 
     def lock(self) -> Lock:
         """Take the right to change the case.
@@ -246,9 +242,6 @@ class Case:
     def _subgroup(self, name: str, mode: Literal["r", "r+"]) -> zarr.Group:
         with reading(f'"{name}"', self.path):
             return zarr.open_group(self._group.store, path=f"{self._group.path}/{name}", mode=mode)
-
-    def _activity_group(self, mode: Literal["r", "r+"]) -> zarr.Group:
-        return self._subgroup("activity", mode)
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:

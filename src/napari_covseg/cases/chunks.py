@@ -8,8 +8,11 @@ anywhere else, or for an array that another tool has recompressed, zarr does it.
 from __future__ import annotations
 
 import os
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 import numcodecs  # type: ignore[import-untyped]
@@ -24,7 +27,10 @@ from zarr.storage import LocalStore
 _BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
 CHECKSUM_BYTES = 4
 
+PATIENCE = 20 if sys.platform == "win32" else 0
+
 Index = tuple[int, ...]
+T = TypeVar("T")
 
 
 def compressors() -> list[Any]:
@@ -46,7 +52,7 @@ def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any] | None:
             return None
         return np.asarray(array.get_block_selection(index))
     try:
-        data = path.read_bytes()
+        data = _patiently(path.read_bytes)
     except FileNotFoundError:
         _check_folder(array)
         return None
@@ -85,7 +91,17 @@ def write_chunk(array: zarr.Array[Any], index: Index, values: npt.NDArray[Any]) 
     with file:
         file.write(body)
         file.write(google_crc32c.value(body).to_bytes(CHECKSUM_BYTES, "little"))
-    os.replace(partial, path)
+    _patiently(lambda: os.replace(partial, path))
+
+
+def _patiently(action: Callable[[], T]) -> T:
+    """Try again on Windows, where a file cannot be replaced in the moment it is read."""
+    for _ in range(PATIENCE):
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(0.005)
+    return action()
 
 
 def _local_path(array: zarr.Array[Any], index: Index) -> Path | None:

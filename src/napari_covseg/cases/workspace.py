@@ -29,6 +29,7 @@ from napari_covseg.cases.store import (
     create_slices,
     reading,
     where,
+    write_record,
     write_slice,
     writing,
 )
@@ -160,6 +161,8 @@ class Workspace:
         CaseError
             If the disk is full or the workspace is read-only.
         """
+        if self._group.read_only:
+            raise CaseError(f"{self.path} can only be read: choose a workspace on this computer.")
         incoming = Path(self.path, "incoming")
         with writing("the imported scan", self.path):
             incoming.mkdir(exist_ok=True)
@@ -172,7 +175,7 @@ class Workspace:
             finally:
                 shutil.rmtree(incoming / case_id, ignore_errors=True)
                 lock.release()
-                _remove_leftovers(incoming)
+                (incoming / f"{case_id}.lock").unlink(missing_ok=True)
                 with suppress(OSError):  # another import may be using it
                     incoming.rmdir()
         return case_id
@@ -221,7 +224,8 @@ def _write_case(folder: Path, scan: Scan, progress: Callable[[int, int], None]) 
         create_slices(maps, "touched", scan.voxels.shape, np.bool_)
     create_record(case, "review", (count,), np.uint8, ("z",))
     case.create_group("predictions")
-    case.create_group("activity", attributes=Activity(now(), now(), 0).as_json())
+    activity = Activity(now(), now(), 0).as_record()
+    write_record(create_record(case, "activity", (3,), np.int64, ("value",)), activity, "the case")
     voxels = create_slices(case, "0", scan.voxels.shape, np.int16)
     for z in range(count):
         write_slice(voxels, z, scan.voxels[z])
@@ -231,6 +235,8 @@ def _write_case(folder: Path, scan: Scan, progress: Callable[[int, int], None]) 
 def _remove_leftovers(incoming: Path) -> None:
     """Remove what interrupted imports left; one that is under way holds its lock."""
     for path in incoming.glob("*.lock"):
+        if not path.stat().st_size:
+            continue  # another import has just made it and is about to take it
         try:
             lock = Lock(path, path.stem)
         except CaseError:

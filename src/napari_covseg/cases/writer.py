@@ -121,4 +121,7 @@ class BackgroundWriter:
         if not isinstance(error, CaseError):
             _log.error("the writer failed", exc_info=error)
         elif self._on_error is not None:
-            self._on_error(error)
+            try:
+                self._on_error(error)
+            except Exception:  # the listener's fault must not stop the writing
+                _log.exception("nobody was told that %s", error)
