@@ -1,0 +1,121 @@
+"""The three layers of an open case: the scan, the lungs, the lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from napari import Viewer
+from napari.layers import Image, Labels
+
+from napari_covseg.cases import OpenCase
+from napari_covseg.labels import GROUPS, Group
+from napari_covseg.panels.layers import METADATA_KEY, labels_layer, scan_layer, scan_layer_name
+from napari_covseg.panels.prediction import Change
+from napari_covseg.panels.strokes import Indices, Strokes
+
+
+class CaseLayers:
+    """Puts a case into a viewer, and tells the case what is painted there.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    case : OpenCase
+        Its arrays are what the layers draw and edit; nothing is copied.
+    on_changed : callable
+        Called after a person has changed labels.
+    instead_of : Image, optional
+        A layer that shows the same scan already; it becomes the scan's layer.
+    """
+
+    def __init__(
+        self, viewer: Viewer, case: OpenCase, on_changed: Callable[[], Any], instead_of: Image | None = None
+    ) -> None:
+        self._viewer = viewer
+        self._case = case
+        self._on_changed = on_changed
+        known = case.case
+        self._header = known.header
+        self.scan = self._scan_layer(instead_of)
+        self.labels: dict[Group, Labels] = {}
+        self._strokes: dict[Group, Strokes] = {}
+        middle = self.scan not in viewer.layers
+        if middle:
+            viewer.add_layer(self.scan)
+        for group in GROUPS:
+            layer = labels_layer(group, case.live[group], known.spacing)
+            layer.metadata[METADATA_KEY]["header"] = self._header
+            viewer.add_layer(layer)
+            self.labels[group] = layer
+            self._strokes[group] = self._follow(group, layer)
+        if middle:
+            viewer.dims.set_current_step(0, len(case.voxels) // 2)
+            viewer.reset_view()
+
+    def remove(self) -> None:
+        """Take the layers out of the viewer and stop following them."""
+        for strokes in self._strokes.values():
+            strokes.disconnect()
+        self._strokes.clear()
+        for layer in (self.scan, *self.labels.values()):
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+        self.labels.clear()
+
+    def forget(self, layer: Any) -> bool:
+        """Let a labels layer go that was taken out of the viewer; False if it is none of these."""
+        for group, known in self.labels.items():
+            if known is layer:
+                self._strokes.pop(group).disconnect()
+                del self.labels[group]
+                return True
+        return False
+
+    def redraw(self, changed: Iterable[int], on_screen: int) -> None:
+        """Draw labels that are new in memory, only if one sees them.
+
+        Parameters
+        ----------
+        changed : iterable of int
+            Slices with new labels.
+        on_screen : int
+            The slice that is drawn.
+        """
+        flat = 0 not in self._viewer.dims.displayed
+        if flat and on_screen not in set(changed):
+            return
+        for layer in self.labels.values():
+            layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def write_step(self, group: Group, change: Change) -> None:
+        """Make voxels that a model has changed one step that Ctrl+Z takes back."""
+        if group in self._strokes:
+            self._strokes[group].write_as_model(*change)
+
+    def _scan_layer(self, instead_of: Image | None) -> Image:
+        known = self._case.case
+        hu = known.intensity == "HU"
+        if instead_of is None or instead_of.ndim != 3 or instead_of.multiscale:
+            return scan_layer(self._case.voxels, known.name, known.spacing, hu=hu)
+        drawn = scan_layer(self._case.voxels, known.name, known.spacing, hu=hu)
+        # The layer stays where it is in the list; its own copy of the voxels goes.
+        instead_of.data = self._case.voxels
+        instead_of.name = scan_layer_name(known.name)
+        instead_of.scale, instead_of.units = drawn.scale, drawn.units
+        instead_of.axis_labels = drawn.axis_labels
+        instead_of.contrast_limits_range = drawn.contrast_limits_range
+        instead_of.contrast_limits = drawn.contrast_limits
+        return instead_of
+
+    def _follow(self, group: Group, layer: Labels) -> Strokes:
+        def painted(indices: Indices) -> None:
+            self._case.mark_painted(group, indices)
+            self._on_changed()
+
+        def model_step(indices: Indices) -> None:
+            self._case.mark_changed(group, np.unique(indices[0]).tolist())
+            self._on_changed()
+
+        return Strokes(layer, painted, model_step)

@@ -1,0 +1,137 @@
+"""Step 3, Export: labels as files in the geometry of the scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from napari import Viewer
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLineEdit, QWidget
+
+from napari_covseg.cases import Review
+from napari_covseg.labels import GROUPS, Group
+from napari_covseg.panels.background import in_background
+from napari_covseg.panels.step import Step, button, note
+from napari_covseg.scans import Scan, write_labels
+
+FORMATS = {"NIfTI (.nii.gz)": ".nii.gz", "NRRD (.nrrd)": ".nrrd"}
+MEANINGS: dict[Group, str] = {
+    group: ", ".join(f"{label.value} {label.name}" for label in labels) for group, labels in GROUPS.items()
+}
+
+
+class ExportStep(Step):
+    """Writes lungs, lesions or both.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+    parent : QWidget, optional
+    """
+
+    title = "3  Export"
+
+    def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(napari_viewer, parent)
+        self._agreed: set[Path] = set()  # files that a dialog asked about replacing
+        self.groups: dict[Group, QCheckBox] = {}
+        for group in GROUPS:
+            check = QCheckBox(group.capitalize())
+            check.setChecked(True)
+            check.setToolTip(f"Values in the file: {MEANINGS[group]}.")
+            self.groups[group] = check
+        self.format = QComboBox()
+        self.format.addItems(list(FORMATS))
+        self.format.setToolTip(
+            "NIfTI for most research tools, NRRD for 3D Slicer. Both lie on the scan voxel by voxel."
+        )
+        self.path = QLineEdit()
+        self.path.setPlaceholderText("folder and name, without an ending")
+        self.path.setToolTip(
+            "Where to write. Lungs and lesions get files of their own, with _lungs and _lesions added."
+        )
+        self.browse = button("…", "Choose a folder and a name.")
+        self.browse.setFixedWidth(28)
+        self.save = button(
+            "Export", "Write the labels as they are now, in the geometry of the file that was read."
+        )
+        self.hint = note(faint=True)
+        self.add_row(*self.groups.values(), self.format)
+        self.add_row(self.path, self.browse, stretch=0)
+        self.column.addWidget(self.save)
+        self.column.addWidget(self.hint)
+        self._on_case_changed()
+        self._connect()
+
+    def _connect(self) -> None:
+        for check in self.groups.values():
+            check.toggled.connect(self._on_choice)
+        self.format.currentIndexChanged.connect(self._on_choice)
+        self.path.textChanged.connect(self._on_choice)
+        self.browse.clicked.connect(self._on_browse)
+        self.save.clicked.connect(self._on_save)
+        self.session.case_changed.connect(self._on_case_changed)
+        self.session.labels_changed.connect(self._on_choice)
+        self.session.busy_changed.connect(self._on_choice)
+
+    def targets(self) -> dict[Group, Path]:
+        """Return the file that each chosen group goes to."""
+        ending = FORMATS[self.format.currentText()]
+        text = self.path.text().strip()
+        for known in (".nii.gz", ".nii", ".nrrd"):
+            text = text.removesuffix(known)
+        if not text:
+            return {}
+        stem = Path(text).expanduser()
+        chosen = [group for group, check in self.groups.items() if check.isChecked()]
+        return {group: stem.with_name(f"{stem.name}_{group}{ending}") for group in chosen}
+
+    def _on_browse(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Export labels as", self.path.text())
+        if path:
+            self.path.setText(path)
+
+    def _on_save(self) -> None:
+        case, targets = self.session.case, self.targets()
+        if case is None or not targets:
+            show_error("There is nothing to export: open a scan and choose lungs or lesions, and where to.")
+            return
+        self.session.begin("Exporting")
+
+        def write() -> list[Path]:
+            scan = Scan.from_header(case.case.header, case.voxels)
+            for group, path in targets.items():
+                write_labels(case.live[group], scan, path)
+            return list(targets.values())
+
+        def told(paths: list[Path]) -> None:
+            self.session.end()
+            show_info("Saved " + " and ".join(str(path) for path in paths))
+
+        in_background(write, told, lambda _: self.session.end())
+
+    def _on_case_changed(self) -> None:
+        case = self.session.case
+        if case is not None:
+            source = Path(case.case.header.get("path") or "")
+            folder = source.parent if source.name and source.parent.is_dir() else Path.home()
+            self.path.setText(str(folder / (case.case.name or case.id).replace("/", "-")))
+        self._on_choice()
+
+    def _on_choice(self) -> None:
+        case, targets = self.session.case, self.targets()
+        self.save.setEnabled(case is not None and bool(targets) and not self.session.busy_with)
+        replaced = [path.name for path in targets.values() if path.exists()]
+        self.save.setText(
+            f"Export, replacing {len(replaced)} file{'s'[: len(replaced) != 1]}" if replaced else "Export"
+        )
+        lines = ["Files: " + ", ".join(path.name for path in targets.values())] if targets else []
+        if case is not None:
+            states = np.asarray(case.review)
+            bare, machine = (int((states == state).sum()) for state in (Review.UNTOUCHED, Review.PREDICTED))
+            if bare:
+                lines.append(f"{bare} of {len(states)} slices have no labels yet.")
+            if machine:
+                lines.append(f"{machine} slices are a model's suggestion that nobody has reviewed.")
+        self.hint.setText("\n".join(lines))

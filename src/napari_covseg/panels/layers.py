@@ -1,0 +1,139 @@
+"""Layers as a person understands them: names, colours, contour, window presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image, Labels
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_covseg.labels import GROUPS, Group
+
+METADATA_KEY = "napari-covseg"
+LAYER_NAMES: dict[Group, str] = {"lungs": "Lungs", "lesions": "Lesions"}
+AXIS_LABELS = ("z", "y", "x")
+LUNGS_OPACITY = 0.2
+LESIONS_OPACITY = 1.0
+CONTOUR = 1  # pixels; an outline leaves the ground-glass beneath it visible
+
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A range of HU that is spread over the grey scale.
+
+    Attributes
+    ----------
+    level, width : int
+        Centre and extent in HU.
+    good_for : str
+        What it shows well.
+    """
+
+    level: int
+    width: int
+    good_for: str
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest HU, drawn black and white."""
+        return self.level - self.width / 2, self.level + self.width / 2
+
+
+WINDOWS: dict[str, Window] = {
+    "Lung": Window(-600, 1500, "lung tissue, ground-glass, vessels"),
+    "Mediastinum": Window(40, 400, "heart, vessels, nodes, effusion"),
+    "Bone": Window(400, 1800, "ribs, spine, calcification"),
+}
+
+
+def geometry(spacing: Spacing | None) -> dict[str, Any]:
+    """Return what places a (z, y, x) array in a napari viewer.
+
+    Parameters
+    ----------
+    spacing : tuple of float, or None
+        (z, y, x) in mm; None for pictures, which are drawn in pixels.
+    """
+    unit = "pixel" if spacing is None else "mm"
+    return {"scale": spacing or (1.0, 1.0, 1.0), "units": (unit,) * 3, "axis_labels": AXIS_LABELS}
+
+
+def label_colours(group: Group) -> DirectLabelColormap:
+    """Return the colours of a group's label values; anything else is transparent."""
+    clear = (0.0, 0.0, 0.0, 0.0)
+    colours: dict[int | None, Any] = {None: clear, 0: clear}
+    for label in GROUPS[group]:
+        colours[label.value] = (*(channel / 255 for channel in label.colour), 1.0)
+    return DirectLabelColormap(color_dict=colours)
+
+
+def scan_layer(voxels: npt.NDArray[np.int16], name: str, spacing: Spacing | None, *, hu: bool) -> Image:
+    """Return the image layer of a scan.
+
+    Parameters
+    ----------
+    voxels : ndarray of int16, shape (z, y, x)
+        Drawn as they are, not copied.
+    name : str
+        What the case is called.
+    spacing : tuple of float, or None
+        (z, y, x) in mm.
+    hu : bool
+        True opens in the lung window; pictures open in their own range.
+    """
+    limits = WINDOWS["Lung"].limits if hu else grey_limits(voxels)
+    return Image(
+        voxels,
+        name=scan_layer_name(name),
+        colormap="gray",
+        contrast_limits=limits,
+        metadata={METADATA_KEY: {"role": "scan"}},
+        **geometry(spacing),
+    )
+
+
+def scan_layer_name(case_name: str) -> str:
+    """Return what a scan's layer is called."""
+    return f"Chest CT {case_name}".strip()
+
+
+def grey_limits(voxels: npt.NDArray[np.int16]) -> tuple[float, float]:
+    """Return a range to draw grey values in, never empty."""
+    low, high = float(voxels.min()), float(voxels.max())
+    return low, high if high > low else low + 1.0
+
+
+def labels_layer(group: Group, values: npt.NDArray[np.uint8], spacing: Spacing | None) -> Labels:
+    """Return the editable layer of one group of labels, drawn over the scan.
+
+    Parameters
+    ----------
+    group : {"lungs", "lesions"}
+        Lungs are a faint tint, lesions an outline.
+    values : ndarray of uint8, shape (z, y, x)
+        Edited in place, not copied.
+    spacing : tuple of float, or None
+        (z, y, x) in mm.
+    """
+    layer = Labels(
+        values,
+        name=LAYER_NAMES[group],
+        opacity=LUNGS_OPACITY if group == "lungs" else LESIONS_OPACITY,
+        colormap=label_colours(group),
+        metadata={METADATA_KEY: {"role": group}},
+        **geometry(spacing),
+    )
+    if group == "lesions":
+        layer.contour = CONTOUR
+        layer.selected_label = 2  # ground-glass, what is painted most
+    return layer
+
+
+def label_name(group: Group, value: int) -> str:
+    """Return the field's term for a label value, or an empty string for background."""
+    return next((label.name for label in GROUPS[group] if label.value == value), "")

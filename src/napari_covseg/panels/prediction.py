@@ -1,0 +1,149 @@
+"""One prediction as it arrives: slices are merged as they come, the last 3-D pass is one undoable step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_covseg.cases import OpenCase
+from napari_covseg.jobs.events import (
+    END,
+    Cancelled,
+    Event,
+    Failed,
+    Notice,
+    Progress,
+    RunStarted,
+    SlicesDone,
+    VolumeDone,
+)
+from napari_covseg.labels import GROUPS, Group
+from napari_covseg.panels.strokes import Indices
+
+MERGE_EVERY = 20  # ms between two turns of merging ...
+MERGE_FOR = 0.012  # ... and seconds that one may take, so that scrubbing stays smooth
+
+Change = tuple[Indices, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+
+
+class Prediction(QObject):
+    """Takes a job's events and brings its slices into the open case.
+
+    Parameters
+    ----------
+    case : OpenCase
+    model_name : str
+        For what is told to a person.
+    write_step : callable
+        Takes a group and (indices, before, after); makes them one undoable step.
+
+    Signals
+    -------
+    progressed : Progress
+    noticed : str
+    slices_changed : tuple of int
+        Slices whose labels are new in memory.
+    ended : str
+        Empty, or what went wrong.
+    """
+
+    progressed = Signal(object)
+    noticed = Signal(str)
+    slices_changed = Signal(object)
+    ended = Signal(str)
+
+    def __init__(
+        self,
+        case: OpenCase,
+        model_name: str,
+        write_step: Callable[[Group, Change], None],
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.model_name = model_name
+        self.cancelled = False
+        self._case = case
+        self._write_step = write_step
+        self._run_id = ""
+        self._waiting: dict[int, None] = {}  # slices to merge, in the order they came
+        self._last_pass: dict[Group, list[Change]] | None = None
+        self._end: Event | None = None
+        self._timer = QTimer(self)
+        self._timer.setInterval(MERGE_EVERY)
+        self._timer.timeout.connect(self._merge_some)
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run in the case, empty before the job has begun it."""
+        return self._run_id
+
+    def hear(self, event: Event) -> None:
+        """Take one event of the job."""
+        if isinstance(event, RunStarted):
+            self._run_id = event.run_id
+        elif isinstance(event, Progress):
+            self.progressed.emit(event)
+        elif isinstance(event, Notice):
+            self.noticed.emit(event.text)
+        elif isinstance(event, SlicesDone):
+            self._waiting.update(dict.fromkeys(event.slices))
+            self._timer.start()
+        elif isinstance(event, VolumeDone):
+            # Anything that still waits is read in its final form with the rest.
+            self._last_pass = {group: [] for group in GROUPS}
+            self._waiting = dict.fromkeys(range(len(self._case.voxels)))
+            self._timer.start()
+        elif isinstance(event, END):
+            self._end = event
+            self.cancelled = isinstance(event, Cancelled)
+            self._timer.start()
+
+    def abandon(self) -> None:
+        """Merge nothing more; what the run holds stays in the case."""
+        self._timer.stop()
+        self._waiting.clear()
+
+    def _merge_some(self) -> None:
+        until = time.perf_counter() + MERGE_FOR
+        changed: list[int] = []
+        while self._waiting and time.perf_counter() < until:
+            z = next(iter(self._waiting))
+            del self._waiting[z]
+            changed += self._merge(z)
+        if changed:
+            self.slices_changed.emit(tuple(changed))
+        if not self._waiting:
+            self._timer.stop()
+            self._finish_pass()
+            if self._end is not None:
+                self.ended.emit(self._end.message if isinstance(self._end, Failed) else "")
+
+    def _merge(self, z: int) -> list[int]:
+        in_last_pass = self._last_pass is not None
+        return self._case.merge_slices(self._run_id, [z], self._write_and_note if in_last_pass else None)
+
+    def _write_and_note(
+        self, group: Group, indices: tuple[npt.NDArray[np.intp], ...], values: npt.NDArray[np.uint8]
+    ) -> None:
+        """Write a slice's changes, and keep what undoing them needs."""
+        live = self._case.live[group]
+        before = live[indices]
+        live[indices] = values
+        assert self._last_pass is not None
+        # two bytes an index: a step over a whole scan stays small
+        small = tuple(axis.astype(np.uint16) for axis in indices)
+        self._last_pass[group].append((small, before, values))
+
+    def _finish_pass(self) -> None:
+        """Turn what the 3-D pass changed into one step that Ctrl+Z takes back."""
+        changes, self._last_pass = self._last_pass, None
+        for group, slices in (changes or {}).items():
+            if slices:
+                indices = tuple(np.concatenate([change[0][axis] for change in slices]) for axis in range(3))
+                before = np.concatenate([change[1] for change in slices])
+                after = np.concatenate([change[2] for change in slices])
+                self._write_step(group, (indices, before, after))

@@ -1,0 +1,79 @@
+"""What lies under the cursor: HU, position in mm, and the labels there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel
+
+from napari_covseg.panels.layers import label_name
+from napari_covseg.panels.session import Session
+
+# of the patient's position in mm: the letter of the positive and of the negative side
+SIDES = (("L", "R"), ("P", "A"), ("H", "F"))
+
+
+class ReadingLine(QLabel):
+    """Follows the cursor over the scan.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self.setToolTip("Value and label under the cursor, and its position in the patient.")
+        self.setMinimumHeight(34)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        for signal in (
+            session.cursor_moved,
+            session.slice_changed,
+            session.case_changed,
+            session.labels_changed,
+        ):
+            signal.connect(self._on_moved)
+        self._on_moved()
+
+    def _on_moved(self) -> None:
+        self.setText(reading(self._session))
+
+
+def reading(session: Session) -> str:
+    """Return what lies under the cursor in two lines."""
+    case, image = session.case, session.scan_image()
+    if case is None or image is None:
+        return ""
+    count = len(case.voxels)
+    first = f"Slice {session.slice_on_screen + 1} of {count}"
+    position = np.asarray(session.viewer.cursor.position, float)
+    if len(position) != 3:
+        return first
+    at = np.rint(image.world_to_data(position)).astype(int)
+    if (at < 0).any() or (at >= case.voxels.shape).any():
+        return first
+    z, y, x = (int(index) for index in at)
+    unit = " HU" if case.case.intensity == "HU" else ""
+    first += f" · {case.voxels[z, y, x]}{unit}"
+    names = [label_name(group, int(labels[z, y, x])) for group, labels in case.live.items()]
+    first += "".join(f" · {name}" for name in names if name)
+    if case.case.spacing is None:
+        return f"{first}\nrow {y}, column {x}"
+    return f"{first}\n{patient_position(np.asarray(case.case.header['affine']), z, y, x)}"
+
+
+def patient_position(affine: np.ndarray[Any, Any], z: int, y: int, x: int) -> str:
+    """Return where a voxel is in the patient, for example ``L 12.0  A 45.5  H 130.0 mm``.
+
+    Parameters
+    ----------
+    affine : ndarray of float, shape (4, 4)
+        Of (z, y, x, 1) to mm in DICOM's LPS frame.
+    z, y, x : int
+    """
+    mm = affine @ (z, y, x, 1.0)
+    parts = [f"{sides[value < 0]} {abs(value):.1f}" for sides, value in zip(SIDES, mm[:3], strict=True)]
+    return "  ".join(parts) + " mm"

@@ -1,0 +1,188 @@
+"""Step 1, Scan: open one, see what it is, set the window and the mouse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from magicgui.widgets import create_widget
+from napari import Viewer
+from napari.layers import Image
+from napari.utils.notifications import show_error
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QSizePolicy, QWidget
+
+from napari_covseg.errors import CovsegError
+from napari_covseg.panels.background import in_background
+from napari_covseg.panels.layers import WINDOWS
+from napari_covseg.panels.mouse import HINT, set_window
+from napari_covseg.panels.scan_facts import facts
+from napari_covseg.panels.step import Step, button, note
+from napari_covseg.scans import SeriesInfo, list_series
+
+FILES = "Scans (*.nii *.nii.gz *.nrrd *.mha *.mhd *.dcm *.png *.jpg *.jpeg *.tif *.tiff);;All files (*)"
+
+
+class ScanStep(Step):
+    """Opens a scan and says what it is.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+    parent : QWidget, optional
+    """
+
+    title = "1  Scan"
+
+    def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(napari_viewer, parent)
+        self._build_sources()
+        self._build_facts()
+        self._build_view()
+        self._fill_recent()
+        self._on_case_changed()
+        self._connect()
+
+    def _build_sources(self) -> None:
+        self.open_file = button("Open file …", "One file: NIfTI, NRRD, MHA, DICOM, or a picture.")
+        self.open_folder = button(
+            "Open folder …", "A folder of DICOM files (any names, also nested) or of pictures."
+        )
+        self.series = QComboBox()
+        self.series.setToolTip("This folder holds several CT series: choose the one to open.")
+        self.open_series = button("Open", "Open the series that is chosen here.")
+        self.recent = QComboBox()
+        self.recent.setToolTip("Cases you worked on before, the last one first. They open as you left them.")
+        self.recent.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.recent.setMinimumContentsLength(12)
+        self.layer_choice: Any = create_widget(annotation=Image, name="layer", options={"nullable": False})
+        choice = self.layer_choice.native
+        choice.setToolTip("An image that is in the viewer already, from whatever reader it came.")
+        choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.use_layer = button(
+            "Use as scan", "Take this image layer as the scan: it becomes a case of its own."
+        )
+        self.add_row(self.open_file, self.open_folder)
+        self.add_row(self.series, self.open_series, stretch=0)
+        self.add_row(note("Recent"), self.recent, stretch=1)
+        self.add_row(note("Layer"), choice, self.use_layer, stretch=1)
+        self._show_series([])
+
+    def _build_facts(self) -> None:
+        self.facts = note()
+        self.facts.setToolTip(
+            "What the file says about the patient and the geometry. The name is never kept."
+        )
+        self.column.addWidget(self.facts)
+
+    def _build_view(self) -> None:
+        self.windows = {
+            name: button(name, f"Level {window.level}, width {window.width} HU: {window.good_for}.")
+            for name, window in WINDOWS.items()
+        }
+        self.radiology_mouse = QCheckBox("Radiology mouse")
+        self.radiology_mouse.setToolTip(HINT)
+        self.radiology_mouse.setChecked(self.session.mouse.enabled)
+        self.add_row(*self.windows.values())
+        self.column.addWidget(self.radiology_mouse)
+
+    def _connect(self) -> None:
+        self.open_file.clicked.connect(self._on_open_file)
+        self.open_folder.clicked.connect(self._on_open_folder)
+        self.open_series.clicked.connect(self._on_open_series)
+        self.recent.activated.connect(self._on_recent)
+        self.use_layer.clicked.connect(self._on_use_layer)
+        for name, press in self.windows.items():
+            press.clicked.connect(lambda _=False, name=name: self._on_window(name))
+        self.radiology_mouse.toggled.connect(self._on_mouse)
+        self.session.case_changed.connect(self._on_case_changed)
+        self.session.busy_changed.connect(self._on_busy)
+
+    def _fill_recent(self) -> None:
+        self.recent.clear()
+        try:
+            cases = self.session.workspace.cases()
+        except CovsegError as error:
+            self.recent.addItem("none can be read")
+            self.recent.setToolTip(str(error))
+            cases = []
+        if not cases:
+            self.recent.addItem("no cases yet")
+        self.recent.setEnabled(bool(cases))
+        open_id = self.session.case.id if self.session.case is not None else None
+        if cases and open_id is None:
+            self.recent.addItem("choose a case …", None)
+        for info in cases:
+            self.recent.addItem(f"{info.name}  ({info.modified.astimezone():%d %b %H:%M})", info.id)
+            if info.id == open_id:
+                self.recent.setCurrentIndex(self.recent.count() - 1)
+
+    def _show_series(self, found: list[SeriesInfo]) -> None:
+        self.series.clear()
+        for info in found:
+            text = f"{info.description or 'no description'} · {info.slices} slices · {info.plane}"
+            self.series.addItem(text, info.uid)
+        for widget in (self.series, self.open_series):
+            widget.setVisible(len(found) > 1)
+
+    def _on_open_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a scan", filter=FILES)
+        if path:
+            self._show_series([])
+            self.session.import_path(path)
+
+    def _on_open_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Open a folder of DICOM files or pictures")
+        if folder:
+            self.choose_series(folder)
+
+    def choose_series(self, folder: str | Path) -> None:
+        """Open a folder, or, if it holds several CT series, offer them first."""
+        self._folder = str(folder)
+
+        def offer(found: list[SeriesInfo]) -> None:
+            series = [info for info in found if info.modality in ("CT", "")]
+            self._show_series(series)
+            if len(series) < 2:
+                self.session.import_path(folder)
+
+        in_background(lambda: list(list_series(folder)), offer)
+
+    def _on_open_series(self) -> None:
+        self.session.import_path(self._folder, self.series.currentData())
+
+    def _on_recent(self, index: int) -> None:
+        case_id = self.recent.itemData(index)
+        if case_id:
+            self._show_series([])
+            self.session.open_case(case_id)
+
+    def _on_use_layer(self) -> None:
+        self.layer_choice.reset_choices()
+        layer = self.layer_choice.value
+        if layer is None:
+            show_error("There is no image layer to use: open one, or open a file here.")
+        elif layer is self.session.scan_image():
+            show_error(f"{layer.name} is the open scan already.")
+        else:
+            self.session.import_layer(layer)
+
+    def _on_window(self, name: str) -> None:
+        image = self.session.scan_image()
+        if image is not None:
+            set_window(image, WINDOWS[name].level, WINDOWS[name].width)
+
+    def _on_mouse(self, checked: bool) -> None:
+        self.session.mouse.enabled = checked
+
+    def _on_case_changed(self) -> None:
+        case = self.session.case
+        self.facts.setText(facts(case.case.header, case.case.shape) if case else "No scan is open.")
+        in_hu = case is not None and case.case.intensity == "HU"
+        for press in self.windows.values():
+            press.setEnabled(in_hu)
+        self._fill_recent()
+
+    def _on_busy(self, what: str) -> None:
+        for widget in (self.open_file, self.open_folder, self.open_series, self.use_layer):
+            widget.setEnabled(not what)
+        self.recent.setEnabled(not what and self.recent.count() > 0)

@@ -1,0 +1,312 @@
+"""What one viewer works on: the open case, its layers, and the jobs on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari import Viewer
+from napari.layers import Image
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QCoreApplication, QObject, Signal
+
+from napari_covseg.cases import OpenCase, Workspace
+from napari_covseg.errors import CaseError, CovsegError
+from napari_covseg.jobs.events import END, Event, Failed, Imported, Notice, Progress
+from napari_covseg.jobs.requests import Import, Predict
+from napari_covseg.panels.background import in_background
+from napari_covseg.panels.case_layers import CaseLayers
+from napari_covseg.panels.letters import OrientationLetters
+from napari_covseg.panels.mouse import RadiologyMouse
+from napari_covseg.panels.prediction import Prediction
+from napari_covseg.panels.scan_of_layer import scan_of_layer
+from napari_covseg.panels.work import Work
+
+_SESSIONS: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
+
+
+def session_of(viewer: Viewer) -> Session:
+    """Return the session that all steps in a viewer share, made when first asked for."""
+    viewer = getattr(viewer, "__wrapped__", viewer)  # napari hands plugins a proxy
+    if viewer not in _SESSIONS:
+        _SESSIONS[viewer] = Session(viewer)
+    return _SESSIONS[viewer]
+
+
+class Session(QObject):
+    """One viewer's case and jobs.
+
+    Parameters
+    ----------
+    viewer : Viewer
+
+    Signals
+    -------
+    case_changed
+        A case was opened or closed.
+    labels_changed
+        Labels or review states are new, by a person or a model.
+    busy_changed : str
+        What is being done, in words; empty when nothing is.
+    progressed : Progress
+    slice_changed, cursor_moved
+        Another slice is drawn; the mouse is elsewhere.
+    """
+
+    case_changed = Signal()
+    labels_changed = Signal()
+    busy_changed = Signal(str)
+    progressed = Signal(object)
+    slice_changed = Signal()
+    cursor_moved = Signal()
+    _saving_failed = Signal(str)
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.case: OpenCase | None = None
+        self.layers: CaseLayers | None = None
+        self.prediction: Prediction | None = None
+        self.busy_with = ""
+        self.predicted_by = ""
+        self._workspace: Workspace | None = None
+        self._job: int | None = None
+        self._cancel_asked = False
+        self._closed = False
+        self._last_death = ""
+        self.letters = OrientationLetters(viewer)
+        self.mouse = RadiologyMouse(viewer, self.scan_image)
+        self.work = Work(self)
+        self.work.child_died.connect(self._on_child_died)
+        self._saving_failed.connect(show_error)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+        viewer.dims.events.current_step.connect(self._on_step)
+        viewer.dims.events.order.connect(self._on_step)
+        viewer.cursor.events.position.connect(self._on_cursor)
+        app = QCoreApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self.close)
+
+    # --- what is open -------------------------------------------------------------
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where cases are kept; made on first use.
+
+        Raises
+        ------
+        CaseError
+            If it cannot be opened.
+        """
+        if self._workspace is None:
+            self._workspace = Workspace.open()
+        return self._workspace
+
+    def use_workspace(self, path: str | Path) -> None:
+        """Keep and list cases in another folder from now on; raises CaseError."""
+        self._workspace = Workspace.open(path)
+        self.case_changed.emit()
+
+    def scan_image(self) -> Image | None:
+        """Return the layer of the open scan."""
+        return self.layers.scan if self.layers is not None else None
+
+    @property
+    def slice_on_screen(self) -> int:
+        """Index of the slice that is drawn; the middle one where slices do not lie flat."""
+        image = self.scan_image()
+        if image is None:
+            return 0
+        count = len(image.data)
+        if 0 in self.viewer.dims.displayed:
+            return count // 2
+        z = round(float(image.world_to_data(self.viewer.dims.point)[0]))
+        return int(np.clip(z, 0, count - 1))
+
+    # --- opening and closing ------------------------------------------------------
+
+    def import_path(self, path: str | Path, series: str | None = None) -> None:
+        """Read a file or folder into a new case, in the child, and open it."""
+        self.begin(f"Reading {Path(path).name}")
+        try:
+            request = Import(self.workspace.path, str(path), series)
+            self._job = self.work.submit(request, self._hear_import)
+        except CovsegError as error:
+            self.end(str(error))
+
+    def import_layer(self, layer: Image) -> None:
+        """Make an image layer that is in the viewer the scan of a new case, and open it."""
+        self.begin(f"Taking over {layer.name}")
+        workspace = self._workspace
+
+        def keep() -> OpenCase:
+            target = workspace if workspace is not None else Workspace.open()
+            return self._opened(target, target.add_case(scan_of_layer(layer)))
+
+        in_background(keep, lambda case: self._show(case, layer), self._stop_told)
+
+    def open_case(self, case_id: str) -> None:
+        """Open a case of the workspace."""
+        if self.case is not None and self.case.id == case_id:
+            return
+        self.begin("Opening the case")
+        workspace = self.workspace
+        in_background(lambda: self._opened(workspace, case_id), self._show, self._stop_told)
+
+    def close_case(self) -> None:
+        """Save and close the open case, and take its layers out of the viewer."""
+        self.cancel()
+        if self.prediction is not None:
+            self.prediction.abandon()
+            self.prediction = None
+        layers, self.layers = self.layers, None
+        case, self.case = self.case, None
+        if layers is not None:
+            layers.remove()
+        self.letters.visible = False
+        if case is not None:
+            try:
+                case.close()
+            except CaseError as error:
+                show_error(str(error))
+                case.close(discard=True)
+            self.case_changed.emit()
+
+    def close(self) -> None:
+        """Save what is open, end the child, and let the viewer go."""
+        if self._closed:
+            return
+        self._closed = True
+        self.work.close()
+        self.close_case()
+        self.mouse.enabled = False
+        _SESSIONS.pop(self.viewer, None)
+
+    def _opened(self, workspace: Workspace, case_id: str) -> OpenCase:
+        return OpenCase(workspace, case_id, on_error=lambda error: self._saving_failed.emit(str(error)))
+
+    def _hear_import(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.progressed.emit(event)
+        elif isinstance(event, Notice):
+            show_info(event.text)
+        elif isinstance(event, Imported):
+            self._job = None
+            workspace, case_id = self.workspace, event.case_id
+            in_background(lambda: self._opened(workspace, case_id), self._show, self._stop_told)
+        elif isinstance(event, END) and self._job is not None:
+            self.end(event.message if isinstance(event, Failed) else "")
+
+    def _show(self, case: OpenCase, instead_of: Image | None = None) -> None:
+        if self._closed:
+            case.close()
+            return
+        self.close_case()
+        self.case = case
+        self.layers = CaseLayers(self.viewer, case, self.labels_changed.emit, instead_of)
+        self.letters.visible = case.case.intensity == "HU"
+        runs = case.case.runs()
+        self.predicted_by = runs[-1].model_id if runs else ""
+        self.end()
+        self.case_changed.emit()
+        self.labels_changed.emit()
+
+    def _on_layer_removed(self, event: Any) -> None:
+        if self.layers is None:
+            return
+        if event.value is self.layers.scan:
+            self.close_case()
+        elif self.layers.forget(event.value):
+            show_info(f"The labels of {event.value.name} stay in the case; open it again to see them.")
+
+    # --- labelling ----------------------------------------------------------------
+
+    def predict(self, model: str, title: str, device: str = "auto") -> None:
+        """Label the open case, beginning with the slice on screen.
+
+        Parameters
+        ----------
+        model : str
+            Id of a model in the catalogue, or path of a model file.
+        title : str
+            What the model is called.
+        device : str
+            As in `jobs.requests.Predict`.
+        """
+        case, layers = self.case, self.layers
+        if case is None or layers is None:
+            show_error("There is no scan to label: open one in the Scan step.")
+            return
+        self.begin(f"Labelling with {title}")
+
+        def submit(_: None) -> None:
+            if self.case is not case or self._closed:
+                return
+            if self._cancel_asked:
+                self.end()
+                return
+            request = Predict(
+                self.workspace.path, case.id, model, self.slice_on_screen, case.revision, device
+            )
+            self.predicted_by = title
+            self.prediction = self._follow(Prediction(case, title, layers.write_step, self))
+            try:
+                self._job = self.work.submit(request, self.prediction.hear)
+            except CovsegError as error:
+                self.end(str(error))
+
+        # the child reads what is on disk, so that has to be what one sees
+        in_background(case.flush, submit, self._stop_told)
+
+    def cancel(self) -> None:
+        """Stop what runs; slices that are finished stay."""
+        self._cancel_asked = True
+        if self._job is not None:
+            self.work.cancel(self._job)
+
+    def _follow(self, prediction: Prediction) -> Prediction:
+        prediction.progressed.connect(self.progressed)
+        prediction.noticed.connect(show_info)
+        prediction.slices_changed.connect(self._on_slices_changed)
+        prediction.ended.connect(self.end)
+        return prediction
+
+    def _on_slices_changed(self, slices: tuple[int, ...]) -> None:
+        if self.layers is not None:
+            self.layers.redraw(slices, self.slice_on_screen)
+            self.labels_changed.emit()
+
+    def _on_step(self, event: Any = None) -> None:
+        if self.prediction is not None and self._job is not None:
+            self.work.focus(self._job, self.slice_on_screen)
+        self.slice_changed.emit()
+
+    def _on_cursor(self, event: Any = None) -> None:
+        self.cursor_moved.emit()
+
+    # --- what is going on ----------------------------------------------------------
+
+    def begin(self, what: str) -> None:
+        """Say that something has begun, in words; steps wait until it ends."""
+        self._cancel_asked = False
+        self.busy_with = what
+        self.busy_changed.emit(what)
+
+    def end(self, error: str = "") -> None:
+        """Return to ready; tell an error unless it was told already."""
+        self._job = None
+        self.prediction = None
+        self.busy_with = ""
+        if error and error != self._last_death:
+            show_error(error)
+        self.busy_changed.emit("")
+
+    def _stop_told(self, error: str) -> None:
+        self.end()
+
+    def _on_child_died(self, message: str) -> None:
+        # every job that the child ran fails with the same sentence
+        self._last_death = message
+        show_error(message)
