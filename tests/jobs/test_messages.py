@@ -11,6 +11,7 @@ from napari_covseg.jobs import events, messages, requests
 EXAMPLES = [
     requests.Import("workspace", "scan.nii.gz", "1.2.3"),
     requests.Predict("workspace", "case", "model", 3, 17, "cpu", 2, True),
+    requests.PredictFile("scan", "model", "lesions.nii.gz", None, "1.2.3", "cpu", 1, 0.5),
     requests.WarmUp("model", "cpu"),
     events.Started(1),
     events.Notice("text"),
@@ -19,6 +20,7 @@ EXAMPLES = [
     events.SlicesDone("run", (1, 2)),
     events.VolumeDone("run"),
     events.Imported("case"),
+    events.Written("file"),
     events.Finished(),
     events.Cancelled(),
     events.Failed("message", True),

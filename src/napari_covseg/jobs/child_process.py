@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.messages import Shutdown, pack, read_message
@@ -103,8 +103,7 @@ class ChildProcess:
         threading.Thread(target=self._write, args=(process,), name="covseg-outbox", daemon=True).start()
         log = threading.Thread(target=self._keep_log, args=(process,), name="covseg-log", daemon=True)
         log.start()
-        assert process.stdout is not None
-        with process.stdout as answers:
+        with cast(BinaryIO, process.stdout) as answers:
             try:
                 while True:
                     self.inbox.put(read_message(answers))

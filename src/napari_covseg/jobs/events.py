@@ -76,6 +76,13 @@ class Imported:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A file was written."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """The job came to its end."""
 
@@ -109,6 +116,7 @@ Event = (
     | SlicesDone
     | VolumeDone
     | Imported
+    | Written
     | Finished
     | Cancelled
     | Failed

@@ -44,6 +44,8 @@ class Predict:
         Slices per forward pass; None lets the device decide.
     probabilities : bool
         Whether to keep the class probabilities, uint8 (class, z, y, x).
+    threshold : float, optional
+        Probability from which a voxel is a lesion; None takes the model card's.
     """
 
     workspace: str
@@ -54,6 +56,35 @@ class Predict:
     device: str = "auto"
     batch: int | None = None
     probabilities: bool = False
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class PredictFile:
+    """Label a scan without a workspace, into files in the scan's own geometry.
+
+    Attributes
+    ----------
+    path : str
+        File or folder that `scans.read_scan` understands.
+    model : str
+        As in `Predict`.
+    lesions_out, lungs_out : str, optional
+        Files to write, at least one.
+    series : str, optional
+        Series UID to take from a DICOM folder with several.
+    device, batch, threshold
+        As in `Predict`.
+    """
+
+    path: str
+    model: str
+    lesions_out: str | None = None
+    lungs_out: str | None = None
+    series: str | None = None
+    device: str = "auto"
+    batch: int | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,4 +103,4 @@ class WarmUp:
     device: str = "auto"
 
 
-Request = Import | Predict | WarmUp
+Request = Import | Predict | PredictFile | WarmUp

@@ -10,10 +10,14 @@ from typing import TypeVar
 
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Event, Finished
-from napari_covseg.jobs.requests import Import, Predict, WarmUp
+from napari_covseg.jobs.requests import Import, Predict, PredictFile, WarmUp
 
 T = TypeVar("T")
 HEARTBEAT = 0.05  # seconds between two turns of a job that waits for a thread
+
+
+class JobCancelled(Exception):
+    """Thrown into a job that is cancelled; it may still tell what it has finished, then ends."""
 
 
 class Control:
@@ -41,11 +45,12 @@ class Control:
             listener(z)
 
 
-def run(job: object, control: Control | None = None) -> Iterator[Event]:
+def run(job: object, control: Control | None = None) -> Generator[Event, None, None]:
     """Run a request, yielding its events; the last one is `Finished`.
 
-    A step between two events is bounded in time. Closing the generator cancels the
-    job and keeps the slices that were finished.
+    A step between two events is bounded in time. Closing the generator cancels the job
+    and keeps the slices that were finished; throwing `JobCancelled` into it does the
+    same, but lets it tell of the last ones.
 
     Parameters
     ----------
@@ -82,6 +87,13 @@ def _(job: Predict, control: Control) -> Iterator[Event]:
     from napari_covseg.jobs.predict_case import predict_case
 
     return predict_case(job, control)
+
+
+@steps.register
+def _(job: PredictFile, control: Control) -> Iterator[Event]:
+    from napari_covseg.jobs.predict_file import predict_file
+
+    return predict_file(job)
 
 
 @steps.register

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Cancelled, Event, Failed, Started
 from napari_covseg.jobs.faults import record_fault
-from napari_covseg.jobs.run import Control, run
+from napari_covseg.jobs.run import Control, JobCancelled, run
 
 
 @dataclass
@@ -18,8 +18,9 @@ class _Entry:
     job: object
     priority: int
     control: Control = field(default_factory=Control)
-    steps: Iterator[Event] | None = None
+    steps: Generator[Event, None, None] | None = None
     cancelled: bool = False
+    told: bool = False
     last_turn: int = 0
     last_event: Event | None = None
 
@@ -108,18 +109,20 @@ class Scheduler:
         """Cancel every job."""
         for job_id, entry in list(self._entries.items()):
             self.cancel(job_id)
-            if entry.steps is not None:
+            while entry.steps is not None and job_id in self._entries:
                 self._step(entry, entry.steps)
 
-    def _step(self, entry: _Entry, steps: Iterator[Event]) -> None:
+    def _step(self, entry: _Entry, steps: Generator[Event, None, None]) -> None:
         try:
-            if entry.cancelled:
-                steps.close()  # type: ignore[attr-defined]  # `run` is a generator
-                self._end(entry, Cancelled())
-                return
-            event = next(steps)
+            if entry.cancelled and not entry.told:
+                entry.told = True
+                event = steps.throw(JobCancelled())
+            else:
+                event = next(steps)
         except StopIteration:
             self._end(entry, None)
+        except JobCancelled:
+            self._end(entry, Cancelled())
         except CovsegError as error:
             self._end(entry, Failed(str(error), user_error=True))
         except Exception as error:

@@ -1,0 +1,54 @@
+"""A scan becomes a case."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from napari_covseg.cases import Workspace
+from napari_covseg.jobs.events import Event, Imported, Notice
+from napari_covseg.jobs.pace import Pace
+from napari_covseg.jobs.requests import Import
+from napari_covseg.jobs.run import in_thread
+from napari_covseg.scans import read_scan
+
+
+class _Abandoned(Exception):
+    """Nobody waits for the case any more."""
+
+
+def import_scan(job: Import) -> Iterator[Event]:
+    """Read a scan, keep it as a case of the workspace, and tell its id.
+
+    Cancelled, it leaves no case behind.
+
+    Raises
+    ------
+    ScanError
+        If the scan cannot be read.
+    CaseError
+        If the workspace cannot be written.
+    """
+    abandoned = threading.Event()
+    pace = Pace(0)
+
+    def progress(done: int, total: int) -> None:
+        if abandoned.is_set():
+            raise _Abandoned
+        pace.at(done)
+
+    def work() -> tuple[str, tuple[str, ...]]:
+        nonlocal pace
+        workspace = Workspace.open(job.workspace)
+        scan = read_scan(job.path, series=job.series)
+        pace = Pace(len(scan.voxels))
+        return workspace.add_case(scan, progress), scan.notes
+
+    try:
+        case_id, notes = yield from in_thread(work, lambda: pace.progress)
+    finally:
+        abandoned.set()
+    yield pace.progress
+    for note in notes:
+        yield Notice(note)
+    yield Imported(case_id)

@@ -1,0 +1,64 @@
+"""Which networks are loaded: kept between jobs, and off the GPU again when idle."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import threading
+from pathlib import Path
+
+import torch
+
+from napari_covseg.models.file import Model, choose_device, load_model
+
+_loaded: dict[tuple[str, int, str], Model] = {}
+_loading = threading.Lock()
+
+
+def loaded_model(path: Path, device: str) -> Model:
+    """Return the model of a file on a device, from memory if the file is still the same.
+
+    Parameters
+    ----------
+    path : Path
+        A model file.
+    device : str
+        ``"auto"`` or a torch device.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read as a model, or there is no such device.
+    """
+    where = str(choose_device(device))
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    key = (str(path.absolute()), changed, where)
+    with _loading:
+        torch.set_num_threads(core_count())
+        if key not in _loaded:
+            _loaded[key] = load_model(path, where)
+        return _loaded[key]
+
+
+def free_gpu() -> None:
+    """Forget the models that are on a GPU and give its memory back; none may be in use."""
+    with _loading:
+        for key in [key for key in _loaded if key[2] != "cpu"]:
+            del _loaded[key]
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def core_count() -> int:
+    """Return how many cores this process may use, with a container's limit respected."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        limit = math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # no control group, or no limit ("max")
+        return count
+    return max(1, min(count, limit))

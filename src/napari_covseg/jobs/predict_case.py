@@ -1,0 +1,120 @@
+"""A model labels a case; and what makes its first slice come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from napari_covseg.cases import Case, Run, Workspace
+from napari_covseg.jobs.events import Event, Notice, Progress, RunStarted, SlicesDone, VolumeDone
+from napari_covseg.jobs.memory import loaded_model
+from napari_covseg.jobs.pace import Pace
+from napari_covseg.jobs.requests import Predict, WarmUp
+from napari_covseg.jobs.run import Control, JobCancelled, in_thread
+from napari_covseg.jobs.slice_writer import SliceWriter
+from napari_covseg.models.catalogue import find
+from napari_covseg.models.file import Model
+from napari_covseg.predict.clean import finish_volume
+from napari_covseg.predict.order import SliceOrder
+from napari_covseg.predict.slices import SlicePrediction, predict_slices
+
+
+def predict_case(job: Predict, control: Control) -> Iterator[Event]:
+    """Label a case into a new run: slices outwards from the focus, then the last pass in 3-D.
+
+    Raises
+    ------
+    CaseError
+        If the case cannot be read or its predictions not be written.
+    ModelError
+        If the model cannot be used.
+    JobError
+        If one slice does not fit into memory.
+    """
+
+    def load() -> tuple[Case, Model]:
+        case = Workspace.open(job.workspace, create=False).case(job.case)
+        return case, loaded_model(find(job.model).path, job.device)
+
+    case, model = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
+    used = {"device": str(model.device), "batch": job.batch, "threshold": job.threshold}
+    run = case.begin_run(
+        model.card.id, used, model.card.outputs, job.revision, probabilities=job.probabilities
+    )
+    yield RunStarted(run.id)
+    yield from _slices(job, case, model, run, control)
+    yield from _last_pass(case, model, run)
+    run.finish()
+    yield VolumeDone(run.id)
+
+
+def warm_up(job: WarmUp) -> Iterator[Event]:
+    """Load a model, or for None only the libraries: importing this module did that."""
+    if job.model is not None:
+        path = find(job.model).path
+        yield from in_thread(lambda: loaded_model(path, job.device), lambda: Progress(0, 0, "models"))
+
+
+def lesion_thresholds(model: Model, threshold: float | None) -> dict[str, float]:
+    """Return `threshold` for every lesion output; nothing for None."""
+    return {} if threshold is None else {label.name: threshold for label in model.card.lesions}
+
+
+def _slices(job: Predict, case: Case, model: Model, run: Run, control: Control) -> Iterator[Event]:
+    """Label every slice and write it; what is predicted is written also when cancelled."""
+    order = SliceOrder(case.shape[0], job.first_slice)
+    control.on_focus(order.refocus)
+    notices: list[str] = []
+    batches = predict_slices(
+        case.read_slice,
+        model,
+        order,
+        intensity=case.intensity,
+        spacing=case.spacing[1:] if case.spacing else None,
+        batch=job.batch,
+        thresholds=lesion_thresholds(model, job.threshold),
+        probabilities=job.probabilities,
+        notice=notices.append,
+    )
+    pace = Pace(case.shape[0])
+
+    def write(slice_: SlicePrediction) -> None:
+        run.write_slice(slice_.z, slice_.lungs, slice_.lesions, slice_.probabilities)
+
+    def told(*, wait: bool) -> Iterator[Event]:
+        if done := writer.written(wait=wait):
+            yield SlicesDone(run.id, tuple(slice_.z for slice_ in done))
+            yield pace.at(pace.progress.done + len(done))
+
+    with SliceWriter(write) as writer:
+        try:
+            for number, batch in enumerate(batches):
+                for slice_ in batch:
+                    writer.put(slice_)
+                # A person waits for the first one; the others are written meanwhile.
+                yield from told(wait=number == 0)
+                while notices:
+                    yield Notice(notices.pop(0))
+                yield pace.progress
+            yield from told(wait=True)
+        except JobCancelled:
+            yield from told(wait=True)
+            raise
+
+
+def _last_pass(case: Case, model: Model, run: Run) -> Iterator[Event]:
+    count = case.shape[0]
+    passing = finish_volume(
+        run.read_slice,
+        count,
+        spacing=case.spacing,
+        intensity=case.intensity,
+        labels=model.card.lesions,
+    )
+    now = Progress(count, count, "slices")
+    # In a thread, because telling the sides of a long scan apart takes seconds.
+    while (step := (yield from in_thread(lambda: next(passing, False), lambda: now))) is not False:
+        if isinstance(step, tuple):
+            z, lungs, lesions = step
+            run.write_final("lungs", z, lungs)
+            run.write_final("lesions", z, lesions)
+        yield now
