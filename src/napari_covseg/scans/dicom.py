@@ -1,0 +1,141 @@
+"""Read a DICOM folder or a single DICOM file as a scan."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_covseg.errors import ScanError
+from napari_covseg.scans.dicom_geometry import ordered, stored_affine
+from napari_covseg.scans.dicom_header import SliceHeader, read_header
+from napari_covseg.scans.dicom_pixels import check_pixels, decode
+from napari_covseg.scans.dicom_series import SeriesInfo, choose_series, list_series, slices_of
+from napari_covseg.scans.intensity import has_air, to_int16
+from napari_covseg.scans.orientation import (
+    as_stored,
+    canonical_affine,
+    canonical_axes,
+    canonical_shape,
+    geometry_notes,
+    spacing_of,
+)
+from napari_covseg.scans.scan import Scan
+
+THREADS = min(4, os.cpu_count() or 1)
+"""More would decode faster but hold more slices at a time beside the scan."""
+
+
+def read_dicom_folder(folder: Path, series: str | None = None) -> Scan | None:
+    """Read a series of the folder: the one called `series`, else the axial CT series with most slices.
+
+    Returns None if there is no DICOM image at all.
+
+    Raises
+    ------
+    ScanError
+        If the series is not CT or does not make a volume.
+    """
+    found = list_series(folder)
+    if not found:
+        return None
+    chosen = choose_series(folder, found, series)
+    others = [f"Also in the folder: {info}." for info in found if info is not chosen]
+    return _read(folder, chosen, others)
+
+
+def read_dicom_file(path: Path) -> Scan:
+    """Read one DICOM file as a scan of one slice.
+
+    Raises
+    ------
+    ScanError
+        If it is damaged, not an image or not CT.
+    """
+    header = read_header(path)
+    if not header.is_image:
+        raise ScanError(
+            f"{path.name} is a DICOM file without an image ({header.modality or 'of unknown kind'}); choose a CT slice."
+        )
+    info = SeriesInfo(header.series_uid, header.description, header.modality, 1, header.plane, (header,))
+    return _read(path, choose_series(path, [info], None), [])
+
+
+def _read(path: Path, info: SeriesInfo, notes: list[str]) -> Scan:
+    headers, left_out = slices_of(info)
+    for header in headers:
+        check_pixels(header)
+    slices = ordered(headers)
+    affine = stored_affine(slices)
+    shape = (len(slices), slices[0].rows, slices[0].columns)
+    axes, flips = canonical_axes(affine)
+    voxels = np.empty(canonical_shape(shape, axes), np.int16)
+    low, high = _fill(slices, as_stored(voxels, axes, flips))
+    if low == high:
+        raise ScanError(
+            f"{path.name} holds the value {low} everywhere, so there is no picture in it; export the series again."
+        )
+    first = slices[0]
+    spacing: tuple[float, float, float] | None = spacing_of(affine, axes)
+    if len(slices) == 1 and first.thickness is None:
+        spacing = None
+        notes = [
+            *notes,
+            f"{path.name} is one slice that does not say how thick it is: no volumes are computed from it.",
+        ]
+    if not first.stated_modality:
+        notes = [_modality_note(path, low), *notes]
+    reversed_slices = flips[axes.index(0)]
+    uids = tuple(header.sop_uid for header in slices)
+    return Scan(
+        voxels=voxels,
+        spacing=spacing,
+        intensity="HU",
+        affine=canonical_affine(affine, shape, axes, flips),
+        source_shape=shape,
+        source_affine=affine,
+        axes=axes,
+        flips=flips,
+        name=path.stem if path.is_file() else path.resolve().name,
+        path=str(path),
+        patient_id=first.patient_id,
+        study_uid=first.study_uid,
+        series_uid=first.series_uid,
+        frame_of_reference_uid=first.frame_of_reference_uid,
+        sop_uids=uids[::-1] if reversed_slices else uids,
+        notes=(*geometry_notes(affine), *left_out, *notes),
+    )
+
+
+def _modality_note(path: Path, low: int) -> str:
+    """Say that the modality was missing, if the values are those of a chest CT.
+
+    Raises
+    ------
+    ScanError
+        If they are not.
+    """
+    if not has_air(low):
+        raise ScanError(
+            f"{path.name} does not say that it is CT (no Modality) and its values are not HU of a chest; choose a CT series."
+        )
+    return f"{path.name} does not say that it is CT (no Modality); its values look like HU and are taken as such."
+
+
+def _fill(slices: list[SliceHeader], view: npt.NDArray[np.int16]) -> tuple[int, int]:
+    """Decode every slice into `view` (k, j, i) and return the least and greatest HU."""
+
+    def fill(k: int) -> tuple[int, int]:
+        to_int16(decode(slices[k]), view[k])
+        return int(view[k].min()), int(view[k].max())
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            ranges = list(pool.map(fill, range(len(slices))))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return min(low for low, _ in ranges), max(high for _, high in ranges)

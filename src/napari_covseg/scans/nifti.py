@@ -1,0 +1,106 @@
+"""Read the header of a NIfTI file (.nii, .nii.gz)."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from napari_covseg.errors import ScanError
+from napari_covseg.scans.stored import (
+    Encoding,
+    StoredVolume,
+    VoxelBytes,
+    checked_affine,
+    truncated,
+    volume_shape,
+)
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MM = {1: 1000.0, 2: 1.0, 3: 0.001}
+"""NIfTI's unit codes: metre, millimetre, micrometre."""
+
+
+def _header_bytes(path: Path) -> tuple[bytes, Encoding]:
+    """Return up to 544 leading bytes, decoded, and how the file is encoded."""
+    with path.open("rb") as file:
+        encoding: Encoding = "gzip" if file.read(2) == b"\x1f\x8b" else "raw"
+        file.seek(0)
+        try:
+            return (gzip.GzipFile(fileobj=file) if encoding == "gzip" else file).read(544), encoding
+        except (EOFError, zlib.error, OSError) as error:
+            raise truncated(path) from error
+
+
+def read_nifti_header(path: Path) -> StoredVolume:
+    """Read geometry and data type of a NIfTI-1 or NIfTI-2 file.
+
+    The sform is used if it is set, else the qform, as nibabel does.
+
+    Raises
+    ------
+    ScanError
+        If the header is damaged, the image has more than three axes or colours, or a spacing is missing.
+    """
+    head, encoding = _header_bytes(path)
+    kind = {b"n+1\0": nib.Nifti1Header, b"n+2\0": nib.Nifti2Header}.get(head[344:348])
+    if head[4:8] == b"n+2\0":
+        kind = nib.Nifti2Header
+    if kind is None:
+        if len(head) < 348:
+            raise truncated(path)
+        raise ScanError(
+            f"{path.name} is not a NIfTI image although its name says so; export the scan again as .nii.gz, .nrrd or DICOM."
+        )
+    try:
+        # No check_fix: nibabel would mend a zero spacing to 1 mm in silence.
+        header = kind.from_fileobj(io.BytesIO(head), check=False)
+        return _volume(path, header, encoding)
+    except ScanError:
+        raise
+    except Exception as error:  # nibabel meets a damaged header with any kind of exception
+        raise ScanError(
+            f"{path.name} has a damaged NIfTI header ({error}); export the scan again."
+        ) from error
+
+
+def _volume(path: Path, header: nib.Nifti1Header, encoding: Encoding) -> StoredVolume:
+    dtype = header.get_data_dtype()
+    if dtype.fields is not None:
+        raise ScanError(f"{path.name} is a true colour image, not CT values; export the original scan.")
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ScanError(
+            f"{path.name} stores values of type {dtype}, which no CT has; export the scan as 16-bit integers."
+        )
+    sizes = [int(size) for size in header["dim"][1 : 1 + int(header["dim"][0])]]
+    shape = volume_shape(path, sizes)
+    to_mm = MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    affine = RAS_TO_LPS @ header.get_best_affine()
+    affine[:3] *= to_mm
+    coded = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    flat = len(sizes) < 3
+    if flat and not np.any(affine[:3, 2]):
+        affine[2, 2] = 1.0
+    slope, intercept = header.get_slope_inter()
+    offset = int(header["vox_offset"]) or int(header.sizeof_hdr + 4)
+    voxels = VoxelBytes(path, "gzip", skip=offset) if encoding == "gzip" else VoxelBytes(path, offset=offset)
+    notes = (
+        ()
+        if coded
+        else (f"{path.name} does not say how the patient lies: check left and right before you measure.",)
+    )
+    return StoredVolume(
+        path,
+        shape,
+        dtype,
+        checked_affine(path, affine),
+        voxels,
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+        flat=flat,
+        notes=notes,
+    )

@@ -1,0 +1,179 @@
+"""Read pictures (PNG, JPEG, TIFF) as grey scans: one z per picture in natural file-name order."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from napari_covseg.errors import ScanError
+from napari_covseg.scans.intensity import Scaling, to_int16, understand
+from napari_covseg.scans.orientation import canonical_affine
+from napari_covseg.scans.scan import Scan
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+MOST_PIXELS = 1 << 26
+"""In one picture; 8192 x 8192. A larger size comes from a damaged header."""
+
+COLOURED = 24
+"""A pixel is coloured if its channels differ by more than this: JPEG alone makes them differ by a few."""
+
+COLOURED_PART = 0.01
+"""A grey picture may carry a coloured arrow or letter, but not on more than this part of it."""
+
+UNKNOWN_SPACING = "Pictures have no known spacing: nothing is measured in ml, and exported labels carry 1 mm."
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is that of a picture file."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def natural_order(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key by which ``slice2.png`` comes before ``slice10.png``."""
+    words = re.split(r"([0-9]+)", path.name.lower())
+    return [(0, int(word), "") if word.isdecimal() else (1, 0, word) for word in words]
+
+
+def read_pictures(paths: Sequence[Path], source: Path) -> Scan:
+    """Read picture files as one scan.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The pictures; z follows their natural file-name order. One TIFF of several pages is a stack too.
+    source : Path
+        The folder or file that was asked for.
+
+    Raises
+    ------
+    ScanError
+        If one is not a picture, is damaged, in true colour or of another size, or all are blank.
+    """
+    paths = sorted(paths, key=natural_order)
+    shape, eight_bit = _survey(paths)
+    scaling = Scaling("grey")
+    if not eight_bit:
+        scaling = understand(*_range(paths))
+    voxels = np.empty(shape, np.int16)
+    z = 0
+    for path, page in _pages(paths):
+        if page.shape != shape[1:]:
+            raise _mixed_sizes(path, page.shape, shape)
+        if z == shape[0]:
+            raise _damaged(path)
+        to_int16(scaling.apply(page), voxels[z])
+        z += 1
+    if z < shape[0]:
+        raise _damaged(paths[-1])
+    if voxels.min() == voxels.max():
+        raise ScanError(
+            f"{source.name} holds the value {voxels.flat[0]} everywhere, so there is no picture in it; choose another file."
+        )
+    identity = np.eye(4)
+    axes, flips = (0, 1, 2), (False, False, False)
+    return Scan(
+        voxels=voxels,
+        spacing=None,
+        intensity=scaling.intensity,
+        affine=canonical_affine(identity, shape, axes, flips),
+        source_shape=shape,
+        source_affine=identity,
+        axes=axes,
+        flips=flips,
+        name=source.stem if source.is_file() else source.resolve().name,
+        path=str(source),
+        notes=tuple(note for note in (UNKNOWN_SPACING, scaling.note) if note),
+    )
+
+
+def _survey(paths: Sequence[Path]) -> tuple[tuple[int, int, int], bool]:
+    """Shape (z, y, x) of the stack and whether all is 8-bit, from the picture headers alone."""
+    first: tuple[int, int] | None = None
+    count, eight_bit = 0, True
+    for path in paths:
+        with _opened(path) as image:
+            size = image.height, image.width
+            count += getattr(image, "n_frames", 1) if path.suffix.lower() in (".tif", ".tiff") else 1
+            eight_bit &= not image.mode.startswith(("I", "F"))
+        first = first or size
+        if size != first:
+            raise _mixed_sizes(path, size, (count, *first))
+    if first is None or count * first[0] * first[1] > sum(path.stat().st_size for path in paths) * 1100 * 8:
+        raise _damaged(paths[0])
+    return (count, *first), eight_bit
+
+
+def _range(paths: Sequence[Path]) -> tuple[float, float]:
+    low, high = np.inf, -np.inf
+    for path, page in _pages(paths):
+        if not np.isfinite(page).all():
+            raise ScanError(
+                f"{path.name} holds values that are not numbers (NaN or infinite); save the picture again."
+            )
+        low, high = min(low, float(page.min())), max(high, float(page.max()))
+    return low, high if high > low else low + 1
+
+
+def _pages(paths: Sequence[Path]) -> Iterator[tuple[Path, npt.NDArray[Any]]]:
+    """Yield each picture, or each page of a TIFF, as a grey array (y, x)."""
+    for path in paths:
+        with _opened(path) as image:
+            for page in range(
+                getattr(image, "n_frames", 1) if path.suffix.lower() in (".tif", ".tiff") else 1
+            ):
+                try:
+                    image.seek(page)
+                    grey, colour = _grey(image)
+                except Exception as error:  # decoders meet damaged data with any kind of exception
+                    raise _damaged(path) from error
+                if colour:
+                    raise ScanError(
+                        f"{path.name} is a true colour image, not a grey CT slice; save it without colours or overlays."
+                    )
+                yield path, grey
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size is checked below
+            image = Image.open(path)
+    except FileNotFoundError as error:
+        raise ScanError(f"{path} does not exist; check the path.") from error
+    except Exception as error:  # as above, and a name may promise a picture that the bytes do not keep
+        raise ScanError(
+            f"{path.name} is not a picture that can be read, or it is damaged; save it again as PNG."
+        ) from error
+    if not 0 < image.width * image.height <= MOST_PIXELS:
+        raise ScanError(
+            f"{path.name} claims {image.width} x {image.height} pixels, which no CT slice has; save the slice again."
+        )
+    return image
+
+
+def _grey(image: Image.Image) -> tuple[npt.NDArray[Any], bool]:
+    """Grey values (y, x) of the current page and whether it is in true colour."""
+    if image.mode.startswith(("I", "F")) or image.mode == "L":
+        return np.asarray(image), False
+    if image.mode in ("LA", "La", "1"):
+        return np.asarray(image.convert("L")), False
+    rgb = np.asarray(image.convert("RGB"))
+    spread = rgb.max(axis=2) - rgb.min(axis=2)
+    coloured = float(np.mean(spread > COLOURED)) > COLOURED_PART
+    return np.asarray(image.convert("RGB").convert("L")), coloured
+
+
+def _mixed_sizes(path: Path, size: tuple[int, ...], shape: tuple[int, ...]) -> ScanError:
+    found = f"{size[1]} x {size[0]} in {path.name} and {shape[2]} x {shape[1]} before it"
+    return ScanError(f"The pictures have mixed sizes ({found}); keep slices of one scan in a folder.")
+
+
+def _damaged(path: Path) -> ScanError:
+    return ScanError(f"{path.name} is a truncated or damaged picture; copy it again from where it came from.")

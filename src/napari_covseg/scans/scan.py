@@ -1,0 +1,77 @@
+"""A scan in memory: voxels, geometry and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Intensity = Literal["HU", "grey"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A chest CT scan (or a stack of grey pictures) in canonical orientation.
+
+    Attributes
+    ----------
+    voxels : ndarray of int16, shape (z, y, x)
+        z rises to the head, y to the back, x to the patient's left. HU, or for
+        pictures the grey values as stored (0-255).
+    spacing : tuple of float, or None
+        (z, y, x) in mm; None for pictures, whose size is unknown.
+    intensity : {"HU", "grey"}
+    affine : ndarray of float64, shape (4, 4)
+        Maps (z, y, x, 1) of `voxels` to world mm in DICOM's LPS frame. The identity
+        permuted to (z, y, x) when unknown.
+    source_shape : tuple of int
+        Shape (k, j, i) of the volume as it was stored.
+    source_affine : ndarray of float64, shape (4, 4)
+        Maps (i, j, k, 1) of the stored volume to world mm in LPS, unchanged: gantry
+        tilt (shear) and rotation included.
+    axes, flips : tuples
+        ``voxels == flip(stored.transpose(axes), where flips)`` with `stored` (k, j, i).
+    name, path : str
+        What to call it and where it was read from.
+    patient_id, study_uid, series_uid, frame_of_reference_uid : str
+        As found, empty if absent. The patient's name is never kept.
+    sop_uids : tuple of str
+        One per slice in the order of `voxels` (empty strings where the file has none),
+        or empty when the source was not DICOM.
+    notes : tuple of str
+        What a person should know: gantry tilt, missing tags, other series in the folder.
+    """
+
+    voxels: npt.NDArray[np.int16]
+    spacing: tuple[float, float, float] | None
+    intensity: Intensity
+    affine: npt.NDArray[np.float64]
+    source_shape: tuple[int, int, int]
+    source_affine: npt.NDArray[np.float64]
+    axes: tuple[int, int, int] = (0, 1, 2)
+    flips: tuple[bool, bool, bool] = (False, False, False)
+    name: str = ""
+    path: str = ""
+    patient_id: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    frame_of_reference_uid: str = ""
+    sop_uids: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
+
+    def header(self) -> dict[str, Any]:
+        """Everything but the voxels, as JSON-ready values."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "voxels"}
+        values["affine"] = self.affine.tolist()
+        values["source_affine"] = self.source_affine.tolist()
+        return values
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any], voxels: npt.NDArray[np.int16]) -> Scan:
+        """Rebuild a scan from `header()` and its voxels, shape (z, y, x), int16."""
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in header.items()}
+        values["affine"] = np.asarray(header["affine"], np.float64)
+        values["source_affine"] = np.asarray(header["source_affine"], np.float64)
+        return cls(voxels=voxels, **values)
