@@ -27,5 +27,5 @@ def build_network(name: str, outputs: Sequence[str], settings: dict[str, Any]) -
         )
     try:
         return NETWORKS[name](outputs=tuple(outputs), **settings)
-    except TypeError as error:
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:  # what layers raise
         raise ModelError(f"The network {name!r} does not take the settings {settings}: {error}.") from error
