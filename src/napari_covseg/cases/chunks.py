@@ -38,6 +38,19 @@ def compressors() -> list[Any]:
     return [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()]
 
 
+def checksum(values: npt.NDArray[Any]) -> int:
+    """Return the CRC-32C of an array's bytes."""
+    return int(google_crc32c.value(values.tobytes()))
+
+
+def has_chunk(array: zarr.Array[Any], index: Index) -> bool:
+    """Return whether the chunk at `index` of the chunk grid was ever written."""
+    path = _local_path(array, index)
+    if path is not None:
+        return os.path.exists(path)
+    return bool(sync(array.store.exists(f"{array.path}/{array.metadata.encode_chunk_key(index)}")))
+
+
 def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any] | None:
     """Return the chunk at `index` of the chunk grid, or None if it was never written.
 
@@ -48,16 +61,16 @@ def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any] | None:
     """
     path = _local_path(array, index)
     if path is None:
-        if not sync(array.store.exists(f"{array.path}/{array.metadata.encode_chunk_key(index)}")):
+        if not has_chunk(array, index):
             return None
         return np.asarray(array.get_block_selection(index))
     try:
-        data = _patiently(path.read_bytes)
+        data = _patiently(lambda: _read_file(path))
     except FileNotFoundError:
         _check_folder(array)
         return None
-    body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-    if google_crc32c.value(body) != int.from_bytes(checksum, "little"):
+    body, check = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    if google_crc32c.value(body) != int.from_bytes(check, "little"):
         raise ValueError(f"{path} does not fit its checksum")
     values = np.frombuffer(_BLOSC.decode(body), array.dtype.newbyteorder("<"))
     return values.reshape(array.chunks).astype(array.dtype)
@@ -80,18 +93,28 @@ def write_chunk(array: zarr.Array[Any], index: Index, values: npt.NDArray[Any]) 
         array.set_block_selection(index, values)
         return
     body = _BLOSC.encode(np.ascontiguousarray(values, array.dtype.newbyteorder("<")))
+    data = body + google_crc32c.value(body).to_bytes(CHECKSUM_BYTES, "little")
     # the array has one writer; the name is always the same, so that crashes leave one file at most
-    partial = path.with_name(f"{path.name}.partial")
+    partial = f"{path}.partial"
     try:
-        file = partial.open("wb")
+        _write_file(partial, data)
     except FileNotFoundError:
         _check_folder(array)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = partial.open("wb")
-    with file:
-        file.write(body)
-        file.write(google_crc32c.value(body).to_bytes(CHECKSUM_BYTES, "little"))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _write_file(partial, data)
     _patiently(lambda: os.replace(partial, path))
+
+
+def _read_file(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def _write_file(path: str, data: bytes) -> None:
+    with open(path, "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
 
 
 def _patiently(action: Callable[[], T]) -> T:
@@ -104,7 +127,7 @@ def _patiently(action: Callable[[], T]) -> T:
     return action()
 
 
-def _local_path(array: zarr.Array[Any], index: Index) -> Path | None:
+def _local_path(array: zarr.Array[Any], index: Index) -> str | None:
     """Return the chunk's file, or None if zarr has to read and write it."""
     if not isinstance(array.store, LocalStore):
         return None
@@ -113,7 +136,7 @@ def _local_path(array: zarr.Array[Any], index: Index) -> Path | None:
         return None
     if codecs[0] not in (BytesCodec(endian="little"), BytesCodec(endian=None)):
         return None
-    return Path(array.store.root, array.path, array.metadata.encode_chunk_key(index))
+    return f"{array.store.root}/{array.path}/{array.metadata.encode_chunk_key(index)}"
 
 
 def _check_folder(array: zarr.Array[Any]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +25,7 @@ from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS, Group
 
 Index = tuple[Any, ...] | npt.NDArray[Any] | int | slice
+T = TypeVar("T", np.uint8, np.bool_)
 MergeWrite = Callable[[Group, tuple[npt.NDArray[np.intp], ...], npt.NDArray[np.uint8]], None]
 
 _TOUCHED, _LABELS, _REVIEW, _ACTIVITY = range(4)
@@ -105,9 +109,9 @@ class OpenCase:
         self.live: dict[Group, npt.NDArray[np.uint8]] = {}
         self.touched: dict[Group, npt.NDArray[np.bool_]] = {}
         for group in GROUPS:
-            self.live[group] = np.zeros(shape, np.uint8)
+            self.live[group] = _zeros(shape, np.uint8)
             _fill(self.live[group], self.case.labels(group))
-            self.touched[group] = np.zeros(shape, np.bool_)
+            self.touched[group] = _zeros(shape, np.bool_)
             _fill(self.touched[group], self.case.touched(group))
         self.review = self.case.review
         activity = replace(self.case.activity, opened=now())
@@ -183,12 +187,7 @@ class OpenCase:
         if run_id not in self._runs:
             self._runs[run_id] = self.case.run(run_id)
         run = self._runs[run_id]
-        done = run.done
-        changed = []
-        for z in slices:
-            if done[z] and self._merge_slice(run, z, write):
-                changed.append(z)
-        return changed
+        return [z for z in slices if run.is_done(z) and self._merge_slice(run, z, write)]
 
     def _merge_slice(self, run: Run, z: int, write: MergeWrite | None) -> bool:
         keys: list[Key] = []
@@ -198,7 +197,7 @@ class OpenCase:
             if not mask.any():
                 continue
             if write is None:
-                live[mask] = predicted[mask]
+                np.copyto(live, predicted, where=mask)
             else:
                 y, x = np.nonzero(mask)
                 write(group, (np.full(len(y), z), y, x), predicted[mask])
@@ -283,12 +282,24 @@ class OpenCase:
             self._writer.schedule(keys)
 
 
+def _zeros(shape: tuple[int, ...], dtype: type[T]) -> npt.NDArray[T]:
+    """Return zeros that take memory only where something is written, a few kB at a time.
+
+    On Linux NumPy asks for pages of 2 MB, with which a few lesions cost as much memory as
+    labels everywhere.
+    """
+    if sys.platform != "linux":
+        return np.zeros(shape, dtype)
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return np.frombuffer(mmap.mmap(-1, math.prod(shape), flags=private), dtype).reshape(shape)
+
+
 def _fill(memory: npt.NDArray[Any], array: Any) -> None:
-    """Read an array into zeros; empty slices are not written, so that they take no memory."""
+    """Read an array into zeros, writing only what is not zero, so that the rest takes no memory."""
     for z in range(len(memory)):
         values = read_slice(array, z)
         if values is not None and values.any():
-            memory[z] = values
+            np.copyto(memory[z], values, where=values != 0)
 
 
 def _shut(writer: BackgroundWriter, lock: Lock | None, flush: bool = True) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,24 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from napari_covseg.cases.chunks import checksum
 from napari_covseg.cases.store import (
     FORMAT,
     KEY,
     check_format,
-    create_record,
     create_slices,
-    read_record,
+    has_slice,
     read_slice,
     reading,
     where,
-    write_record,
     write_slice,
     writing,
 )
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS, Group
-
-_STATE, _FIRST, _FINAL = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -66,9 +62,9 @@ class RunInfo:
 class Run:
     """One run's arrays. One process writes them, any may read them meanwhile.
 
-    A slice counts as done only after its arrays are written, by a record with the
-    checksum of each; a chunk that is missing (which zarr reads as zeros) or that does not
-    fit the record is never taken for data.
+    A slice counts as done only when it has a row in the record, with the checksum of its
+    lungs and lesions, which is written after them: a chunk that is missing (which zarr
+    reads as zeros) or that does not fit its row is never taken for data.
 
     Parameters
     ----------
@@ -89,7 +85,6 @@ class Run:
             self._labels: dict[Group, zarr.Array[Any]] = {name: _array(group, name) for name in GROUPS}
             self._record = _array(group, "done")
         self._probabilities = _array(group, "probabilities") if self.info.probabilities else None
-        self._written: npt.NDArray[np.uint32] | None = None
 
     @property
     def info(self) -> RunInfo:
@@ -114,7 +109,11 @@ class Run:
     @property
     def done(self) -> npt.NDArray[np.bool_]:
         """Which slices are complete, shape (z,), read from disk."""
-        return self._read_record()[:, 0, _STATE] > 0
+        return np.array([self.is_done(z) for z in range(self._record.shape[0])], np.bool_)
+
+    def is_done(self, z: int) -> bool:
+        """Whether a slice is complete, read from disk."""
+        return has_slice(self._record, z)
 
     def write_slice(
         self,
@@ -139,35 +138,35 @@ class Run:
         """
         if (probabilities is None) != (self._probabilities is None):
             raise ValueError("probabilities have to be given if and only if the run keeps them")
-        record = self._own_record()
-        if record[z, 0, _STATE]:  # a second try: until it is whole, the slice is not done
-            record[z] = 0
-            self._write_record(record)
-        row = np.zeros(record.shape[1:], np.uint32)
-        row[:, _STATE] = 1
-        for index, (group, values) in enumerate(zip(GROUPS, (lungs, lesions), strict=True)):
-            write_slice(self._labels[group], z, values)
-            row[index, _FIRST:] = _checksum(values)
+        if has_slice(self._record, z):
+            self._rewrite(z, dict(zip(GROUPS, (lungs, lesions), strict=True)))
+        else:
+            write_slice(self._labels["lungs"], z, lungs)
+            write_slice(self._labels["lesions"], z, lesions)
         if probabilities is not None and self._probabilities is not None:
             write_slice(self._probabilities, z, probabilities)
-        record[z] = row
-        self._write_record(record)
+        sums = [[checksum(values)] * 2 for values in (lungs, lesions)]
+        write_slice(self._record, z, np.array(sums, np.uint32))
 
     def write_final(self, group: Group, z: int, values: npt.NDArray[np.uint8]) -> None:
         """Write the last word on a slice that is already done, shape (y, x).
 
-        The new checksum is recorded first: whichever of the two versions an interruption
-        leaves on disk fits the record.
+        Raises
+        ------
+        CaseError
+            If the slice is not done yet, if the disk is full or the folder is read-only.
         """
-        record = self._own_record()
-        index = list(GROUPS).index(group)
-        if not record[z, index, _STATE]:
-            raise ValueError(f"slice {z} has no prediction yet")
-        current = read_slice(self._labels[group], z)
-        assert current is not None
-        record[z, index, _FIRST:] = _checksum(current), _checksum(values)
-        self._write_record(record)
-        write_slice(self._labels[group], z, values)
+        self._rewrite(z, {group: values})
+
+    def _rewrite(self, z: int, labels: dict[Group, npt.NDArray[np.uint8]]) -> None:
+        """Replace labels after recording both checksums, so that an interruption leaves either."""
+        row = self._row(z)
+        for index, group in enumerate(GROUPS):
+            if group in labels:
+                row[index] = checksum(self._checked(group, z, row)), checksum(labels[group])
+        write_slice(self._record, z, row)
+        for group, values in labels.items():
+            write_slice(self._labels[group], z, values)
 
     def read_slice(self, z: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Return lungs and lesions of a slice, each uint8 (y, x).
@@ -177,10 +176,8 @@ class Run:
         CaseError
             If the slice is not done yet, is missing, or does not fit its checksum.
         """
-        row = self._read_record()[z]
-        if not row[0, _STATE]:
-            raise CaseError(f"Slice {z} of {where(self._group)} is not predicted yet: run the model.")
-        lungs, lesions = (self._checked(group, z, row[index]) for index, group in enumerate(GROUPS))
+        row = self._row(z)
+        lungs, lesions = (self._checked(group, z, row) for group in GROUPS)
         return lungs, lesions
 
     def read_probabilities(self, z: int) -> npt.NDArray[np.uint8] | None:
@@ -198,25 +195,20 @@ class Run:
         with writing("the run", where(self._group)):
             self._group = self._group.update_attributes({KEY: own})
 
+    def _row(self, z: int) -> npt.NDArray[np.uint32]:
+        """The checksums of a slice, uint32 (group, 2): either of the two is right."""
+        row = read_slice(self._record, z)
+        if row is None:
+            raise CaseError(f"Slice {z} of {where(self._group)} is not predicted yet: run the model.")
+        return row
+
     def _checked(self, group: Group, z: int, row: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
         values = read_slice(self._labels[group], z)
-        if values is None or _checksum(values) not in (row[_FIRST], row[_FINAL]):
+        if values is None or checksum(values) not in row[list(GROUPS).index(group)]:
             raise CaseError(
                 f"Slice {z} of {where(self._labels[group])} is missing or damaged: predict again."
             )
         return values
-
-    def _own_record(self) -> npt.NDArray[np.uint32]:
-        """The writer's copy of the record: it alone writes, so it need not read back."""
-        if self._written is None:
-            self._written = self._read_record()
-        return self._written
-
-    def _read_record(self) -> npt.NDArray[np.uint32]:
-        return read_record(self._record, "The record of finished slices")
-
-    def _write_record(self, record: npt.NDArray[np.uint32]) -> None:
-        write_record(self._record, record, "the record of finished slices")
 
 
 def create_run(
@@ -238,8 +230,7 @@ def create_run(
         if probabilities:
             full = (len(class_names), *shape)
             create_slices(group, "probabilities", full, np.uint8, ("c", "z", "y", "x"))
-        record_shape = (shape[0], len(GROUPS), 3)
-        create_record(group, "done", record_shape, np.uint32, ("z", "group", "state"))
+        create_slices(group, "done", (shape[0], len(GROUPS), 2), np.uint32, ("z", "group", "checksum"))
         own = {
             "kind": "run",
             "format": FORMAT,
@@ -267,7 +258,3 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise KeyError(name)
     return array.with_config({"write_empty_chunks": True})
-
-
-def _checksum(values: npt.NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).data)

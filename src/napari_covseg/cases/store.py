@@ -14,7 +14,7 @@ import zarr
 from zarr.errors import BaseZarrError
 from zarr.storage import LocalStore
 
-from napari_covseg.cases.chunks import compressors, read_chunk, write_chunk
+from napari_covseg.cases.chunks import compressors, has_chunk, read_chunk, write_chunk
 from napari_covseg.errors import CaseError
 
 FORMAT = 1
@@ -136,6 +136,18 @@ def create_record(
     )
     write_chunk(array, (0,) * len(shape), np.zeros(shape, dtype))
     return array
+
+
+def has_slice(array: zarr.Array[Any], z: int) -> bool:
+    """Return whether slice `z` of an array from `create_slices` was ever written.
+
+    Raises
+    ------
+    CaseError
+        If the store cannot be read.
+    """
+    with reading(f"Slice {z}", where(array)):
+        return has_chunk(array, _slice_index(array, z))
 
 
 def read_slice(array: zarr.Array[Any], z: int) -> npt.NDArray[Any] | None:
