@@ -19,11 +19,13 @@ GREY_WINDOW = (0.0, 255.0)
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
-    """Return the reader if `path` is one file or folder; a list of stacked files is not read.
+    """Return the reader if `path` is one file or folder; a list of stacked files or a zarr store is not read.
 
     What the path holds is found out when it is read, so that a refusal says why.
     """
-    return read_layers if isinstance(path, str) and Path(path).exists() else None
+    if not isinstance(path, str) or not Path(path).exists() or path.rstrip("/\\").endswith(".zarr"):
+        return None
+    return read_layers
 
 
 def read_layers(path: str | list[str]) -> list[LayerData]:

@@ -24,7 +24,10 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     """
     labels = np.asarray(data)
     if labels.ndim != 3:
-        raise ScanError(f"{path} needs a labels layer with three axes (z, y, x), this one has {labels.ndim}; choose another layer.")
+        raise ScanError(
+            f"{path} needs a labels layer with three axes (z, y, x), this one has {labels.ndim}; choose "
+            "another layer."
+        )
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= 255:
         raise ScanError(f"{path} holds at most 255 label values, this layer has more; merge labels first.")
     found = attributes.get("metadata", {}).get(METADATA_KEY)

@@ -58,7 +58,8 @@ def read_dicom_file(path: Path) -> Scan:
     header = read_header(path)
     if not header.is_image:
         raise ScanError(
-            f"{path.name} is a DICOM file without an image ({header.modality or 'of unknown kind'}); choose a CT slice."
+            f"{path.name} is a DICOM file without an image ({header.modality or 'of unknown kind'}); "
+            "choose a CT slice."
         )
     info = SeriesInfo(header.series_uid, header.description, header.modality, 1, header.plane, (header,))
     return _read(path, choose_series(path, [info], None), [])
@@ -76,7 +77,8 @@ def _read(path: Path, info: SeriesInfo, notes: list[str]) -> Scan:
     low, high = _fill(slices, as_stored(voxels, axes, flips))
     if low == high:
         raise ScanError(
-            f"{path.name} holds the value {low} everywhere, so there is no picture in it; export the series again."
+            f"{path.name} holds the value {low} everywhere, so there is no picture in it; export the "
+            "series again."
         )
     first = slices[0]
     spacing: tuple[float, float, float] | None = spacing_of(affine, axes)
@@ -120,9 +122,10 @@ def _modality_note(path: Path, low: int) -> str:
     """
     if not has_air(low):
         raise ScanError(
-            f"{path.name} does not say that it is CT (no Modality) and its values are not HU of a chest; choose a CT series."
+            f"{path.name} does not say that it is CT (no Modality) and its values are not HU of a chest; "
+            "choose a CT series."
         )
-    return f"{path.name} does not say that it is CT (no Modality); its values look like HU and are taken as such."
+    return f"{path.name} does not say that it is CT (no Modality); its values look like HU and are used so."
 
 
 def _fill(slices: list[SliceHeader], view: npt.NDArray[np.int16]) -> tuple[int, int]:

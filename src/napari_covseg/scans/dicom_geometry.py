@@ -45,15 +45,18 @@ def _check_alike(first: SliceHeader, other: SliceHeader) -> None:
         raise ScanError(f"The series mixes image sizes ({sizes}); remove the files that do not belong to it.")
     if other.position is None or other.orientation is None:
         raise ScanError(
-            f"{b} does not say where its slice lies (no position or orientation); remove it or export the series again."
+            f"{b} does not say where its slice lies (no position or orientation); remove it or export the "
+            "series again."
         )
     if _spacing(first) != _spacing(other) and not np.allclose(_spacing(first), _spacing(other), rtol=1e-3):
         raise ScanError(
-            f"The series mixes pixel spacings ({a} and {b} differ); remove the files that do not belong to it."
+            f"The series mixes pixel spacings ({a} and {b} differ); remove the files that do not belong "
+            "to it."
         )
     if first.orientation is None or not np.allclose(first.orientation, other.orientation, atol=1e-2):
         raise ScanError(
-            f"The slices of the series are not parallel ({a} and {b} differ); choose a series with one orientation."
+            f"The slices of the series are not parallel ({a} and {b} differ); choose a series with one "
+            "orientation."
         )
 
 
@@ -72,7 +75,8 @@ def _check_steps(slices: list[SliceHeader], at: npt.NDArray[np.float64]) -> None
         return
     a, b = slices[n].path.name, slices[n + 1].path.name
     raise ScanError(
-        f"The series has a gap: {a} and {b} lie {steps[n]:.2f} mm apart where the other slices are {usual:.2f} mm apart; "
+        f"The series has a gap: {a} and {b} lie {steps[n]:.2f} mm apart where the other slices are "
+        f"{usual:.2f} mm apart; "
         "add the missing slices or export the series again."
     )
 
@@ -88,7 +92,8 @@ def _spacing(header: SliceHeader) -> tuple[float, float]:
     found = header.pixel_spacing
     if found is None or not all(1e-3 < value < 1e3 for value in found):
         raise ScanError(
-            f"{header.path.name} has a zero or missing pixel spacing, so nothing can be measured in it; export the series again with PixelSpacing."
+            f"{header.path.name} has a zero or missing pixel spacing, so nothing can be measured in it; "
+            "export the series again with PixelSpacing."
         )
     return found[0], found[1]
 
@@ -107,7 +112,8 @@ def stored_affine(slices: list[SliceHeader]) -> npt.NDArray[np.float64]:
     row, column = _spacing(first)
     if first.orientation is None or first.position is None:
         raise ScanError(
-            f"{first.path.name} does not say where its slice lies (no position or orientation); export the series again."
+            f"{first.path.name} does not say where its slice lies (no position or orientation); export "
+            "the series again."
         )
     across, down = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     if (
@@ -116,7 +122,8 @@ def stored_affine(slices: list[SliceHeader]) -> npt.NDArray[np.float64]:
         or abs(across @ down) > 0.01
     ):
         raise ScanError(
-            f"{first.path.name} has an image orientation that is not two directions at right angles; export the series again."
+            f"{first.path.name} has an image orientation that is not two directions at right angles; "
+            "export the series again."
         )
     origin = np.array(first.position)
     if np.abs(origin).max() > 1e6:
@@ -142,6 +149,7 @@ def _check_line(slices: list[SliceHeader], affine: npt.NDArray[np.float64], pixe
     n = int(aside.argmax())
     if aside[n] > max(1.0, 2 * pixel):
         raise ScanError(
-            f"{slices[n].path.name} lies {aside[n]:.1f} mm beside the line of the other slices; choose a series whose slices were "
+            f"{slices[n].path.name} lies {aside[n]:.1f} mm beside the line of the other slices; choose a "
+            "series whose slices were "
             "reconstructed with one field of view."
         )

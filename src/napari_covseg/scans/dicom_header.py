@@ -5,18 +5,22 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
-from pydicom.dataset import FileDataset
 
 from napari_covseg.errors import ScanError
 
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
+
 TAGS = (
-    "BitsAllocated BitsStored Columns FrameOfReferenceUID ImageOrientationPatient ImagePositionPatient ImageType "
-    "Modality NumberOfFrames PatientID PhotometricInterpretation PixelRepresentation PixelSpacing RescaleIntercept "
-    "RescaleSlope Rows SOPClassUID SOPInstanceUID SamplesPerPixel SeriesDescription SeriesInstanceUID SeriesNumber "
+    "BitsAllocated BitsStored Columns FrameOfReferenceUID ImageOrientationPatient ImagePositionPatient "
+    "ImageType "
+    "Modality NumberOfFrames PatientID PhotometricInterpretation PixelRepresentation PixelSpacing "
+    "RescaleIntercept "
+    "RescaleSlope Rows SOPClassUID SOPInstanceUID SamplesPerPixel SeriesDescription SeriesInstanceUID "
+    "SeriesNumber "
     "SliceThickness StudyInstanceUID"
 ).split()
 """Read from a header, nothing else is: the patient's name is never looked at."""
@@ -29,8 +33,8 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 class SliceHeader:
     """One DICOM image: what it is, where it lies and how its pixels are stored.
 
-    ``position`` and ``orientation`` are LPS mm and cosines, ``pixel_spacing`` is (row, column) distance in mm;
-    each is None where the file has none. ``modality`` is CT too where only the SOP class says so.
+    ``position`` and ``orientation`` are LPS mm and cosines, ``pixel_spacing`` is (row, column)
+    distance in mm; each is None where the file has none. ``modality`` is CT too where only the SOP class says so.
     """
 
     path: Path
@@ -68,7 +72,7 @@ class SliceHeader:
 
     @property
     def plane(self) -> str:
-        """``axial``, ``coronal`` or ``sagittal`` by the body axis nearest to the slice's normal, else ``unknown``."""
+        """``axial``, ``coronal`` or ``sagittal`` by the slice's normal, else ``unknown``."""
         if self.orientation is None:
             return "unknown"
         normal = np.abs(np.cross(self.orientation[:3], self.orientation[3:]))
@@ -84,7 +88,7 @@ def looks_like_dicom(path: Path) -> bool:
         return False
     if head[128:132] == b"DICM":
         return True
-    # Old files start with the first element itself: group 0002 or 0008, little endian, and a plausible type or length.
+    # Old files start with the first element itself: group 0002 or 0008, little endian, then a type or a length.
     if len(head) < 132 or head[:2] not in (b"\x02\x00", b"\x08\x00") or head[3:4] != b"\x00":
         return False
     return head[4:6].isalpha() or int.from_bytes(head[4:8], "little") < 256
@@ -98,6 +102,8 @@ def parse(path: Path, *, pixels: bool) -> FileDataset:
     ScanError
         If it cannot be parsed.
     """
+    import pydicom  # here, so that a viewer that opens no DICOM does not wait for it
+
     try:
         # UUID-style UIDs and other small sins of real files are no news to anybody.
         with warnings.catch_warnings():
@@ -112,7 +118,8 @@ def parse(path: Path, *, pixels: bool) -> FileDataset:
 def damaged(path: Path) -> ScanError:
     """Build the error for a DICOM file that ends early or cannot be decoded."""
     return ScanError(
-        f"{path.name} is truncated or damaged and cannot be read as DICOM; copy it again from where it came from."
+        f"{path.name} is truncated or damaged and cannot be read as DICOM; copy it again from where it "
+        "came from."
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
 from napari_covseg.errors import ScanError
 from napari_covseg.scans.dicom_header import SliceHeader, damaged, parse
@@ -18,10 +17,6 @@ JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
 COMPRESSED = (*JPEG, *(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81, 90, 91)), "1.2.840.10008.1.2.5")
 """What the GDCM inside SimpleITK decodes: JPEG, JPEG-LS, JPEG 2000, RLE."""
 
-sitk.ProcessObject.SetGlobalWarningDisplay(
-    False
-)  # damaged files are reported by exceptions, not on the terminal
-
 
 def check_pixels(header: SliceHeader) -> None:
     """Refuse a slice whose pixels cannot be CT values or cannot be decoded.
@@ -29,19 +24,22 @@ def check_pixels(header: SliceHeader) -> None:
     Raises
     ------
     ScanError
-        True colour, several frames, odd sample sizes, an unreadable transfer syntax, or more pixels than the file holds.
+        True colour, several frames, odd sample sizes, an unreadable transfer syntax, or more
+        pixels than the file can hold.
     """
     name = header.path.name
     if header.samples != 1 or header.photometric.startswith(("RGB", "YBR", "PALETTE")):
         raise ScanError(f"{name} is a true colour image, not CT values; choose the original CT series.")
     if header.frames != 1:
         raise ScanError(
-            f"{name} holds {header.frames} frames in one file (4-D or enhanced DICOM), which is not supported; export it as one file per slice."
+            f"{name} holds {header.frames} frames in one file (4-D or enhanced DICOM), which is not "
+            "supported; export it as one file per slice."
         )
     if header.transfer_syntax not in UNCOMPRESSED + COMPRESSED:
         syntax = header.transfer_syntax or "none given"
         raise ScanError(
-            f"{name} is compressed in a way that cannot be read (transfer syntax {syntax}); export it uncompressed or as JPEG-Lossless."
+            f"{name} is compressed in a way that cannot be read (transfer syntax {syntax}); export it "
+            "uncompressed or as JPEG-Lossless."
         )
     if header.bits_allocated not in (8, 16, 32) or not 0 < header.bits_stored <= header.bits_allocated:
         raise damaged(header.path)
@@ -96,7 +94,10 @@ def _pixel_data(header: SliceHeader) -> bytes:
 
 
 def _decode_compressed(header: SliceHeader) -> npt.NDArray[Any]:
+    import SimpleITK as sitk  # here, because it takes long to load and many scans do not need it
+
     _check_stream(header, _pixel_data(header))
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # damage is said by exceptions, not on the terminal
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(header.path))
@@ -128,7 +129,7 @@ def _check_stream(header: SliceHeader, data: bytes) -> None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Rows and columns from the start-of-frame marker of the first JPEG stream in `data`; None if it is not whole."""
+    """Rows and columns from the frame header of the first JPEG stream in `data`; None if it is not whole."""
     at = data.find(b"\xff\xd8")
     if at < 0 or data.rfind(b"\xff\xd9") < at:
         return None

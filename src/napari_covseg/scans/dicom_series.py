@@ -67,7 +67,8 @@ def _headers(root: Path) -> list[SliceHeader]:
                     headers.append(header)
             elif name.lower().endswith(".dcm"):
                 raise ScanError(
-                    f"{name} is not a DICOM file although its name says so, or it is truncated; copy it again or remove it."
+                    f"{name} is not a DICOM file although its name says so, or it is truncated; copy it "
+                    "again or remove it."
                 )
     return headers
 
@@ -108,7 +109,8 @@ def _checked(path: Path, info: SeriesInfo) -> SeriesInfo:
             else f"{info.modality}, not CT"
         )
         raise ScanError(
-            f"{path.name} is not a CT scan: its series {info.description or info.uid} is {kind}; choose a CT series."
+            f"{path.name} is not a CT scan: its series {info.description or info.uid} is {kind}; choose a "
+            "CT series."
         )
     return info
 

@@ -8,9 +8,8 @@ import secrets
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +17,9 @@ from napari_covseg.errors import ScanError
 from napari_covseg.scans.nifti import RAS_TO_LPS
 from napari_covseg.scans.orientation import as_stored
 from napari_covseg.scans.scan import Scan
+
+if TYPE_CHECKING:
+    import nibabel as nib
 
 Labels = npt.NDArray[np.uint8]
 Affine = npt.NDArray[np.float64]
@@ -70,7 +72,8 @@ def _stored(labels: Labels, scan: Scan) -> Labels:
     stored = as_stored(labels, scan.axes, scan.flips) if labels.ndim == 3 else labels
     if stored.shape != tuple(scan.source_shape):
         raise ScanError(
-            f"The labels have the shape {labels.shape}, which is not that of {scan.name or 'the scan'}; export them with the scan they were drawn on."
+            f"The labels have the shape {labels.shape}, which is not that of {scan.name or 'the scan'}; "
+            "export them with the scan they were drawn on."
         )
     return stored
 
@@ -83,6 +86,8 @@ def _writer_for(path: Path) -> Callable[[BinaryIO, Labels, Affine], None]:
 
 
 def _nifti_header(stored: Labels, affine: Affine) -> nib.Nifti1Header:
+    import nibabel as nib  # here, because it takes long to load and many exports do not need it
+
     header = nib.Nifti1Header()
     header.set_data_dtype(np.uint8)
     try:

@@ -50,7 +50,8 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
             return fields, end
     if "ndims" not in fields:
         raise ScanError(
-            f"{path.name} is not a MetaImage although its name says so; export the scan again as .mha, .nii.gz or DICOM."
+            f"{path.name} is not a MetaImage although its name says so; export the scan again as .mha, "
+            ".nii.gz or DICOM."
         )
     raise truncated(path)
 
@@ -111,7 +112,8 @@ def _voxels(path: Path, fields: dict[str, str], end: int, needed: int) -> VoxelB
     local = name.upper() == "LOCAL"
     if not local and (name.upper().startswith("LIST") or "%" in name):
         raise ScanError(
-            f"{path.name} keeps its slices in a list of files, which is not supported; save it as one .mha file."
+            f"{path.name} keeps its slices in a list of files, which is not supported; save it as one "
+            ".mha file."
         )
     data = path if local else path.parent / name
     if not data.is_file():

@@ -6,8 +6,8 @@ import gzip
 import io
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 
 from napari_covseg.errors import ScanError
@@ -19,6 +19,9 @@ from napari_covseg.scans.stored import (
     truncated,
     volume_shape,
 )
+
+if TYPE_CHECKING:
+    import nibabel as nib
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MM = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -46,6 +49,8 @@ def read_nifti_header(path: Path) -> StoredVolume:
     ScanError
         If the header is damaged, the image has more than three axes or colours, or a spacing is missing.
     """
+    import nibabel as nib  # here, because it takes long to load and many scans do not need it
+
     head, encoding = _header_bytes(path)
     kind = {b"n+1\0": nib.Nifti1Header, b"n+2\0": nib.Nifti2Header}.get(head[344:348])
     if head[4:8] == b"n+2\0":
@@ -54,7 +59,8 @@ def read_nifti_header(path: Path) -> StoredVolume:
         if len(head) < 348:
             raise truncated(path)
         raise ScanError(
-            f"{path.name} is not a NIfTI image although its name says so; export the scan again as .nii.gz, .nrrd or DICOM."
+            f"{path.name} is not a NIfTI image although its name says so; export the scan again as "
+            ".nii.gz, .nrrd or DICOM."
         )
     try:
         # No check_fix: nibabel would mend a zero spacing to 1 mm in silence.

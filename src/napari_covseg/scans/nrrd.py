@@ -48,7 +48,8 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
         head = file.read(LONGEST_HEADER)
     if not head.startswith(b"NRRD"):
         raise ScanError(
-            f"{path.name} is not an NRRD image although its name says so; export the scan again as .nrrd, .nii.gz or DICOM."
+            f"{path.name} is not an NRRD image although its name says so; export the scan again as .nrrd, "
+            ".nii.gz or DICOM."
         )
     fields: dict[str, str] = {}
     end = head.find(b"\n") + 1
@@ -137,7 +138,8 @@ def _voxels(path: Path, fields: dict[str, str], end: int, needed: int) -> VoxelB
     name = fields.get("data file", fields.get("datafile", ""))
     if name.upper().startswith("LIST") or "%" in name:
         raise ScanError(
-            f"{path.name} keeps its slices in a list of files, which is not supported; save it as one .nrrd file."
+            f"{path.name} keeps its slices in a list of files, which is not supported; save it as one "
+            ".nrrd file."
         )
     data = path.parent / name if name else path
     if not data.is_file():
@@ -147,7 +149,8 @@ def _voxels(path: Path, fields: dict[str, str], end: int, needed: int) -> VoxelB
     encoding = ENCODINGS.get(fields["encoding"].lower())
     if encoding is None or fields.get("line skip", "0") != "0":
         raise ScanError(
-            f"{path.name} stores its voxels as '{fields['encoding']}', which is not supported; save it with raw or gzip encoding."
+            f"{path.name} stores its voxels as '{fields['encoding']}', which is not supported; save it "
+            "with raw or gzip encoding."
         )
     offset = 0 if name else end
     skip = int(fields.get("byte skip", fields.get("byteskip", "0")))

@@ -102,11 +102,13 @@ def geometry_notes(source_affine: Affine) -> tuple[str, ...]:
     tilt = tilt_degrees(source_affine)
     if tilt > 0.3:
         notes.append(
-            f"Gantry tilt of {tilt:.1f}°: slices are kept as acquired and not resampled; exports keep the tilt."
+            f"Gantry tilt of {tilt:.1f}°: slices are kept as acquired and not resampled; exports keep the "
+            "tilt."
         )
     rotation = rotation_degrees(source_affine)
     if rotation > 0.3:
         notes.append(
-            f"Rotated by {rotation:.1f}° against the body's axes: the voxel grid is kept; exports keep the rotation."
+            f"Rotated by {rotation:.1f}° against the body's axes: the voxel grid is kept; exports keep "
+            "the rotation."
         )
     return tuple(notes)

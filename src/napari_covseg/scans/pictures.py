@@ -74,7 +74,8 @@ def read_pictures(paths: Sequence[Path], source: Path) -> Scan:
         raise _damaged(paths[-1])
     if voxels.min() == voxels.max():
         raise ScanError(
-            f"{source.name} holds the value {voxels.flat[0]} everywhere, so there is no picture in it; choose another file."
+            f"{source.name} holds the value {voxels.flat[0]} everywhere, so there is no picture in it; "
+            "choose another file."
         )
     identity = np.eye(4)
     axes, flips = (0, 1, 2), (False, False, False)
@@ -135,7 +136,8 @@ def _pages(paths: Sequence[Path]) -> Iterator[tuple[Path, npt.NDArray[Any]]]:
                     raise _damaged(path) from error
                 if colour:
                     raise ScanError(
-                        f"{path.name} is a true colour image, not a grey CT slice; save it without colours or overlays."
+                        f"{path.name} is a true colour image, not a grey CT slice; save it without "
+                        "colours or overlays."
                     )
                 yield path, grey
 
@@ -153,7 +155,8 @@ def _opened(path: Path) -> Image.Image:
         ) from error
     if not 0 < image.width * image.height <= MOST_PIXELS:
         raise ScanError(
-            f"{path.name} claims {image.width} x {image.height} pixels, which no CT slice has; save the slice again."
+            f"{path.name} claims {image.width} x {image.height} pixels, which no CT slice has; save the "
+            "slice again."
         )
     return image
 

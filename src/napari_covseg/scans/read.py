@@ -64,7 +64,8 @@ def _read_file(path: Path) -> Scan:
         return read_pictures([path], path)
     if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
         raise ScanError(
-            f"{path.name} is not a DICOM file although its name says so, or it is truncated; copy it again from where it came from."
+            f"{path.name} is not a DICOM file although its name says so, or it is truncated; copy it "
+            "again from where it came from."
         )
     raise ScanError(f"{path.name} is not an image that can be read; choose {READABLE}.")
 

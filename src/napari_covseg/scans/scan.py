@@ -71,7 +71,7 @@ class Scan:
     @classmethod
     def from_header(cls, header: dict[str, Any], voxels: npt.NDArray[np.int16]) -> Scan:
         """Rebuild a scan from `header()` and its voxels, shape (z, y, x), int16."""
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in header.items()}
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in header.items()}
         values["affine"] = np.asarray(header["affine"], np.float64)
         values["source_affine"] = np.asarray(header["source_affine"], np.float64)
         return cls(voxels=voxels, **values)

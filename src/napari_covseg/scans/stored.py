@@ -165,7 +165,8 @@ class StoredVolume:
 def truncated(path: Path) -> ScanError:
     """Build the error for a file that holds less than its header declares."""
     return ScanError(
-        f"{path.name} is truncated or damaged: it holds fewer voxels than its header says; copy it again from where it came from."
+        f"{path.name} is truncated or damaged: it holds fewer voxels than its header says; copy it again "
+        "from where it came from."
     )
 
 
@@ -183,7 +184,8 @@ def volume_shape(path: Path, sizes: list[int]) -> tuple[int, int, int]:
     if any(size != 1 for size in sizes[3:]):
         found = " x ".join(str(size) for size in sizes)
         raise ScanError(
-            f"{path.name} has {len(sizes)} dimensions ({found}), a scan has three; export one time point or channel as a 3-D volume."
+            f"{path.name} has {len(sizes)} dimensions ({found}), a scan has three; export one time point "
+            "or channel as a 3-D volume."
         )
     return spatial[2], spatial[1], spatial[0]
 
@@ -208,5 +210,6 @@ def checked_affine(path: Path, affine: npt.NDArray[np.float64]) -> npt.NDArray[n
 def no_spacing(path: Path) -> ScanError:
     """Build the error for a volume whose voxel size is not known."""
     return ScanError(
-        f"{path.name} has a zero or missing voxel spacing, so nothing can be measured in it; export it again with its spacing in mm."
+        f"{path.name} has a zero or missing voxel spacing, so nothing can be measured in it; export it "
+        "again with its spacing in mm."
     )

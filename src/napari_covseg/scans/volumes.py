@@ -57,7 +57,8 @@ def read_volume(path: Path) -> Scan:
     low, high = _fill(stored, view, Scaling("HU"))
     if low == high:
         raise ScanError(
-            f"{path.name} holds the value {low:g} everywhere, so there is no picture in it; export the scan again."
+            f"{path.name} holds the value {low:g} everywhere, so there is no picture in it; export the "
+            "scan again."
         )
     scaling = understand(low, high)
     if scaling.low is not None:
@@ -85,7 +86,8 @@ def _fill(stored: StoredVolume, view: npt.NDArray[np.int16], scaling: Scaling) -
         least, greatest = float(values.min()), float(values.max())
         if not np.isfinite(least) or not np.isfinite(greatest):
             raise ScanError(
-                f"{stored.path.name} holds values that are not numbers (NaN or infinite) in slice {k}; export the scan again."
+                f"{stored.path.name} holds values that are not numbers (NaN or infinite) in slice {k}; "
+                "export the scan again."
             )
         low, high = min(low, least), max(high, greatest)
         to_int16(scaling.apply(values), view[k])
