@@ -163,7 +163,7 @@ class Run:
         row = self._row(z)
         for index, group in enumerate(GROUPS):
             if group in labels:
-                row[index] = checksum(self._checked(group, z, row)), checksum(labels[group])
+                row[index] = checksum(self._checked(group, z)), checksum(labels[group])
         write_slice(self._record, z, row)
         for group, values in labels.items():
             write_slice(self._labels[group], z, values)
@@ -176,8 +176,7 @@ class Run:
         CaseError
             If the slice is not done yet, is missing, or does not fit its checksum.
         """
-        row = self._row(z)
-        lungs, lesions = (self._checked(group, z, row) for group in GROUPS)
+        lungs, lesions = (self._checked(group, z) for group in GROUPS)
         return lungs, lesions
 
     def read_probabilities(self, z: int) -> npt.NDArray[np.uint8] | None:
@@ -202,13 +201,14 @@ class Run:
             raise CaseError(f"Slice {z} of {where(self._group)} is not predicted yet: run the model.")
         return row
 
-    def _checked(self, group: Group, z: int, row: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
-        values = read_slice(self._labels[group], z)
-        if values is None or checksum(values) not in row[list(GROUPS).index(group)]:
-            raise CaseError(
-                f"Slice {z} of {where(self._labels[group])} is missing or damaged: predict again."
-            )
-        return values
+    def _checked(self, group: Group, z: int) -> npt.NDArray[np.uint8]:
+        """Return a slice's labels that fit their row."""
+        for _ in range(3):  # a rewrite may come between reading the row and the labels
+            row = self._row(z)[list(GROUPS).index(group)]
+            values = read_slice(self._labels[group], z)
+            if values is not None and checksum(values) in row:
+                return values
+        raise CaseError(f"Slice {z} of {where(self._labels[group])} is missing or damaged: predict again.")
 
 
 def create_run(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.errors import BaseZarrError
-from zarr.storage import LocalStore
+from zarr.storage import FsspecStore, LocalStore
 
 from napari_covseg.cases.chunks import compressors, has_chunk, read_chunk, write_chunk
 from napari_covseg.errors import CaseError
@@ -31,6 +31,9 @@ def where(group: zarr.Group | zarr.Array[Any]) -> str:
     store = group.store
     if isinstance(store, LocalStore):
         return str(Path(store.root, group.path))
+    if isinstance(store, FsspecStore):
+        files = getattr(store.fs, "sync_fs", store.fs)  # zarr wraps those that are not asynchronous
+        return str(files.unstrip_protocol(f"{store.path}/{group.path}".rstrip("/")))
     return f"{store}/{group.path}"
 
 

@@ -1,0 +1,140 @@
+"""The merge never changes what a person did, and doing it twice changes nothing more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_covseg.cases import OpenCase, Review, Workspace, merge_run
+from napari_covseg.cases.merge import review_after_merge, writable
+from napari_covseg.errors import CaseError
+
+SHAPE = (7, 5)
+labels = hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, 4))
+masks = hnp.arrays(np.bool_, SHAPE)
+reviews = st.sampled_from(list(Review))
+
+
+def merged(predicted: Any, live: Any, touched: Any, review: int) -> Any:
+    return np.where(writable(predicted, live, touched, review), predicted, live)
+
+
+@given(labels, labels, masks, reviews)
+def test_twice_is_once(predicted: Any, live: Any, touched: Any, review: Review) -> None:
+    once = merged(predicted, live, touched, review)
+    after = review_after_merge(review)
+    assert not writable(predicted, once, touched, after).any()
+    assert review_after_merge(after) == after
+
+
+@given(labels, labels, masks, reviews)
+def test_touched_voxels_stay_and_all_others_follow(
+    predicted: Any, live: Any, touched: Any, review: Review
+) -> None:
+    result = merged(predicted, live, touched, review)
+    assert np.array_equal(result[touched], live[touched])
+    if review != Review.ACCEPTED:
+        assert np.array_equal(result[~touched], predicted[~touched])
+
+
+@given(labels, labels, masks)
+def test_an_accepted_slice_stays(predicted: Any, live: Any, touched: Any) -> None:
+    assert np.array_equal(merged(predicted, live, touched, Review.ACCEPTED), live)
+    assert review_after_merge(Review.ACCEPTED) == Review.ACCEPTED
+
+
+@given(labels, labels, labels, masks)
+def test_the_order_of_runs_decides_only_outside_a_persons_voxels(
+    first: Any, second: Any, live: Any, touched: Any
+) -> None:
+    result = merged(second, merged(first, live, touched, 0), touched, 1)
+    assert np.array_equal(result, merged(second, live, touched, 0))
+
+
+def test_states_after_a_merge() -> None:
+    after = [review_after_merge(state) for state in Review]
+    assert after == [Review.PREDICTED, Review.PREDICTED, Review.CORRECTED, Review.ACCEPTED]
+
+
+def predicted_run(workspace: Workspace, case_id: str, value: int, slices: range) -> str:
+    case = workspace.case(case_id)
+    run = case.begin_run("m", {}, ["lungs"], 0, probabilities=False)
+    for z in slices:
+        full = np.full(case.shape[1:], value, np.uint8)
+        run.write_slice(z, full, full)
+    return run.id
+
+
+def test_merging_on_disk_and_in_memory_agree(workspace: Workspace, scan_maker: Any) -> None:
+    ids = [workspace.add_case(scan_maker()) for _ in range(2)]
+    for case_id in ids:
+        with OpenCase(workspace, case_id) as opened:
+            opened.live["lungs"][1, 2:5, 3] = 3
+            opened.mark_painted("lungs", np.s_[1, 2:5, 3])
+            opened.set_review(2, Review.ACCEPTED)
+    case = workspace.case(ids[0])
+    run_id = predicted_run(workspace, ids[0], 2, range(5))
+    assert merge_run(case, case.run(run_id)) == [0, 1, 3, 4]
+    assert merge_run(case, case.run(run_id)) == []
+    run_id = predicted_run(workspace, ids[1], 2, range(5))
+    with OpenCase(workspace, ids[1]) as opened:
+        assert opened.merge_slices(run_id, range(6)) == [0, 1, 3, 4]
+        assert opened.merge_slices(run_id, range(6)) == []
+    one, two = (OpenCase(workspace, case_id, read_only=True) for case_id in ids)
+    assert np.array_equal(one.live["lungs"], two.live["lungs"])
+    assert np.array_equal(one.live["lesions"], two.live["lesions"])
+    assert one.review.tolist() == two.review.tolist() == [1, 2, 3, 1, 1, 0]
+    assert one.live["lungs"][1, 2:5, 3].tolist() == [3, 3, 3]
+    assert not one.live["lungs"][2].any()
+
+
+def test_only_the_named_slices_are_merged(workspace: Workspace, case_id: str) -> None:
+    case = workspace.case(case_id)
+    run = case.run(predicted_run(workspace, case_id, 1, range(6)))
+    assert merge_run(case, run, [4, 2]) == [2, 4]
+    assert case.review.tolist() == [0, 0, 1, 0, 1, 0]
+
+
+def test_what_a_person_erased_stays_erased(workspace: Workspace, case_id: str) -> None:
+    run_id = predicted_run(workspace, case_id, 2, range(6))
+    with OpenCase(workspace, case_id) as opened:
+        opened.merge_slices(run_id, [3])
+        opened.live["lesions"][3, 4:9, 4:9] = 0
+        opened.mark_painted("lesions", np.s_[3, 4:9, 4:9])
+        again = predicted_run(workspace, case_id, 4, range(6))
+        opened.merge_slices(again, [3])
+    case = workspace.case(case_id)
+    merge_run(case, case.run(again))
+    stored = case.labels("lesions")[3]
+    assert not stored[4:9, 4:9].any()
+    assert stored.sum() == 4 * (stored.size - 25)
+    assert case.review[3] == Review.CORRECTED
+
+
+def test_merging_on_disk_needs_the_lock(workspace: Workspace, case_id: str) -> None:
+    case = workspace.case(case_id)
+    run = case.run(predicted_run(workspace, case_id, 2, range(6)))
+    with OpenCase(workspace, case_id), pytest.raises(CaseError, match="already open"):
+        merge_run(case, run)
+    assert len(merge_run(case, run)) == 6
+
+
+def test_a_writer_of_its_own_gets_the_changes(workspace: Workspace, case_id: str) -> None:
+    run_id = predicted_run(workspace, case_id, 2, range(2))
+    got = []
+    with OpenCase(workspace, case_id) as opened:
+        opened.live["lungs"][0, :, 5:] = 2
+
+        def write(group: Any, indices: Any, values: Any) -> None:
+            got.append((group, len(values)))
+            opened.live[group][indices] = values
+
+        assert opened.merge_slices(run_id, [0], write) == [0]
+        assert (opened.live["lungs"][0] == 2).all()
+    rows, columns = opened.case.shape[1:]
+    assert got == [("lungs", rows * 5), ("lesions", rows * columns)]

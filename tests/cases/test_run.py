@@ -1,0 +1,180 @@
+"""A run: what is recorded as done is whole, what is missing is never taken for zeros."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_covseg.cases import Case, Run, Workspace
+from napari_covseg.cases import run as run_module
+from napari_covseg.errors import CaseError
+
+SHAPE = (32, 24)
+
+
+@pytest.fixture
+def case(workspace: Workspace, case_id: str) -> Case:
+    return workspace.case(case_id)
+
+
+@pytest.fixture
+def run(case: Case) -> Run:
+    return case.begin_run("unet", {"batch": 4}, ["lungs", "lesion"], 7, probabilities=True)
+
+
+def slices(seed: int) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    return tuple(rng.integers(0, 4, shape, np.uint8) for shape in (SHAPE, SHAPE, (2, *SHAPE)))
+
+
+def folder(case: Case, run: Run) -> Path:
+    return Path(case.path, "predictions", run.id)
+
+
+def test_what_is_written_is_read_elsewhere(case: Case, run: Run) -> None:
+    written = {z: slices(z) for z in (4, 1)}
+    for z, (lungs, lesions, probabilities) in written.items():
+        run.write_slice(z, lungs, lesions, probabilities)
+    other = Workspace.open(Path(case.path).parents[1]).case(case.id).run(run.id)
+    assert other.done.tolist() == [False, True, False, False, True, False]
+    for z, (lungs, lesions, probabilities) in written.items():
+        assert np.array_equal(other.read_slice(z), (lungs, lesions))
+        assert np.array_equal(other.read_probabilities(z), probabilities)
+
+
+def test_its_description(case: Case, run: Run) -> None:
+    assert not case.run(run.id).finished
+    run.finish()
+    assert run.finished
+    info = case.runs()[0]
+    assert (info.model_id, info.settings, info.revision) == ("unet", {"batch": 4}, 7)
+    assert (info.class_names, info.probabilities, info.finished) == (("lungs", "lesion"), True, True)
+    assert case.voxels.metadata.dimension_names == ("z", "y", "x")
+    assert run._probabilities.metadata.dimension_names == ("c", "z", "y", "x")
+    assert run._probabilities.chunks == (2, 1, *SHAPE)
+
+
+def test_runs_are_listed_in_the_order_they_began(case: Case) -> None:
+    ids = [case.begin_run("m", {}, [], 0, probabilities=False).id for _ in range(5)]
+    assert [info.id for info in case.runs()] == ids == sorted(set(ids))
+
+
+def test_a_run_without_its_last_step_is_not_listed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def stop(*args: Any) -> None:
+        calls.append(args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.zarr.Group, "update_attributes", stop)
+        with pytest.raises(KeyboardInterrupt):
+            case.begin_run("m", {}, [], 0, probabilities=False)
+    assert calls
+    assert case.runs() == []
+    case.begin_run("m", {}, [], 0, probabilities=False)
+    assert len(case.runs()) == 1
+
+
+def test_a_slice_is_done_only_with_its_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, left = run_module.write_slice, [3]
+
+    def dies_before_the_record(*args: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(*args)
+
+    monkeypatch.setattr(run_module, "write_slice", dies_before_the_record)
+    with pytest.raises(KeyboardInterrupt):
+        run.write_slice(2, *slices(0))
+    assert not run.done.any()
+    with pytest.raises(CaseError, match="not predicted yet"):
+        run.read_slice(2)
+
+
+@pytest.mark.parametrize("written", range(3))
+def test_a_rewrite_leaves_the_old_or_the_new_slice(
+    run: Run, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    (old, lesions, probabilities), (new, *_) = slices(0), slices(1)
+    run.write_slice(2, old, lesions, probabilities)
+    real, left = run_module.write_slice, [written]
+
+    def dies_after(*args: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_slice", dies_after)
+        if written < 2:
+            with pytest.raises(KeyboardInterrupt):
+                run.write_final("lungs", 2, new)
+        else:
+            run.write_final("lungs", 2, new)
+    assert np.array_equal(run.read_slice(2), (new if written == 2 else old, lesions))
+    run.write_final("lungs", 2, lesions)
+    assert np.array_equal(run.read_slice(2)[0], lesions)
+
+
+def test_writing_a_slice_again_replaces_it(run: Run) -> None:
+    run.write_slice(2, *slices(0))
+    lungs, lesions, probabilities = slices(1)
+    run.write_slice(2, lungs, lesions, probabilities)
+    assert np.array_equal(run.read_slice(2), (lungs, lesions))
+    assert np.array_equal(run.read_probabilities(2), probabilities)
+
+
+def test_a_last_word_needs_a_first(run: Run) -> None:
+    with pytest.raises(CaseError, match="not predicted yet"):
+        run.write_final("lungs", 2, slices(0)[0])
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "another slice"])
+@pytest.mark.parametrize("group", ["lungs", "lesions"])
+def test_a_damaged_slice_is_not_taken_for_data(case: Case, run: Run, group: str, damage: str) -> None:
+    run.write_slice(2, *slices(0))
+    run.write_slice(3, *slices(1))
+    chunk = folder(case, run) / group / "c/2/0/0"
+    data = bytearray(chunk.read_bytes())
+    if damage == "missing":
+        chunk.unlink()
+    elif damage == "cut":
+        chunk.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        data[len(data) // 2] ^= 4
+        chunk.write_bytes(data)
+    else:
+        shutil.copy(folder(case, run) / group / "c/3/0/0", chunk)
+    with pytest.raises(CaseError, match=r"Slice 2 of .*damaged"):
+        run.read_slice(2)
+    assert run.read_slice(3)[0].any()
+
+
+def test_probabilities_that_are_missing_are_not_zeros(case: Case, run: Run) -> None:
+    run.write_slice(2, *slices(0))
+    shutil.rmtree(folder(case, run) / "probabilities/c")
+    with pytest.raises(CaseError, match="missing"):
+        run.read_probabilities(2)
+
+
+def test_probabilities_are_given_if_and_only_if_kept(case: Case, run: Run) -> None:
+    lungs, lesions, probabilities = slices(0)
+    with pytest.raises(ValueError, match="probabilities"):
+        run.write_slice(0, lungs, lesions)
+    without = case.begin_run("m", {}, [], 0, probabilities=False)
+    with pytest.raises(ValueError, match="probabilities"):
+        without.write_slice(0, lungs, lesions, probabilities)
+    without.write_slice(0, lungs, lesions)
+    assert without.read_probabilities(0) is None
+
+
+def test_a_run_that_does_not_exist(case: Case) -> None:
+    with pytest.raises(CaseError, match='"nowhere"'):
+        case.run("nowhere")
