@@ -34,7 +34,8 @@ class SliceHeader:
     """One DICOM image: what it is, where it lies and how its pixels are stored.
 
     ``position`` and ``orientation`` are LPS mm and cosines, ``pixel_spacing`` is (row, column)
-    distance in mm; each is None where the file has none. ``modality`` is CT too where only the SOP class says so.
+    distance in mm; each is None where the file has none. ``modality`` is CT too where only
+    the SOP class says so.
     """
 
     path: Path
@@ -88,14 +89,14 @@ def looks_like_dicom(path: Path) -> bool:
         return False
     if head[128:132] == b"DICM":
         return True
-    # Old files start with the first element itself: group 0002 or 0008, little endian, then a type or a length.
+    # Old files start with the first element itself: group 0002 or 0008, then a type or a length.
     if len(head) < 132 or head[:2] not in (b"\x02\x00", b"\x08\x00") or head[3:4] != b"\x00":
         return False
     return head[4:6].isalpha() or int.from_bytes(head[4:8], "little") < 256
 
 
 def parse(path: Path, *, pixels: bool) -> FileDataset:
-    """Parse a DICOM file with pydicom, only `TAGS` of it unless `pixels`.
+    """Parse a DICOM file with pydicom: only its pixel data, or only `TAGS`.
 
     Raises
     ------
@@ -109,7 +110,7 @@ def parse(path: Path, *, pixels: bool) -> FileDataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if pixels:
-                return pydicom.dcmread(path, force=True)
+                return pydicom.dcmread(path, force=True, specific_tags=["PixelData"])
             return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(TAGS))
     except Exception as error:  # pydicom meets a damaged file with any kind of exception
         raise damaged(path) from error
