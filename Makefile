@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
 
 # The screen: a real one if there is one, else a virtual one. Tests always get a virtual one.
 # (Qt's offscreen platform has no OpenGL, and napari draws no images without it.)
