@@ -13,6 +13,10 @@ from napari_covseg.errors import CovsegError
 T = TypeVar("T")
 
 
+class Abandoned(Exception):
+    """Raised by work that a person has cancelled; nothing is told about it."""
+
+
 def in_background(
     call: Callable[[], T],
     then: Callable[[T], Any],
@@ -45,5 +49,5 @@ def show_exception(error: BaseException) -> None:
     """Tell a person's error in its one sentence, and a fault of this package with its traceback."""
     if isinstance(error, CovsegError):
         show_error(str(error))
-    else:
+    elif not isinstance(error, Abandoned):
         notification_manager.receive_error(type(error), error, error.__traceback__)

@@ -14,6 +14,7 @@ from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.layers import METADATA_KEY, labels_layer, scan_layer, scan_layer_name
 from napari_covseg.panels.prediction import Change
 from napari_covseg.panels.strokes import Indices, Strokes
+from napari_covseg.scans import Scan
 
 
 class CaseLayers:
@@ -37,16 +38,17 @@ class CaseLayers:
         self._case = case
         self._on_changed = on_changed
         known = case.case
-        self._header = known.header
+        shown = Scan.from_header(known.header, case.voxels)
         self.scan = self._scan_layer(instead_of)
         self.labels: dict[Group, Labels] = {}
         self._strokes: dict[Group, Strokes] = {}
+        self.scan.metadata[METADATA_KEY] = shown
         middle = self.scan not in viewer.layers
         if middle:
             viewer.add_layer(self.scan)
         for group in GROUPS:
             layer = labels_layer(group, case.live[group], known.spacing)
-            layer.metadata[METADATA_KEY]["header"] = self._header
+            layer.metadata[METADATA_KEY] = shown
             viewer.add_layer(layer)
             self.labels[group] = layer
             self._strokes[group] = self._follow(group, layer)
@@ -64,14 +66,13 @@ class CaseLayers:
                 self._viewer.layers.remove(layer)
         self.labels.clear()
 
-    def forget(self, layer: Any) -> bool:
-        """Let a labels layer go that was taken out of the viewer; False if it is none of these."""
+    def forget(self, layer: Any) -> None:
+        """Let a labels layer go that was taken out of the viewer; its labels stay in the case."""
         for group, known in self.labels.items():
             if known is layer:
                 self._strokes.pop(group).disconnect()
                 del self.labels[group]
-                return True
-        return False
+                return
 
     def redraw(self, changed: Iterable[int], on_screen: int) -> None:
         """Draw labels that are new in memory, only if one sees them.

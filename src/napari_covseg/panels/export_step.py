@@ -97,7 +97,7 @@ class ExportStep(Step):
         if case is None or not targets:
             show_error("There is nothing to export: open a scan and choose lungs or lesions, and where to.")
             return
-        self.session.begin("Exporting")
+        self.session.begin("Exporting", "export")
 
         def write() -> list[Path]:
             scan = Scan.from_header(case.case.header, case.voxels)

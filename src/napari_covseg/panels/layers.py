@@ -12,7 +12,7 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_covseg.labels import GROUPS, Group
 
-METADATA_KEY = "napari-covseg"
+METADATA_KEY = "covseg_scan"  # of a layer's metadata: the scan that it shows or labels
 LAYER_NAMES: dict[Group, str] = {"lungs": "Lungs", "lesions": "Lesions"}
 AXIS_LABELS = ("z", "y", "x")
 LUNGS_OPACITY = 0.2
@@ -92,7 +92,6 @@ def scan_layer(voxels: npt.NDArray[np.int16], name: str, spacing: Spacing | None
         name=scan_layer_name(name),
         colormap="gray",
         contrast_limits=limits,
-        metadata={METADATA_KEY: {"role": "scan"}},
         **geometry(spacing),
     )
 
@@ -125,7 +124,6 @@ def labels_layer(group: Group, values: npt.NDArray[np.uint8], spacing: Spacing |
         name=LAYER_NAMES[group],
         opacity=LUNGS_OPACITY if group == "lungs" else LESIONS_OPACITY,
         colormap=label_colours(group),
-        metadata={METADATA_KEY: {"role": group}},
         **geometry(spacing),
     )
     if group == "lesions":

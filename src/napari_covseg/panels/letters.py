@@ -65,8 +65,8 @@ class OrientationLetters:
         }
         for side, overlay in self._overlays.items():
             canvas_overlays(viewer)[f"covseg_{side}"] = overlay
-        viewer.dims.events.order.connect(self._on_view_changed)
-        viewer.dims.events.ndisplay.connect(self._on_view_changed)
+        viewer.dims.events.order.connect(self._on_axes_changed)
+        viewer.dims.events.ndisplay.connect(self._on_axes_changed)
         viewer.camera.events.orientation.connect(self._on_view_changed)
 
     @property
@@ -77,11 +77,19 @@ class OrientationLetters:
     @visible.setter
     def visible(self, visible: bool) -> None:
         self._visible = visible
-        self._on_view_changed()
+        self._on_axes_changed()
 
     def texts(self) -> dict[str, str]:
         """Return the letters that are drawn now, by side."""
         return {side: overlay.text for side, overlay in self._overlays.items() if overlay.visible}
+
+    def _on_axes_changed(self, event: Any = None) -> None:
+        dims = self._viewer.dims
+        if self._visible and dims.ndisplay == 2 and dims.ndim == 3:
+            # z rises to the head, so coronal and sagittal pictures stand on their feet
+            vertical = "up" if dims.displayed[0] == 0 else "down"
+            self._viewer.camera.orientation2d = (vertical, "right")
+        self._on_view_changed()
 
     def _on_view_changed(self, event: Any = None) -> None:
         dims = self._viewer.dims

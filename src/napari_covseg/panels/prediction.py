@@ -10,6 +10,7 @@ import numpy.typing as npt
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_covseg.cases import OpenCase
+from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import (
     END,
     Cancelled,
@@ -47,6 +48,8 @@ class Prediction(QObject):
     noticed : str
     slices_changed : tuple of int
         Slices whose labels are new in memory.
+    failed : str
+        Slices cannot be taken over, in one sentence; the job itself goes on to its end.
     ended : str
         Empty, or what went wrong.
     """
@@ -54,6 +57,7 @@ class Prediction(QObject):
     progressed = Signal(object)
     noticed = Signal(str)
     slices_changed = Signal(object)
+    failed = Signal(str)
     ended = Signal(str)
 
     def __init__(
@@ -113,7 +117,11 @@ class Prediction(QObject):
         while self._waiting and time.perf_counter() < until:
             z = next(iter(self._waiting))
             del self._waiting[z]
-            changed += self._merge(z)
+            try:
+                changed += self._merge(z)
+            except CovsegError as error:
+                self.abandon()
+                self.failed.emit(str(error))
         if changed:
             self.slices_changed.emit(tuple(changed))
         if not self._waiting:

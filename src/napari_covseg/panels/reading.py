@@ -27,7 +27,8 @@ class ReadingLine(QLabel):
         super().__init__()
         self._session = session
         self.setToolTip("Value and label under the cursor, and its position in the patient.")
-        self.setMinimumHeight(34)
+        self.setMinimumHeight(3 * self.fontMetrics().lineSpacing())
+        self.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.setTextFormat(Qt.TextFormat.PlainText)
         for signal in (
             session.cursor_moved,
@@ -43,7 +44,7 @@ class ReadingLine(QLabel):
 
 
 def reading(session: Session) -> str:
-    """Return what lies under the cursor in two lines."""
+    """Return what lies under the cursor in three lines: value, place, labels."""
     case, image = session.case, session.scan_image()
     if case is None or image is None:
         return ""
@@ -59,10 +60,11 @@ def reading(session: Session) -> str:
     unit = " HU" if case.case.intensity == "HU" else ""
     first += f" · {case.voxels[z, y, x]}{unit}"
     names = [label_name(group, int(labels[z, y, x])) for group, labels in case.live.items()]
-    first += "".join(f" · {name}" for name in names if name)
     if case.case.spacing is None:
-        return f"{first}\nrow {y}, column {x}"
-    return f"{first}\n{patient_position(np.asarray(case.case.header['affine']), z, y, x)}"
+        place = f"row {y}, column {x}"
+    else:
+        place = patient_position(np.asarray(case.case.header["affine"]), z, y, x)
+    return "\n".join([first, place, " · ".join(name for name in names if name)])
 
 
 def patient_position(affine: np.ndarray[Any, Any], z: int, y: int, x: int) -> str:
@@ -75,5 +77,5 @@ def patient_position(affine: np.ndarray[Any, Any], z: int, y: int, x: int) -> st
     z, y, x : int
     """
     mm = affine @ (z, y, x, 1.0)
-    parts = [f"{sides[value < 0]} {abs(value):.1f}" for sides, value in zip(SIDES, mm[:3], strict=True)]
+    parts = [f"{sides[int(value < 0)]} {abs(value):.1f}" for sides, value in zip(SIDES, mm[:3], strict=True)]
     return "  ".join(parts) + " mm"

@@ -16,9 +16,11 @@ CT_BELOW = -200  # air and fat lie below this in HU; pictures have no such value
 
 
 def scan_header(layer: Image) -> dict[str, Any] | None:
-    """Return the header that this package's reader left with a layer, or None."""
-    own = layer.metadata.get(METADATA_KEY)
-    return own.get("header") if isinstance(own, dict) else None
+    """Return what this package's reader left with a layer about its scan, or None."""
+    known = layer.metadata.get(METADATA_KEY)
+    if isinstance(known, Scan):
+        return known.header()
+    return known.get("header") if isinstance(known, dict) else None
 
 
 def scan_of_layer(layer: Image) -> Scan:

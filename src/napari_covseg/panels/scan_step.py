@@ -15,6 +15,7 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.layers import WINDOWS
 from napari_covseg.panels.mouse import HINT, set_window
+from napari_covseg.panels.progress_row import ProgressRow
 from napari_covseg.panels.scan_facts import facts
 from napari_covseg.panels.step import Step, button, note
 from napari_covseg.scans import SeriesInfo, list_series
@@ -36,10 +37,13 @@ class ScanStep(Step):
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
         self._build_sources()
+        self.progress = ProgressRow(self.session, "scan", "No half case is kept.")
+        self.column.addWidget(self.progress)
         self._build_facts()
         self._build_view()
         self._fill_recent()
         self._on_case_changed()
+        self._on_busy(self.session.busy_with)
         self._connect()
 
     def _build_sources(self) -> None:
@@ -82,8 +86,10 @@ class ScanStep(Step):
         self.radiology_mouse = QCheckBox("Radiology mouse")
         self.radiology_mouse.setToolTip(HINT)
         self.radiology_mouse.setChecked(self.session.mouse.enabled)
+        self.window = note()
+        self.window.setToolTip("Level and width of the grey scale.")
         self.add_row(*self.windows.values())
-        self.column.addWidget(self.radiology_mouse)
+        self.add_row(self.radiology_mouse, self.window, stretch=0)
 
     def _connect(self) -> None:
         self.open_file.clicked.connect(self._on_open_file)
@@ -96,6 +102,7 @@ class ScanStep(Step):
         self.radiology_mouse.toggled.connect(self._on_mouse)
         self.session.case_changed.connect(self._on_case_changed)
         self.session.busy_changed.connect(self._on_busy)
+        self.session.window_changed.connect(self._on_window_changed)
 
     def _fill_recent(self) -> None:
         self.recent.clear()
@@ -128,7 +135,7 @@ class ScanStep(Step):
         path, _ = QFileDialog.getOpenFileName(self, "Open a scan", filter=FILES)
         if path:
             self._show_series([])
-            self.session.import_path(path)
+            self.session.opening.path(path)
 
     def _on_open_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Open a folder of DICOM files or pictures")
@@ -143,18 +150,18 @@ class ScanStep(Step):
             series = [info for info in found if info.modality in ("CT", "")]
             self._show_series(series)
             if len(series) < 2:
-                self.session.import_path(folder)
+                self.session.opening.path(folder)
 
         in_background(lambda: list(list_series(folder)), offer)
 
     def _on_open_series(self) -> None:
-        self.session.import_path(self._folder, self.series.currentData())
+        self.session.opening.path(self._folder, self.series.currentData())
 
     def _on_recent(self, index: int) -> None:
         case_id = self.recent.itemData(index)
         if case_id:
             self._show_series([])
-            self.session.open_case(case_id)
+            self.session.opening.case(case_id)
 
     def _on_use_layer(self) -> None:
         self.layer_choice.reset_choices()
@@ -162,14 +169,22 @@ class ScanStep(Step):
         if layer is None:
             show_error("There is no image layer to use: open one, or open a file here.")
         elif layer is self.session.scan_image():
-            show_error(f"{layer.name} is the open scan already.")
+            show_error("This layer is the open scan already.")
         else:
-            self.session.import_layer(layer)
+            self.session.opening.layer(layer)
 
     def _on_window(self, name: str) -> None:
         image = self.session.scan_image()
         if image is not None:
             set_window(image, WINDOWS[name].level, WINDOWS[name].width)
+
+    def _on_window_changed(self) -> None:
+        image = self.session.scan_image()
+        if image is None:
+            self.window.clear()
+        else:
+            low, high = image.contrast_limits
+            self.window.setText(f"L {(low + high) / 2:.0f}  W {high - low:.0f}")
 
     def _on_mouse(self, checked: bool) -> None:
         self.session.mouse.enabled = checked
@@ -180,6 +195,7 @@ class ScanStep(Step):
         in_hu = case is not None and case.case.intensity == "HU"
         for press in self.windows.values():
             press.setEnabled(in_hu)
+        self._on_window_changed()
         self._fill_recent()
 
     def _on_busy(self, what: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from napari import Viewer
 from napari.utils.notifications import show_error
-from qtpy.QtWidgets import QComboBox, QFileDialog, QProgressBar, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QSizePolicy, QWidget
 
 from napari_covseg.cases import Review
 from napari_covseg.errors import CovsegError
-from napari_covseg.jobs.events import Progress
 from napari_covseg.models.catalogue import ModelEntry, available, find
 from napari_covseg.panels.model_facts import model_details, model_facts
+from napari_covseg.panels.progress_row import ProgressRow
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.step import Step, button, note
 
@@ -68,31 +68,24 @@ class SegmentStep(Step):
         self.run = button(
             "Run", "Label the scan, beginning with the slice on screen. What you painted stays as it is."
         )
-        self.cancel = button("Cancel", "Stop at once. Slices that are finished stay.")
         self.free_gpu = button(
             "Free GPU",
             "Give the graphics memory back for other programs; the next run loads the model again.",
         )
-        self.progress = QProgressBar()
-        self.progress.setToolTip("Slices done, how many a second, and the time that is left.")
-        self.progress.setTextVisible(True)
+        self.progress = ProgressRow(self.session, "segment", "Slices that are finished stay.")
         self.status = note()
         self.status.setToolTip("Where the labels of the slice on screen come from.")
-        self.add_row(self.run, self.cancel, self.free_gpu)
+        self.add_row(self.run, self.free_gpu, stretch=0)
         self.column.addWidget(self.progress)
         self.column.addWidget(self.status)
-        self.progress.setVisible(False)
 
     def _connect(self) -> None:
         self.model.currentIndexChanged.connect(self._on_model)
         self.open_model.clicked.connect(self._on_open_model)
         self.device.currentIndexChanged.connect(self._on_device)
         self.run.clicked.connect(self._on_run)
-        self.cancel.clicked.connect(self.session.cancel)
-        self.cancel.clicked.connect(self._on_cancel)
         self.free_gpu.clicked.connect(self._on_free_gpu)
         self.session.busy_changed.connect(self._on_busy)
-        self.session.progressed.connect(self._on_progress)
         self.session.case_changed.connect(self._on_case_changed)
         self.session.labels_changed.connect(self._on_labels_changed)
         self.session.slice_changed.connect(self._on_labels_changed)
@@ -138,49 +131,27 @@ class SegmentStep(Step):
         if entry is None:
             show_error("There is no model: open a model file with the button beside the list.")
             return
-        shipped = entry in available()
-        name = entry.card.id if shipped else str(entry.path)
-        self.progress.setRange(0, 0)
-        self.progress.setFormat("Loading the model …")
-        self.session.predict(name, entry.card.title, self.device.currentData())
+        self.session.predict(self._name_of(entry), entry.card.title, self.device.currentData())
 
-    def _on_cancel(self) -> None:
-        self.cancel.setEnabled(False)
-        self.progress.setFormat("Stopping …")
+    def _name_of(self, entry: ModelEntry) -> str:
+        return entry.card.id if entry in available() else str(entry.path)
 
     def _on_free_gpu(self) -> None:
         self.session.work.free_gpu()
 
     def _on_busy(self, what: str) -> None:
         self.run.setEnabled(not what and self.session.case is not None)
-        self.cancel.setEnabled(bool(what))
-        if what and not self.progress.isVisible():
-            self.progress.setRange(0, 0)
-            self.progress.setFormat(what)
-        self.progress.setVisible(bool(what))
         self._on_labels_changed()
 
-    def _on_progress(self, progress: Progress) -> None:
-        self.progress.setRange(0, progress.total)
-        self.progress.setValue(progress.done)
-        self.progress.setFormat(progress_text(progress))
-
     def _on_case_changed(self) -> None:
+        entry = self.chosen
+        if self.session.case is not None and entry is not None:
+            # the first slice comes at once when the model is loaded by then
+            self.session.warm_up(self._name_of(entry), self.device.currentData())
         self._on_busy(self.session.busy_with)
 
     def _on_labels_changed(self) -> None:
         self.status.setText(status_of_slice(self.session))
-
-
-def progress_text(progress: Progress) -> str:
-    """Return how far a job is, as a person says it."""
-    parts = [f"{progress.done} of {progress.total} {progress.unit}" if progress.total else progress.unit]
-    if progress.per_second:
-        parts.append(f"{progress.per_second:.1f} per s")
-    if progress.seconds_left is not None:
-        left = round(progress.seconds_left)
-        parts.append(f"{left // 60} min {left % 60} s left" if left >= 60 else f"{left} s left")
-    return " · ".join(parts)
 
 
 def status_of_slice(session: Session) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,16 +14,16 @@ from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from napari_covseg.cases import OpenCase, Workspace
 from napari_covseg.errors import CaseError, CovsegError
-from napari_covseg.jobs.events import END, Event, Failed, Imported, Notice, Progress
-from napari_covseg.jobs.requests import Import, Predict
+from napari_covseg.jobs.requests import Predict
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.case_layers import CaseLayers
 from napari_covseg.panels.letters import OrientationLetters
 from napari_covseg.panels.mouse import RadiologyMouse
+from napari_covseg.panels.opening import Opening
 from napari_covseg.panels.prediction import Prediction
-from napari_covseg.panels.scan_of_layer import scan_of_layer
 from napari_covseg.panels.work import Work
 
+StepName = Literal["scan", "segment", "export"]
 _SESSIONS: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
 
 
@@ -53,6 +53,10 @@ class Session(QObject):
     progressed : Progress
     slice_changed, cursor_moved
         Another slice is drawn; the mouse is elsewhere.
+    window_changed
+        The scan is drawn with another level or width.
+    saving_failed : str
+        What the writer's thread has to tell.
     """
 
     case_changed = Signal()
@@ -61,7 +65,8 @@ class Session(QObject):
     progressed = Signal(object)
     slice_changed = Signal()
     cursor_moved = Signal()
-    _saving_failed = Signal(str)
+    window_changed = Signal()
+    saving_failed = Signal(str)
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -70,17 +75,19 @@ class Session(QObject):
         self.layers: CaseLayers | None = None
         self.prediction: Prediction | None = None
         self.busy_with = ""
+        self.busy_step: StepName | None = None
         self.predicted_by = ""
         self._workspace: Workspace | None = None
-        self._job: int | None = None
-        self._cancel_asked = False
+        self.job: int | None = None
+        self.cancel_asked = False
         self._closed = False
         self._last_death = ""
+        self.opening = Opening(self)
         self.letters = OrientationLetters(viewer)
         self.mouse = RadiologyMouse(viewer, self.scan_image)
         self.work = Work(self)
         self.work.child_died.connect(self._on_child_died)
-        self._saving_failed.connect(show_error)
+        self.saving_failed.connect(show_error)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         viewer.dims.events.current_step.connect(self._on_step)
         viewer.dims.events.order.connect(self._on_step)
@@ -88,6 +95,7 @@ class Session(QObject):
         app = QCoreApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(self.close)
+        self.opening.known_layer()
 
     # --- what is open -------------------------------------------------------------
 
@@ -127,34 +135,6 @@ class Session(QObject):
 
     # --- opening and closing ------------------------------------------------------
 
-    def import_path(self, path: str | Path, series: str | None = None) -> None:
-        """Read a file or folder into a new case, in the child, and open it."""
-        self.begin(f"Reading {Path(path).name}")
-        try:
-            request = Import(self.workspace.path, str(path), series)
-            self._job = self.work.submit(request, self._hear_import)
-        except CovsegError as error:
-            self.end(str(error))
-
-    def import_layer(self, layer: Image) -> None:
-        """Make an image layer that is in the viewer the scan of a new case, and open it."""
-        self.begin(f"Taking over {layer.name}")
-        workspace = self._workspace
-
-        def keep() -> OpenCase:
-            target = workspace if workspace is not None else Workspace.open()
-            return self._opened(target, target.add_case(scan_of_layer(layer)))
-
-        in_background(keep, lambda case: self._show(case, layer), self._stop_told)
-
-    def open_case(self, case_id: str) -> None:
-        """Open a case of the workspace."""
-        if self.case is not None and self.case.id == case_id:
-            return
-        self.begin("Opening the case")
-        workspace = self.workspace
-        in_background(lambda: self._opened(workspace, case_id), self._show, self._stop_told)
-
     def close_case(self) -> None:
         """Save and close the open case, and take its layers out of the viewer."""
         self.cancel()
@@ -184,22 +164,15 @@ class Session(QObject):
         self.mouse.enabled = False
         _SESSIONS.pop(self.viewer, None)
 
-    def _opened(self, workspace: Workspace, case_id: str) -> OpenCase:
-        return OpenCase(workspace, case_id, on_error=lambda error: self._saving_failed.emit(str(error)))
+    def show_case(self, case: OpenCase, instead_of: Image | None = None) -> None:
+        """Draw a case that was opened, in place of the one before.
 
-    def _hear_import(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            self.progressed.emit(event)
-        elif isinstance(event, Notice):
-            show_info(event.text)
-        elif isinstance(event, Imported):
-            self._job = None
-            workspace, case_id = self.workspace, event.case_id
-            in_background(lambda: self._opened(workspace, case_id), self._show, self._stop_told)
-        elif isinstance(event, END) and self._job is not None:
-            self.end(event.message if isinstance(event, Failed) else "")
-
-    def _show(self, case: OpenCase, instead_of: Image | None = None) -> None:
+        Parameters
+        ----------
+        case : OpenCase
+        instead_of : Image, optional
+            A layer that shows the same scan already.
+        """
         if self._closed:
             case.close()
             return
@@ -207,6 +180,7 @@ class Session(QObject):
         self.case = case
         self.layers = CaseLayers(self.viewer, case, self.labels_changed.emit, instead_of)
         self.letters.visible = case.case.intensity == "HU"
+        self.layers.scan.events.contrast_limits.connect(lambda: self.window_changed.emit())
         runs = case.case.runs()
         self.predicted_by = runs[-1].model_id if runs else ""
         self.end()
@@ -218,8 +192,8 @@ class Session(QObject):
             return
         if event.value is self.layers.scan:
             self.close_case()
-        elif self.layers.forget(event.value):
-            show_info(f"The labels of {event.value.name} stay in the case; open it again to see them.")
+        else:
+            self.layers.forget(event.value)
 
     # --- labelling ----------------------------------------------------------------
 
@@ -239,12 +213,12 @@ class Session(QObject):
         if case is None or layers is None:
             show_error("There is no scan to label: open one in the Scan step.")
             return
-        self.begin(f"Labelling with {title}")
+        self.begin("Loading the model", "segment")
 
         def submit(_: None) -> None:
             if self.case is not case or self._closed:
                 return
-            if self._cancel_asked:
+            if self.cancel_asked:
                 self.end()
                 return
             request = Predict(
@@ -253,25 +227,37 @@ class Session(QObject):
             self.predicted_by = title
             self.prediction = self._follow(Prediction(case, title, layers.write_step, self))
             try:
-                self._job = self.work.submit(request, self.prediction.hear)
+                self.job = self.work.submit(request, self.prediction.hear)
             except CovsegError as error:
                 self.end(str(error))
 
         # the child reads what is on disk, so that has to be what one sees
-        in_background(case.flush, submit, self._stop_told)
+        in_background(case.flush, submit, self.end_told)
+
+    def warm_up(self, model: str, device: str) -> None:
+        """Start the child and have it load a model, so that a prediction answers at once."""
+        try:
+            self.work.warm_up(model, device)
+        except CovsegError as error:
+            show_error(str(error))
 
     def cancel(self) -> None:
         """Stop what runs; slices that are finished stay."""
-        self._cancel_asked = True
-        if self._job is not None:
-            self.work.cancel(self._job)
+        self.cancel_asked = True
+        if self.job is not None:
+            self.work.cancel(self.job)
 
     def _follow(self, prediction: Prediction) -> Prediction:
         prediction.progressed.connect(self.progressed)
         prediction.noticed.connect(show_info)
         prediction.slices_changed.connect(self._on_slices_changed)
+        prediction.failed.connect(self._on_merge_failed)
         prediction.ended.connect(self.end)
         return prediction
+
+    def _on_merge_failed(self, error: str) -> None:
+        show_error(error)
+        self.cancel()
 
     def _on_slices_changed(self, slices: tuple[int, ...]) -> None:
         if self.layers is not None:
@@ -279,8 +265,8 @@ class Session(QObject):
             self.labels_changed.emit()
 
     def _on_step(self, event: Any = None) -> None:
-        if self.prediction is not None and self._job is not None:
-            self.work.focus(self._job, self.slice_on_screen)
+        if self.prediction is not None and self.job is not None:
+            self.work.focus(self.job, self.slice_on_screen)
         self.slice_changed.emit()
 
     def _on_cursor(self, event: Any = None) -> None:
@@ -288,22 +274,23 @@ class Session(QObject):
 
     # --- what is going on ----------------------------------------------------------
 
-    def begin(self, what: str) -> None:
-        """Say that something has begun, in words; steps wait until it ends."""
-        self._cancel_asked = False
-        self.busy_with = what
+    def begin(self, what: str, step: StepName) -> None:
+        """Say that a step has begun something, in words; all steps wait until it ends."""
+        self.cancel_asked = False
+        self.busy_with, self.busy_step = what, step
         self.busy_changed.emit(what)
 
     def end(self, error: str = "") -> None:
         """Return to ready; tell an error unless it was told already."""
-        self._job = None
+        self.job = None
         self.prediction = None
-        self.busy_with = ""
+        self.busy_with, self.busy_step = "", None
         if error and error != self._last_death:
             show_error(error)
         self.busy_changed.emit("")
 
-    def _stop_told(self, error: str) -> None:
+    def end_told(self, error: str) -> None:
+        """Return to ready after an error that was shown already."""
         self.end()
 
     def _on_child_died(self, message: str) -> None:

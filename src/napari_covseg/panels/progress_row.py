@@ -1,0 +1,68 @@
+"""How far something is, and a button that stops it."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QWidget
+
+from napari_covseg.jobs.events import Progress
+from napari_covseg.panels.session import Session, StepName
+from napari_covseg.panels.step import button
+
+
+class ProgressRow(QWidget):
+    """Shows itself while its step works.
+
+    Parameters
+    ----------
+    session : Session
+    step : {"scan", "segment", "export"}
+        Whose work it shows.
+    keeps : str
+        What stays when one cancels, for the tooltip.
+    """
+
+    def __init__(self, session: Session, step: StepName, keeps: str) -> None:
+        super().__init__()
+        self._session = session
+        self._step = step
+        self.bar = QProgressBar()
+        self.bar.setToolTip("How much is done, how fast it goes, and the time that is left.")
+        self.cancel = button("Cancel", f"Stop at once. {keeps}")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.bar, 1)
+        row.addWidget(self.cancel)
+        self._on_busy(session.busy_with)
+        self.cancel.clicked.connect(self._on_cancel)
+        session.busy_changed.connect(self._on_busy)
+        session.progressed.connect(self._on_progress)
+
+    def _on_busy(self, what: str) -> None:
+        mine = bool(what) and self._session.busy_step == self._step
+        self.setVisible(mine)
+        self.cancel.setEnabled(mine)
+        if mine:
+            self.bar.setRange(0, 0)
+            self.bar.setFormat(f"{what} …")
+
+    def _on_progress(self, progress: Progress) -> None:
+        if progress.total and self.cancel.isEnabled():
+            self.bar.setRange(0, progress.total)
+            self.bar.setValue(progress.done)
+            self.bar.setFormat(progress_text(progress))
+
+    def _on_cancel(self) -> None:
+        self.cancel.setEnabled(False)
+        self.bar.setFormat("Stopping …")
+        self._session.cancel()
+
+
+def progress_text(progress: Progress) -> str:
+    """Return how far a job is, as a person says it."""
+    parts = [f"{progress.done} of {progress.total}"]
+    if progress.per_second:
+        parts.append(f"{progress.per_second:.1f} {progress.unit}/s")
+    if progress.seconds_left is not None:
+        left = round(progress.seconds_left)
+        parts.append(f"{left // 60} min {left % 60} s left" if left >= 60 else f"{left} s left")
+    return " · ".join(parts)
