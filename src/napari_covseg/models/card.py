@@ -16,6 +16,7 @@ from napari_covseg.labels import LESIONS, Label, lesion
 FORMAT = 1
 RESEARCH_USE = "Research use only, not for diagnosis."
 _LARGEST_HEADER = 16 * 2**20
+_TABLES = ("network", "preparation", "thresholds", "split", "recipe", "scores")
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,31 @@ class ModelCard:
             known = {f.name for f in dataclasses.fields(cls)}
             values = {key: value for key, value in values.items() if key in known}
             card = cls(**{**values, "outputs": tuple(values["outputs"])})
+            _check_kinds(card)
             unknown = set(card.outputs) - {"lungs", *(label.name for label in LESIONS)}
             missing = set(card.outputs) - set(card.thresholds)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{source} has no readable model card ({error}): get the file again.") from error
         if unknown or missing:
             raise ModelError(
                 f"{source} has outputs that are not known here ({', '.join(unknown | missing)}): update."
             )
         return card
+
+
+def _check_kinds(card: ModelCard) -> None:
+    """Raise TypeError or ValueError where a field would fail only when the model is used."""
+    for key in (f.name for f in dataclasses.fields(card) if f.name != "outputs"):
+        kind = dict if key in _TABLES else str
+        if not isinstance(getattr(card, key), kind):
+            raise TypeError(f"its {key} is not a {kind.__name__}")
+    name, settings = card.network.get("name"), card.network.get("settings", {})
+    if not isinstance(name, str) or not isinstance(settings, dict):
+        raise TypeError("its network has no name, or settings that are no table")
+    if not card.outputs or len(set(card.outputs)) < len(card.outputs):
+        raise ValueError("its outputs are none, or not distinct")
+    if not all(0 <= threshold <= 1 for threshold in card.thresholds.values()):
+        raise ValueError("its thresholds are not between 0 and 1")
 
 
 def read_card(path: str | os.PathLike[str]) -> ModelCard:
@@ -135,7 +152,7 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
         raise ModelError(
             f"The model file {path} cannot be read ({error.strerror}): check its permissions."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{path} has no model card in its header: choose a file written by napari-covseg."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,7 +40,7 @@ def find(name: str) -> ModelEntry:
     for entry in available():
         if entry.card.id == name:
             return entry
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # not Path.expanduser: it raises where there is no such home
     if path.suffix == ".safetensors" or path.is_file():
         return ModelEntry(read_card(path), path)
     known = ", ".join(entry.card.id for entry in available()) or "none"

@@ -87,7 +87,8 @@ def save_model(
         save_file(tensors, part, metadata={"card": card.to_json()})
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        if part.is_file():
+            part.unlink()
         raise ModelError(
             f"The model file {path} cannot be written ({error}): choose another folder."
         ) from error

@@ -38,7 +38,7 @@ class Preparation:
 
     def to_card(self) -> dict[str, Any]:
         """Return the settings as JSON-ready values."""
-        return asdict(self)
+        return {**asdict(self), "clip_hu": list(self.clip_hu)}
 
     @classmethod
     def from_card(cls, values: dict[str, Any]) -> Preparation:

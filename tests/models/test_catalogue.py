@@ -1,0 +1,73 @@
+"""The shipped models are there and usable; others are found by their path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from napari_covseg.errors import ModelError
+from napari_covseg.models.card import RESEARCH_USE, ModelCard
+from napari_covseg.models.catalogue import DEFAULT, ModelEntry, available, find
+from napari_covseg.models.file import load_model
+
+SHIPPED = pytest.mark.parametrize("entry", available(), ids=lambda entry: entry.card.id)
+
+
+def test_the_default_model_comes_first() -> None:
+    ids = [entry.card.id for entry in available()]
+    assert ids[:1] == [DEFAULT]
+    assert len(set(ids)) == len(ids)
+    assert find(DEFAULT) == available()[0]
+
+
+@SHIPPED
+def test_a_shipped_model_is_small_and_stored_in_half_precision(entry: ModelEntry) -> None:
+    assert entry.path.stat().st_size < 10e6
+    with safe_open(entry.path, "pt") as stored:
+        for name in stored.keys():
+            tensor = stored.get_tensor(name)
+            assert tensor.dtype in {torch.float16, torch.int64}, name
+            assert torch.isfinite(tensor).all(), name
+
+
+@SHIPPED
+def test_a_shipped_model_says_what_it_is_for(entry: ModelEntry) -> None:
+    card = entry.card
+    assert card.use == RESEARCH_USE
+    assert "non-commercial" in card.licence.lower() or "NC" in card.licence
+    assert card.title and card.summary and card.trained_on and card.created
+    assert card.split["training"]
+    assert not set(card.split["training"]) & {*card.split["validation"], *card.split["test"]}
+    assert (entry.path.parent / "LICENSE").is_file()
+
+
+@SHIPPED
+def test_a_shipped_model_runs(entry: ModelEntry) -> None:
+    model = load_model(entry.path, "cpu")
+    air = torch.from_numpy(model.preparation(np.full((64, 64), -1000, np.int16))) / 255
+    with torch.inference_mode():
+        logits = model.network(air[None, None].float())
+    assert list(logits) == list(entry.card.outputs)
+    assert all(torch.isfinite(value).all() for value in logits.values())
+
+
+def test_a_file_is_found_by_its_path(file: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find(str(file)) == ModelEntry(card, file)
+    monkeypatch.setenv("HOME", str(file.parent))
+    monkeypatch.setenv("USERPROFILE", str(file.parent))
+    assert find(f"~/{file.name}").card == card
+
+
+@pytest.mark.parametrize("name", ["", "unet-lung", "~no-such-person/model", "..", "a\0b"])
+def test_neither_an_id_nor_a_file(name: str) -> None:
+    with pytest.raises(ModelError, match=r"There is no model called .*give the path of a \.safetensors file"):
+        find(name)
+
+
+def test_a_path_without_a_file() -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        find("somewhere/else.safetensors")

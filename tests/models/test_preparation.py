@@ -1,0 +1,159 @@
+"""A slice is clipped, resized, scaled and equalised in exactly this order."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_covseg.errors import ModelError
+from napari_covseg.models.preparation import Preparation
+
+Floats = npt.NDArray[np.float64]
+
+
+def chest(shape: tuple[int, int] = (512, 512), seed: int = 0) -> npt.NDArray[np.int16]:
+    """Air, a body, two lungs with vessels, a bone: enough texture for CLAHE to matter."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    voxels = np.full(shape, -1000.0)
+    voxels[x**2 / 0.8 + y**2 / 0.5 < 1] = 40
+    for side in (-0.42, 0.42):
+        voxels[(x - side) ** 2 / 0.08 + y**2 / 0.25 < 1] = -850
+    voxels[(x**2 + (y - 0.55) ** 2) < 0.01] = 700
+    return (voxels + rng.normal(0, 25, shape)).astype(np.int16)
+
+
+def cubic(values: Floats, size: int) -> Floats:
+    """Resize both axes by Keys' kernel (a = -0.75), pixel centres at half, edges repeated."""
+
+    def weight(distance: Floats) -> Floats:
+        d, a = np.abs(distance), -0.75
+        near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+        far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+        return np.where(d <= 1, near, np.where(d < 2, far, 0))
+
+    def matrix(count: int) -> Floats:
+        centre = (np.arange(size) + 0.5) * count / size - 0.5
+        rows = np.zeros((size, count))
+        for shift in range(-1, 3):
+            tap = np.floor(centre) + shift
+            np.add.at(rows, (np.arange(size), tap.clip(0, count - 1).astype(int)), weight(centre - tap))
+        return rows
+
+    return matrix(values.shape[0]) @ values @ matrix(values.shape[1]).T
+
+
+def scaled(values: Floats) -> npt.NDArray[np.uint8]:
+    return ((values - values.min()) / np.ptp(values) * 255).astype(np.uint8)
+
+
+def equalised(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.createCLAHE(clipLimit=7.0, tileGridSize=(8, 8)).apply(picture))
+
+
+def far_off(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
+    return float(np.abs(a.astype(int) - b.astype(int)).mean())
+
+
+def test_clip_resize_scale_equalise() -> None:
+    voxels = chest()
+    voxels[:20, :20] = -2000
+    voxels[250:254, 250:254] = 9000
+    expected = equalised(scaled(cubic(voxels.clip(-1024, 1500).astype(float), 256)))
+    assert far_off(Preparation()(voxels), expected) < 0.05  # a rounding here and there
+
+
+def test_any_other_order_is_seen() -> None:
+    """The reference above is sharp enough to tell the orders apart."""
+    voxels = chest()
+    voxels[250:254, 250:254] = 3000
+    clipped = voxels.clip(-1024, 1500).astype(float)
+    others = {
+        "no clip": equalised(scaled(cubic(voxels.astype(float), 256))),
+        "clip after resize": equalised(scaled(cubic(voxels.astype(float), 256).clip(-1024, 1500))),
+        "equalise before resize": scaled(cubic(equalised(scaled(clipped)).astype(float), 256)),
+        "not equalised": scaled(cubic(clipped, 256)),
+        "the same scale for every slice": equalised(
+            ((cubic(clipped, 256).clip(-1024, 1500) + 1024) / 2524 * 255).astype(np.uint8)
+        ),
+    }
+    for order, picture in others.items():
+        assert far_off(Preparation()(voxels), picture) > 0.1, order
+
+
+def test_padding_and_metal_count_no_more_than_the_clip() -> None:
+    plain, wild = chest(), chest()
+    plain[:30], plain[200:210, 200:210] = -1024, 1500
+    wild[:30], wild[200:210, 200:210] = -2000, 30000
+    np.testing.assert_array_equal(Preparation()(wild), Preparation()(plain))
+
+
+def test_pictures_are_only_scaled() -> None:
+    picture = chest((256, 256)).clip(0, 255)
+    picture[0, :2] = 0, 255
+    np.testing.assert_array_equal(Preparation()(picture, "grey"), picture)
+    np.testing.assert_array_equal(
+        Preparation()(picture // 2 + 7, "grey"), scaled((picture // 2).astype(float))
+    )
+
+
+def test_pictures_are_not_clipped_to_hu() -> None:
+    picture = np.zeros((256, 256), np.int16)
+    picture[:, 100:], picture[:, 200:] = 2000, 4000
+    assert np.unique(Preparation()(picture, "grey")).tolist() == [0, 127, 255]
+
+
+@pytest.mark.parametrize("shape", [(100, 64), (64, 100), (512, 300)])
+def test_a_slice_that_is_not_square_is_padded_below_and_to_the_right(shape: tuple[int, int]) -> None:
+    voxels = chest(shape)
+    square = np.full((max(shape), max(shape)), voxels.clip(-1024).min(), np.int16)
+    square[: shape[0], : shape[1]] = voxels
+    np.testing.assert_array_equal(Preparation()(voxels), Preparation()(square))
+
+
+def test_settings_reach_the_picture() -> None:
+    voxels = chest((64, 64))
+    plain = Preparation(size=64, clahe_clip=0)(voxels)
+    np.testing.assert_array_equal(plain, scaled(voxels.clip(-1024, 1500).astype(float)))
+    assert far_off(Preparation(size=64, clahe_tiles=2)(voxels), Preparation(size=64)(voxels)) > 1
+    assert far_off(Preparation(size=64, clahe_clip=0, clip_hu=(-1000.0, 0.0))(voxels), plain) > 1
+
+
+@given(
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.sampled_from(["HU", "grey"]),
+    st.sampled_from([16, 64]),
+    st.integers(0, 5),
+)
+def test_any_shape_gives_a_square_picture(
+    shape: tuple[int, int], intensity: str, size: int, seed: int
+) -> None:
+    voxels = np.random.default_rng(seed).integers(-3024, 32767, shape, np.int16)
+    before = voxels.copy()
+    picture = Preparation(size=size)(voxels, intensity)  # type: ignore[arg-type]
+    assert picture.shape == (size, size)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(voxels, before)  # the scan itself stays as it is
+
+
+@given(st.integers(-3024, 32767), st.sampled_from([32, 64, 128]), st.sampled_from(["HU", "grey"]))
+def test_an_even_slice_stays_even(value: int, side: int, intensity: str) -> None:
+    picture = Preparation(size=32)(np.full((side, side), value, np.int16), intensity)  # type: ignore[arg-type]
+    assert len(np.unique(picture)) == 1
+
+
+def test_card_round_trip() -> None:
+    preparation = Preparation(128, (-900.0, 200.0), 3.0, 4)
+    assert Preparation.from_card(preparation.to_card()) == preparation
+    as_json = {**preparation.to_card(), "clip_hu": [-900.0, 200.0]}
+    assert Preparation.from_card(as_json) == preparation
+    assert Preparation.from_card({}) == Preparation()
+
+
+def test_a_setting_of_a_newer_version_is_refused() -> None:
+    with pytest.raises(ModelError, match="Update napari-covseg"):
+        Preparation.from_card({"gamma": 2.0})
