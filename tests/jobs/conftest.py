@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from napari_covseg.cases import Case, Workspace
 from napari_covseg.jobs.client import JobClient
+from napari_covseg.jobs.requests import Predict
 
 HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)  # for `tiny_jobs`, which the child must be able to import as well
@@ -33,3 +35,27 @@ def client() -> Iterator[JobClient]:
 @pytest.fixture
 def listener(client: JobClient) -> Listener:
     return Listener(client)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from tiny_model import write_tiny_model
+
+    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def case(workspace: Workspace) -> Case:
+    from tiny_model import tiny_scan
+
+    return workspace.case(workspace.add_case(tiny_scan()))
+
+
+@pytest.fixture
+def predict(workspace: Workspace, case: Case, model: str) -> Predict:
+    return Predict(workspace.path, case.id, model, first_slice=3, device="cpu", batch=2)

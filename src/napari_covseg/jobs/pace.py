@@ -15,18 +15,21 @@ class Pace:
     total : int
     unit : str
         What is counted, in the plural.
+    begun : int
+        How many were done before.
     """
 
-    def __init__(self, total: int, unit: str = "slices") -> None:
+    def __init__(self, total: int, unit: str = "slices", begun: int = 0) -> None:
         self._total = total
         self._unit = unit
-        self._began = time.perf_counter()
-        self.progress = Progress(0, total, unit)
+        self._begun = begun
+        self._since = time.perf_counter()
+        self.progress = Progress(begun, total, unit)
 
     def at(self, done: int) -> Progress:
         """Return the progress now that `done` of all are done; it is kept in `progress`."""
-        if done:
-            speed = done / max(time.perf_counter() - self._began, 1e-6)
+        if done > self._begun:
+            speed = (done - self._begun) / max(time.perf_counter() - self._since, 1e-6)
             left = max(self._total - done, 0) / speed
             self.progress = Progress(done, self._total, self._unit, round(speed, 2), round(left, 1))
         return self.progress

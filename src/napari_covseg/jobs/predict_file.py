@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Event, Notice, Written
 from napari_covseg.jobs.memory import loaded_model
-from napari_covseg.jobs.output_file import check_output, write_output
+from napari_covseg.jobs.output_file import check_output
 from napari_covseg.jobs.pace import Pace
 from napari_covseg.jobs.predict_case import lesion_thresholds
 from napari_covseg.jobs.requests import PredictFile
@@ -16,7 +16,7 @@ from napari_covseg.jobs.run import in_thread
 from napari_covseg.labels import Group
 from napari_covseg.models.catalogue import find
 from napari_covseg.predict.volume import predict_volume
-from napari_covseg.scans import read_scan
+from napari_covseg.scans import read_scan, write_labels
 
 
 class _Abandoned(Exception):
@@ -59,7 +59,7 @@ def predict_file(job: PredictFile) -> Iterator[Event]:
         )
         for path, values in zip(outputs.values(), labels, strict=True):
             if path is not None and not abandoned.is_set():
-                write_output(values, scan, path)
+                write_labels(values, scan, path)
 
     waiting = in_thread(work, lambda: pace.progress)
     try:

@@ -13,6 +13,7 @@ from napari_covseg.jobs.events import Event, Finished
 from napari_covseg.jobs.requests import Import, Predict, PredictFile, WarmUp
 
 T = TypeVar("T")
+WORK_THREAD = "covseg-work"
 HEARTBEAT = 0.05  # seconds between two turns of a job that waits for a thread
 
 
@@ -124,7 +125,7 @@ def in_thread(call: Callable[[], T], meanwhile: Callable[[], Event]) -> Generato
         except BaseException as error:  # handed to the job, whatever it is
             future.set_exception(error)
 
-    threading.Thread(target=work, name="covseg-work", daemon=True).start()
+    threading.Thread(target=work, name=WORK_THREAD, daemon=True).start()
     while True:
         try:
             return future.result(timeout=HEARTBEAT)

@@ -1,0 +1,91 @@
+"""``covseg cases`` and ``covseg export``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_covseg.cli.output import JsonOption, Output, WorkspaceOption
+from napari_covseg.errors import JobError
+from napari_covseg.jobs.events import Written, as_record
+
+if TYPE_CHECKING:
+    from napari_covseg.cases import Case, Workspace
+
+
+def cases(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """List the cases of the workspace, the one used last first."""
+    output = Output(context, as_json)
+    from napari_covseg.cases import default_workspace
+
+    if workspace is None and not default_workspace().exists():
+        output.record([])
+        output.line("There are no cases yet; `covseg import SCAN` makes one.")
+        return
+    place = open_workspace(workspace)
+    listed = place.cases()
+    output.record(
+        [
+            {
+                "id": case.id,
+                "name": case.name,
+                "shape": case.shape,
+                "modified": case.modified.isoformat(),
+                "patient_id": case.patient_id,
+            }
+            for case in listed
+        ]
+    )
+    for case in listed:
+        size = "{} x {} x {}".format(*case.shape)
+        output.line(f"{case.id:<32}  {size:<16}  {case.modified.astimezone():%Y-%m-%d %H:%M}  {case.name}")
+    if not listed:
+        output.line(f"{place.path} has no cases yet; `covseg import SCAN` makes one.")
+
+
+def export(
+    context: typer.Context,
+    case: Annotated[str, typer.Argument(help="Id of the case, from `covseg cases`.")],
+    lesions: Annotated[str | None, typer.Option(help="Write the lesions here.")] = None,
+    lungs: Annotated[str | None, typer.Option(help="Write the lungs here.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a case's labels in the geometry of the scan that it was imported from."""
+    output = Output(context, as_json)
+    if not (lesions or lungs):
+        raise JobError("There is nothing to write; name a file with --lesions, --lungs or both.")
+    check_outputs(lesions, lungs)
+    opened = open_workspace(workspace).case(case)
+    write_case_labels(output, opened, lesions, lungs)
+
+
+def open_workspace(path: str | None) -> Workspace:
+    """Open a workspace that exists; None is the default one."""
+    from napari_covseg.cases import Workspace
+
+    return Workspace.open(path, create=False)
+
+
+def check_outputs(*paths: str | None) -> None:
+    """Refuse files that cannot be written, before any work."""
+    from napari_covseg.jobs.output_file import check_output
+
+    for path in filter(None, paths):
+        check_output(path)
+
+
+def write_case_labels(output: Output, case: Case, lesions: str | None, lungs: str | None) -> None:
+    """Write a case's live labels to the files that are named."""
+    import numpy as np
+
+    from napari_covseg.scans import Scan, write_labels
+
+    # Only the geometry is needed: the voxels stay on disk.
+    scan = Scan.from_header(case.header, np.broadcast_to(np.int16(0), case.shape))
+    for path, labels in ((lesions, case.labels("lesions")), (lungs, case.labels("lungs"))):
+        if path is not None:
+            write_labels(np.asarray(labels[...], np.uint8), scan, path)
+            output.record(as_record(Written(path)))
+            output.line(f"Wrote {path}")

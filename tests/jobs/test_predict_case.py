@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny_model import tiny_scan
+
+from napari_covseg.cases import Case, Run, Workspace
+from napari_covseg.errors import CaseError, JobError, ModelError
+from napari_covseg.jobs.events import Finished, Notice, Progress, RunStarted, SlicesDone, VolumeDone
+from napari_covseg.jobs.requests import Predict, WarmUp
+from napari_covseg.jobs.run import Control, JobCancelled, run
+
+
+def events_but_progress(events: list) -> list:
+    return [event for event in events if not isinstance(event, Progress)]
+
+
+def slices(events: list) -> list[int]:
+    return [z for event in events if isinstance(event, SlicesDone) for z in event.slices]
+
+
+def run_of(case: Case, events: list) -> Run:
+    return case.run(next(event.run_id for event in events if isinstance(event, RunStarted)))
+
+
+def test_a_case_is_labelled_from_the_focus_outwards(case: Case, predict: Predict) -> None:
+    events = list(run(predict))
+    told = events_but_progress(events)
+    assert isinstance(told[0], RunStarted)
+    assert told[-2:] == [VolumeDone(told[0].run_id), Finished()]
+    order = slices(events)
+    assert order[0] == 3 and sorted(order) == list(range(7))
+    assert [abs(z - 3) for z in order] == sorted(abs(z - 3) for z in order)
+    kept = run_of(case, events)
+    assert kept.done.all() and kept.finished
+    assert set(np.unique(kept.read_slice(3)[0])) <= {0, 1, 2, 3}
+    assert kept.info.model_id == "tiny" and kept.info.revision == 0
+    assert kept.info.class_names == ("lungs", "lesion")
+
+
+def test_progress_counts_slices(predict: Predict) -> None:
+    progress = [event for event in run(predict) if isinstance(event, Progress) and event.total]
+    assert [p.done for p in progress] == sorted(p.done for p in progress)
+    assert progress[-1].done == progress[-1].total == 7
+    assert progress[-1].unit == "slices"
+    assert any(p.per_second and p.seconds_left is not None for p in progress)
+
+
+def test_slices_are_on_disk_when_they_are_told(case: Case, predict: Predict) -> None:
+    run_id = ""
+    for event in run(predict):
+        if isinstance(event, RunStarted):
+            run_id = event.run_id
+        if isinstance(event, SlicesDone):
+            done = Workspace.open(predict.workspace).case(case.id).run(run_id).done
+            assert done[list(event.slices)].all()
+
+
+def test_probabilities_are_kept_if_asked(case: Case, predict: Predict) -> None:
+    kept = run_of(case, list(run(replace(predict, probabilities=True))))
+    values = kept.read_probabilities(0)
+    assert values is not None and values.shape == (2, *case.shape[1:]) and values.any()
+
+
+def test_a_threshold_replaces_the_cards(case: Case, predict: Predict) -> None:
+    def painted(threshold: float | None) -> int:
+        kept = run_of(case, list(run(replace(predict, threshold=threshold))))
+        return sum(int((kept.read_slice(z)[1] > 0).sum()) for z in range(7))
+
+    assert painted(1.0) == 0
+    assert painted(None) > 0
+
+
+@pytest.mark.parametrize("how", ["close", "throw"])
+def test_a_cancelled_run_keeps_its_slices(workspace: Workspace, model: str, how: str) -> None:
+    case = workspace.case(workspace.add_case(tiny_scan(40)))
+    steps = run(Predict(workspace.path, case.id, model, 3, device="cpu", batch=1))
+    events = []
+    for event in steps:
+        events.append(event)
+        if len(slices(events)) >= 3:
+            break
+    if how == "close":
+        steps.close()
+    else:
+        events.append(steps.throw(JobCancelled()))
+        with pytest.raises(JobCancelled):
+            while True:
+                events.append(next(steps))
+    kept = run_of(case, events)
+    assert not kept.finished
+    done = set(np.flatnonzero(kept.done))
+    assert set(slices(events)) <= done < set(range(40))
+    if how == "throw":
+        assert set(slices(events)) == done
+    for z in done:
+        kept.read_slice(int(z))  # checks the checksums
+
+
+def test_the_focus_is_followed(workspace: Workspace, model: str) -> None:
+    case_id = workspace.add_case(tiny_scan(40))
+    control = Control()
+    order = []
+    for event in run(Predict(workspace.path, case_id, model, 0, device="cpu", batch=1), control):
+        if isinstance(event, SlicesDone):
+            if not order:
+                control.focus(39)
+            order += event.slices
+    assert order.index(39) <= 4  # what was on its way by then came first
+    assert sorted(order) == list(range(40))
+
+
+def test_memory_that_is_full_halves_the_batch(case: Case, predict: Predict, monkeypatch) -> None:
+    import torch
+
+    from napari_covseg.networks.unet import UNet
+
+    forward = UNet.forward
+
+    def small(self: UNet, x: torch.Tensor) -> object:
+        if len(x) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, x)
+
+    monkeypatch.setattr(UNet, "forward", small)
+    events = list(run(replace(predict, batch=4)))
+    assert [e for e in events if isinstance(e, Notice)]
+    assert run_of(case, events).done.all() and events[-1] == Finished()
+
+
+def test_one_slice_that_does_not_fit_is_an_error(predict: Predict, monkeypatch) -> None:
+    from napari_covseg.jobs.memory import loaded_model
+    from napari_covseg.models.catalogue import find
+    from napari_covseg.networks.unet import UNet
+
+    loaded_model(find(predict.model).path, "cpu")
+
+    def none(self: UNet, x: object) -> object:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: out of memory")
+
+    monkeypatch.setattr(UNet, "forward", none)
+    with pytest.raises(JobError, match="memory of cpu"):
+        list(run(predict))
+
+
+def test_what_writing_raises_ends_the_job(predict: Predict, monkeypatch) -> None:
+    def full(self: Run, z: int, *arrays: object) -> None:
+        raise CaseError("The disk is full.")
+
+    monkeypatch.setattr(Run, "write_slice", full)
+    with pytest.raises(CaseError, match="disk is full"):
+        list(run(predict))
+    assert "covseg-writer" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"case": "nobody"}, CaseError),
+        ({"workspace": "/nowhere"}, CaseError),
+        ({"model": "nothing"}, ModelError),
+        ({"device": "abacus"}, ModelError),
+    ],
+)
+def test_users_errors(predict: Predict, change: dict[str, str], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        list(run(replace(predict, **change)))
+
+
+def test_warming_up_loads_the_model(model: str) -> None:
+    from napari_covseg.jobs import memory
+
+    memory._loaded.clear()
+    assert list(run(WarmUp(model, "cpu")))[-1] == Finished()
+    assert [key[2] for key in memory._loaded] == ["cpu"]
+    assert list(run(WarmUp(None)))[-1] == Finished()
