@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -95,6 +96,21 @@ def test_import_rules_hold() -> None:
         pytest.skip("import-linter is not installed: `make lint` runs it")
     result = subprocess.run([linter, "--no-cache"], capture_output=True, text=True, cwd=ROOT, timeout=170)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_what_is_imported_is_declared_and_nothing_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in project["dependencies"]}
+    names = {"PIL": "pillow", "cv2": "opencv-python-headless", "google_crc32c": "google-crc32c"}
+    imported = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    imported -= set(sys.stdlib_module_names) | {"napari_covseg"}
+    assert {names.get(name, name).lower() for name in imported} == declared
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
