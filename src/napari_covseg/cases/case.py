@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -17,8 +18,8 @@ from zarr.storage import LocalStore
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.run import Run, RunInfo, create_run
 from napari_covseg.cases.store import (
-    KEY,
     check_format,
+    children,
     read_record,
     read_slice,
     reading,
@@ -230,10 +231,12 @@ class Case:
         return Run(group)
 
     def runs(self) -> list[RunInfo]:
-        """Return the runs that there are, oldest first; half-made ones are left out."""
-        with reading("The list of predictions", self.path):
-            groups = dict(self._subgroup("predictions", "r").groups())
-        return [Run(group).info for name, group in sorted(groups.items()) if KEY in group.attrs]
+        """Return the runs that there are, oldest first; half-made or damaged ones are left out."""
+        infos = []
+        for run_id in children(self._group, "predictions"):
+            with suppress(CaseError):
+                infos.append(self.run(run_id).info)
+        return infos
 
     @property
     def _mode(self) -> Literal["r", "r+"]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore
 
@@ -95,6 +96,28 @@ def check_format(group: zarr.Group, kind: str) -> dict[str, Any]:
             f"reads up to {FORMAT}): update napari-covseg to open it."
         )
     return own
+
+
+def children(group: zarr.Group, name: str) -> list[str]:
+    """Return the names of what lies in subgroup `name`, sorted, without opening any of it.
+
+    zarr's own listing opens everything, so that one damaged member would hide the others.
+
+    Raises
+    ------
+    CaseError
+        If the subgroup cannot be listed.
+    """
+
+    async def names() -> list[str]:
+        prefix = f"{group.path}/{name}".lstrip("/")
+        return [key async for key in group.store.list_dir(prefix)]
+
+    with reading(f'The list of "{name}"', where(group)):
+        if name not in group:
+            raise FileNotFoundError(name)
+        found = sync(names())
+    return sorted(key for key in found if key != "zarr.json" and not key.endswith(".partial"))
 
 
 def create_slices(

@@ -25,6 +25,7 @@ from napari_covseg.cases.store import (
     FORMAT,
     KEY,
     check_format,
+    children,
     create_record,
     create_slices,
     reading,
@@ -119,11 +120,8 @@ class Workspace:
 
         A case that cannot be read is left out and logged.
         """
-        with reading("The list of cases", self.path):
-            group = zarr.open_group(self._group.store, path="cases", mode="r")
-            ids = sorted(group.group_keys())
         infos = []
-        for case_id in ids:
+        for case_id in children(self._group, "cases"):
             try:
                 infos.append(_info(self.case(case_id)))
             except CaseError as error:
@@ -133,10 +131,11 @@ class Workspace:
     def case(self, case_id: str) -> Case:
         """Return a case by its id; CaseError if there is none or it cannot be read."""
         mode: Literal["r", "r+"] = "r" if self._group.read_only else "r+"
-        if not case_id or "/" in case_id or f"cases/{case_id}" not in self._group:
-            raise CaseError(f'{self.path} has no case "{case_id}": choose one from its list of cases.')
         with reading(f'Case "{case_id}"', self.path):
-            return Case(zarr.open_group(self._group.store, path=f"cases/{case_id}", mode=mode))
+            there = re.fullmatch(r"\w[\w.-]*", case_id) and f"cases/{case_id}" in self._group
+            if there:
+                return Case(zarr.open_group(self._group.store, path=f"cases/{case_id}", mode=mode))
+        raise CaseError(f'{self.path} has no case "{case_id}": choose one from its list of cases.')
 
     def add_case(self, scan: Scan, progress: Callable[[int, int], None] | None = None) -> str:
         """Import a scan as a new case.
