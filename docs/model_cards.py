@@ -5,7 +5,7 @@ The cards come from the model files themselves, so that the page cannot disagree
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,24 @@ def section(path: Path) -> str:
 
 
 def block(value: Any) -> list[str]:
-    """A card's field as Markdown lines: a table for flat settings, lists and sentences as they are."""
-    if isinstance(value, dict) and all(not isinstance(v, dict) for v in value.values()):
-        return ["| | |", "| --- | --- |", *(f"| {k} | {cell(v)} |" for k, v in value.items())]
+    """A card's field as Markdown lines: settings as a table, lists and sentences as they are."""
     if isinstance(value, dict):
-        return ["```json", *json.dumps(value, indent=2, default=str).splitlines(), "```"]
+        return ["| | |", "| --- | --- |", *(f"| {key} | {cell(v)} |" for key, v in flat(value))]
     return [cell(value)]
+
+
+def flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The rows of nested settings, their names joined by a slash."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{before}{key} / ")
+        else:
+            yield f"{before}{key}", value
 
 
 def cell(value: Any) -> str:
     """One value as inline text."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|")
