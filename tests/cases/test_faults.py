@@ -1,0 +1,199 @@
+"""Full disks, folders that are read-only or gone, damaged files: one sentence, nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from zarr.storage import LocalStore
+
+from napari_covseg.cases import OpenCase, Review, Workspace, chunks, lock
+from napari_covseg.errors import CaseError
+
+
+def failing(code: int, after: int = 0) -> Callable[..., Any]:
+    """Return a function that works `after` times as `chunks._write_file` and then fails."""
+    real, left = chunks._write_file, [after]
+
+    def write(path: str, data: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(code, os.strerror(code), path)
+        real(path, data)
+
+    return write
+
+
+def one_sentence(error: CaseError) -> str:
+    text = str(error)
+    assert "\n" not in text and text.endswith(".") and ": " in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "disk is full"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "read-only"),
+        (errno.EIO, "check the drive"),
+    ],
+)
+def test_strokes_outlive_a_disk_that_cannot_be_written(
+    workspace: Workspace, case_id: str, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
+    told: list[CaseError] = []
+    opened = OpenCase(workspace, case_id, on_error=told.append)
+    opened.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "_write_file", failing(code))
+        opened.live["lungs"][2] = 1
+        opened.mark_painted("lungs", 2)
+        with pytest.raises(CaseError) as raised:
+            opened.flush()
+        with pytest.raises(CaseError, match=words):
+            opened.close()
+        assert opened.pending
+        opened.mark_painted("lungs", 3)
+    assert words in one_sentence(raised.value)
+    assert workspace.path in str(raised.value)
+    opened.close()
+    assert told and all(words in str(error) for error in told)
+    with OpenCase(workspace, case_id) as again:
+        assert again.live["lungs"][2].all()
+        assert again.touched["lungs"][2:4].all()
+
+
+def test_a_case_can_be_closed_without_saving(
+    workspace: Workspace, case_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = OpenCase(workspace, case_id)
+    opened.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "_write_file", failing(errno.ENOSPC))
+        opened.mark_painted("lungs", 2)
+        opened.close(discard=True)
+    with OpenCase(workspace, case_id) as again:
+        assert not again.touched["lungs"].any()
+
+
+@pytest.mark.parametrize("after", [0, 4])
+def test_a_disk_that_fills_up_during_an_import(
+    workspace: Workspace, scan: Any, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "_write_file", failing(errno.ENOSPC, after))
+        with pytest.raises(CaseError, match="disk is full") as raised:
+            workspace.add_case(scan)
+    one_sentence(raised.value)
+    assert workspace.cases() == []
+    assert not Path(workspace.path, "incoming").exists()
+    workspace.add_case(scan)
+
+
+def test_a_disk_that_is_full_for_metadata(
+    workspace: Workspace, case_id: str, scan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LocalStore, "set", full)
+    for write in (
+        lambda: workspace.add_case(scan),
+        lambda: workspace.case(case_id).begin_run("m", {}, [], 0, probabilities=False),
+        lambda: Workspace.open(Path(workspace.path).parent / "other"),
+    ):
+        with pytest.raises(CaseError, match="disk is full") as raised:
+            write()
+        one_sentence(raised.value)
+
+
+def test_a_read_only_folder_can_be_read(
+    workspace: Workspace, case_id: str, scan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(lock.os, "open", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for write in (lambda: OpenCase(workspace, case_id), lambda: workspace.add_case(scan)):
+        with pytest.raises(CaseError, match="read-only") as raised:
+            write()
+        one_sentence(raised.value)
+    seen = OpenCase(workspace, case_id, read_only=True)
+    assert np.array_equal(seen.voxels, scan.voxels)
+
+
+@pytest.mark.parametrize("name", ["0", "labels/lungs/0", "labels/lesions/touched", "review", "activity"])
+@pytest.mark.parametrize("damage", ["flipped", "empty"])
+def test_damage_is_named_and_the_lock_given_back(
+    workspace: Workspace, case_id: str, name: str, damage: str
+) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        for group in ("lungs", "lesions"):
+            opened.mark_painted(group, 0)
+    case = workspace.case(case_id)
+    chunk = next(path for path in Path(case.path, name, "c").rglob("*") if path.is_file())
+    whole = chunk.read_bytes()
+    chunk.write_bytes(b"" if damage == "empty" else whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:])
+    with pytest.raises(CaseError, match="damaged") as raised:
+        OpenCase(workspace, case_id)
+    assert case.path in one_sentence(raised.value)
+    chunk.write_bytes(whole)
+    OpenCase(workspace, case_id).close()
+
+
+def test_a_slice_of_the_scan_that_is_missing_is_not_taken_for_zeros(
+    workspace: Workspace, case_id: str, scan: Any
+) -> None:
+    case = workspace.case(case_id)
+    Path(case.path, "0/c/3/0/0").unlink()
+    for read in (lambda: case.read_slice(3), case.scan, lambda: OpenCase(workspace, case_id)):
+        with pytest.raises(CaseError, match=r"Slice 3 of .* is missing") as raised:
+            read()
+        one_sentence(raised.value)
+    assert np.array_equal(case.read_slice(2), scan.voxels[2])
+
+
+@pytest.mark.parametrize("name", ["review", "activity"])
+def test_a_record_that_is_missing_is_not_taken_for_zeros(
+    workspace: Workspace, case_id: str, name: str
+) -> None:
+    shutil.rmtree(Path(workspace.case(case_id).path, name, "c"))
+    with pytest.raises(CaseError, match="damaged"):
+        OpenCase(workspace, case_id)
+
+
+def test_a_drive_that_is_gone(workspace: Workspace, case_id: str) -> None:
+    opened = OpenCase(workspace, case_id)
+    case = workspace.case(case_id)
+    opened.flush()
+    away = Path(workspace.path).rename(Path(workspace.path).with_name("unplugged"))
+    opened.live["lungs"][2] = 1
+    opened.mark_painted("lungs", 2)
+    for action in (
+        opened.flush,
+        lambda: case.review,
+        lambda: case.read_slice(0),
+        case.runs,
+        workspace.cases,
+        lambda: workspace.case(case_id),
+        lambda: Workspace.open(workspace.path, create=False),
+    ):
+        with pytest.raises(CaseError) as raised:
+            action()
+        one_sentence(raised.value)
+    assert not Path(workspace.path).exists()
+    away.rename(workspace.path)
+    opened.set_review(3, Review.ACCEPTED)
+    opened.close()
+    with OpenCase(workspace, case_id) as again:
+        assert again.live["lungs"][2].all()
+        assert again.review[3] == Review.ACCEPTED

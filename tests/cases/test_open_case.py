@@ -1,0 +1,208 @@
+"""A case in memory: what a person does is kept, and nothing is kept in memory for longer."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_covseg.cases import OpenCase, Review, Workspace
+from napari_covseg.cases import open_case as open_case_module
+from napari_covseg.errors import CaseError
+
+
+@pytest.fixture
+def opened(workspace: Workspace, case_id: str) -> Iterator[OpenCase]:
+    case = OpenCase(workspace, case_id)
+    yield case
+    case.close(discard=True)
+
+
+def test_it_reopens_as_it_was_left(workspace: Workspace, case_id: str, scan: Any) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        assert opened.revision == 0
+        opened.live["lesions"][1, 3:6, 4] = 2
+        opened.mark_painted("lesions", np.s_[1, 3:6, 4])
+        opened.live["lungs"][4] = 1
+        opened.mark_painted("lungs", 4)
+        opened.set_review(4, Review.ACCEPTED)
+        assert opened.revision == 3
+    with OpenCase(workspace, case_id) as again:
+        assert np.array_equal(again.voxels, scan.voxels)
+        assert np.array_equal(again.live["lesions"], opened.live["lesions"])
+        assert np.array_equal(again.live["lungs"], opened.live["lungs"])
+        assert again.touched["lesions"].sum() == 3
+        assert again.touched["lungs"].sum() == opened.live["lungs"][4].size
+        assert again.review.tolist() == [0, Review.CORRECTED, 0, 0, Review.ACCEPTED, 0]
+        assert again.revision == 3
+        assert not again.pending or again.flush() is None
+
+
+MASK = np.zeros((6, 32, 24), bool)
+MASK[[1, 4], 2:5, 3] = True
+
+
+@pytest.mark.parametrize(
+    ("index", "slices"),
+    [
+        ((np.array([1, 1, 4]), np.array([2, 3, 2]), np.array([3, 3, 3])), [1, 4]),
+        (MASK, [1, 4]),
+        ((2, slice(3, 6), slice(None)), [2]),
+        ((-1, slice(3, 6), 2), [5]),
+        (np.s_[1:3], [1, 2]),
+        (3, [3]),
+        ((np.array([0, 0, 1, 0, 0, 0], bool),), [2]),
+        ((2, MASK[1]), [2]),
+        (tuple(np.zeros(0, int) for _ in range(3)), []),
+    ],
+)
+def test_every_kind_of_index_marks_the_same_voxels(opened: OpenCase, index: Any, slices: list[int]) -> None:
+    expected = np.zeros(opened.case.shape, bool)
+    expected[index] = True
+    opened.live["lungs"][index] = 1
+    opened.mark_painted("lungs", index)
+    opened.flush()
+    assert np.array_equal(opened.touched["lungs"], expected)
+    assert np.array_equal(opened.case.touched("lungs")[:], expected)
+    assert np.array_equal(opened.case.labels("lungs")[:] == 1, expected)
+    assert np.flatnonzero(opened.review == Review.CORRECTED).tolist() == slices
+    assert np.array_equal(opened.case.review, opened.review)
+
+
+def test_painting_an_accepted_slice_reopens_it(opened: OpenCase) -> None:
+    opened.set_review(2, Review.ACCEPTED)
+    opened.mark_painted("lungs", 2)
+    assert opened.review[2] == Review.CORRECTED
+
+
+def test_undoing_a_models_write_is_saved_and_leaves_no_touch(opened: OpenCase) -> None:
+    opened.live["lungs"][2] = 1
+    opened.mark_changed("lungs", [2])
+    opened.flush()
+    assert opened.case.labels("lungs")[2].all()
+    assert not opened.touched["lungs"].any()
+    assert opened.review[2] == Review.UNTOUCHED
+    assert opened.revision == 0
+
+
+def test_touches_are_on_disk_before_the_labels(opened: OpenCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    real = open_case_module.write_slice
+
+    def note(array: Any, z: int, values: Any) -> None:
+        order.append(array.path.rsplit("/", 1)[-1])
+        real(array, z, values)
+
+    monkeypatch.setattr(open_case_module, "write_slice", note)
+    opened.live["lungs"][1:3] = 1
+    opened.mark_painted("lungs", np.s_[1:3])
+    opened.flush()
+    assert order == ["touched", "touched", "0", "0"]
+
+
+def test_only_what_changed_is_written(opened: OpenCase) -> None:
+    opened.live["lungs"][2, 3, 4] = 1
+    opened.mark_painted("lungs", (2, 3, 4))
+    opened.flush()
+    labels = Path(opened.case.path, "labels")
+    assert sorted(str(path.relative_to(labels)) for path in labels.rglob("c/*/0/0")) == [
+        "lungs/0/c/2/0/0",
+        "lungs/touched/c/2/0/0",
+    ]
+
+
+def test_read_only_shows_but_changes_nothing(workspace: Workspace, opened: OpenCase) -> None:
+    opened.live["lungs"][2] = 1
+    opened.mark_painted("lungs", 2)
+    opened.flush()
+    seen = OpenCase(workspace, opened.id, read_only=True)
+    assert np.array_equal(seen.live["lungs"], opened.live["lungs"])
+    for change in (
+        lambda: seen.mark_painted("lungs", 0),
+        lambda: seen.mark_changed("lungs", [0]),
+        lambda: seen.set_review(0, Review.ACCEPTED),
+        lambda: seen.merge_slices("any", [0]),
+    ):
+        with pytest.raises(CaseError, match="read-only"):
+            change()
+    seen.flush()
+    seen.close()
+
+
+def test_a_closed_case_takes_nothing_more(workspace: Workspace, case_id: str) -> None:
+    case = OpenCase(workspace, case_id)
+    case.close()
+    case.close()
+    with pytest.raises(CaseError, match="closed"):
+        case.mark_painted("lungs", 0)
+
+
+def test_a_closed_case_lets_its_memory_go(workspace: Workspace, case_id: str) -> None:
+    told: list[CaseError] = []
+    case = OpenCase(workspace, case_id, on_error=told.append)
+    case.mark_painted("lungs", 1)
+    arrays = [case.voxels, *case.live.values(), *case.touched.values()]
+    held = [weakref.ref(array) for array in arrays]
+    gc.collect()
+    gc.disable()
+    try:
+        case.close()
+        del case, arrays
+        assert [ref() is None for ref in held] == [True] * 5
+    finally:
+        gc.enable()
+
+
+def test_a_forgotten_case_is_saved_and_closed(workspace: Workspace, case_id: str) -> None:
+    case = OpenCase(workspace, case_id)
+    case.live["lungs"][2] = 1
+    case.mark_painted("lungs", 2)
+    del case
+    with OpenCase(workspace, case_id) as again:
+        assert again.live["lungs"][2].all()
+
+
+def test_a_program_that_just_ends_has_saved(workspace: Workspace, case_id: str) -> None:
+    script = """
+import sys
+from napari_covseg.cases import OpenCase, Workspace
+case = OpenCase(Workspace.open(sys.argv[1]), sys.argv[2])
+case.live["lungs"][2] = 1
+case.mark_painted("lungs", 2)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script, workspace.path, case_id], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    with OpenCase(workspace, case_id) as again:
+        assert again.live["lungs"][2].all()
+        assert again.revision == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_labels_take_memory_only_where_there_are_any(workspace: Workspace, scan_maker: Any) -> None:
+    def resident() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+    shape = (16, 512, 512)
+    case_id = workspace.add_case(scan_maker(shape))
+    with OpenCase(workspace, case_id) as opened:
+        before = resident()
+        for array in (*opened.live.values(), *opened.touched.values()):
+            assert not array.any()
+        for z in range(16):
+            opened.live["lungs"][z, 100:110, 100:110] = 1
+            opened.mark_painted("lungs", np.s_[z, 100:110, 100:110])
+        grown = 1024 * (resident() - before)
+    one_map = int(np.prod(shape))
+    assert grown < one_map // 2  # of four maps
+    with OpenCase(workspace, case_id) as again:
+        assert again.live["lungs"].sum() == 1600
