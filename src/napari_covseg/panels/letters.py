@@ -7,6 +7,8 @@ from typing import Any
 from napari import Viewer
 from napari.components.overlays import TextOverlay
 
+from napari_covseg.panels.viewer_parts import camera, canvas_overlays
+
 # In a case's array z rises to the head, y to the back, x to the patient's left.
 LETTERS = {0: ("F", "H"), 1: ("A", "P"), 2: ("R", "L")}
 SIDES = {
@@ -16,12 +18,6 @@ SIDES = {
     "right": "middle_right",
 }
 COLOUR = (1.0, 0.85, 0.35, 1.0)
-
-
-def canvas_overlays(viewer: Viewer) -> Any:
-    """Return the dict of things drawn on the canvas; napari 0.8 keeps it elsewhere."""
-    canvas = getattr(viewer, "canvas", None)
-    return canvas.overlays if canvas is not None else viewer._overlays
 
 
 def letters_for(displayed: tuple[int, ...], vertical: str, horizontal: str) -> dict[str, str]:
@@ -67,7 +63,7 @@ class OrientationLetters:
             canvas_overlays(viewer)[f"covseg_{side}"] = overlay
         viewer.dims.events.order.connect(self._on_axes_changed)
         viewer.dims.events.ndisplay.connect(self._on_axes_changed)
-        viewer.camera.events.orientation.connect(self._on_view_changed)
+        camera(viewer).events.orientation.connect(self._on_view_changed)
 
     @property
     def visible(self) -> bool:
@@ -88,14 +84,14 @@ class OrientationLetters:
         if self._visible and dims.ndisplay == 2 and dims.ndim == 3:
             # z rises to the head, so coronal and sagittal pictures stand on their feet
             vertical = "up" if dims.displayed[0] == 0 else "down"
-            self._viewer.camera.orientation2d = (vertical, "right")
+            camera(self._viewer).orientation2d = (vertical, "right")
         self._on_view_changed()
 
     def _on_view_changed(self, event: Any = None) -> None:
         dims = self._viewer.dims
         shown = self._visible and dims.ndisplay == 2 and dims.ndim == 3
         if shown:
-            vertical, horizontal = (str(to) for to in self._viewer.camera.orientation2d)
+            vertical, horizontal = (str(to) for to in camera(self._viewer).orientation2d)
             for side, letter in letters_for(tuple(dims.displayed), vertical, horizontal).items():
                 self._overlays[side].text = letter
         for overlay in self._overlays.values():

@@ -8,6 +8,8 @@ from typing import Any
 from napari import Viewer
 from napari.layers import Image
 
+from napari_covseg.panels.viewer_parts import camera
+
 HU_PER_PIXEL = 2.0
 ZOOM_PER_NOTCH = 1.15
 HINT = (
@@ -56,7 +58,7 @@ class RadiologyMouse:
         if not notches or viewer.dims.ndisplay == 3:
             return
         if "Shift" in event.modifiers:
-            viewer.camera.zoom *= ZOOM_PER_NOTCH**notches
+            camera(viewer).zoom *= ZOOM_PER_NOTCH**notches
             event.handled = True
         elif not event.modifiers:
             # a touchpad sends fractions of a notch

@@ -135,7 +135,7 @@ class ScanStep(Step):
         path, _ = QFileDialog.getOpenFileName(self, "Open a scan", filter=FILES)
         if path:
             self._show_series([])
-            self.session.opening.path(path)
+            self.session.import_path(path)
 
     def _on_open_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Open a folder of DICOM files or pictures")
@@ -150,18 +150,18 @@ class ScanStep(Step):
             series = [info for info in found if info.modality in ("CT", "")]
             self._show_series(series)
             if len(series) < 2:
-                self.session.opening.path(folder)
+                self.session.import_path(folder)
 
         in_background(lambda: list(list_series(folder)), offer)
 
     def _on_open_series(self) -> None:
-        self.session.opening.path(self._folder, self.series.currentData())
+        self.session.import_path(self._folder, self.series.currentData())
 
     def _on_recent(self, index: int) -> None:
         case_id = self.recent.itemData(index)
         if case_id:
             self._show_series([])
-            self.session.opening.case(case_id)
+            self.session.open_case(case_id)
 
     def _on_use_layer(self) -> None:
         self.layer_choice.reset_choices()

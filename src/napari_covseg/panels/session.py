@@ -135,6 +135,14 @@ class Session(QObject):
 
     # --- opening and closing ------------------------------------------------------
 
+    def import_path(self, path: str | Path, series: str | None = None) -> None:
+        """Read a file or folder (one of its DICOM series) into a new case, and open it."""
+        self.opening.path(path, series)
+
+    def open_case(self, case_id: str) -> None:
+        """Open a case of the workspace."""
+        self.opening.case(case_id)
+
     def close_case(self) -> None:
         """Save and close the open case, and take its layers out of the viewer."""
         self.cancel()

@@ -1,0 +1,112 @@
+"""A real viewer with the dock, a small scan, a model that needs no training, real mouse events."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari import Viewer
+from qtpy.QtWidgets import QApplication
+
+from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.layers import METADATA_KEY, geometry
+from napari_covseg.panels.session import _SESSIONS
+from napari_covseg.scans import Scan
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
+
+from canvas_mouse import Mouse
+
+
+@pytest.fixture(autouse=True)
+def workspace_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the cases of a test to itself."""
+    folder = tmp_path / "workspace.zarr"
+    monkeypatch.setenv("COVSEG_WORKSPACE", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_session_is_left() -> Iterator[None]:
+    yield
+    QApplication.processEvents()
+    left = list(_SESSIONS)
+    for session in list(_SESSIONS.values()):
+        session.close()
+    assert not left, "a session outlived its viewer"
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A U-Net that calls dark pixels lung and bright ones lesion, without training."""
+    from threshold_model import write_threshold_model
+
+    return write_threshold_model(tmp_path_factory.mktemp("model") / "threshold.safetensors")
+
+
+@pytest.fixture
+def scan() -> Scan:
+    """Two lungs of −850 HU in a body of 40 HU, a dense finding in the right one; 12 slices."""
+    voxels = np.full((12, 96, 96), -1000, np.int16)
+    y, x = np.mgrid[:96, :96]
+    voxels[:, (y - 48) ** 2 / 40**2 + (x - 48) ** 2 / 46**2 < 1] = 40
+    for centre in (28, 68):
+        voxels[1:-1, (y - 48) ** 2 / 26**2 + (x - centre) ** 2 / 14**2 < 1] = -850
+    voxels[3:9, 50:62, 22:34] = 0
+    affine = np.array([[0, 0, 3.0, -140], [0, 3.0, 0, -140], [10.0, 0, 0, 0], [0, 0, 0, 1]])
+    return Scan(
+        voxels=voxels,
+        spacing=(10.0, 3.0, 3.0),
+        intensity="HU",
+        affine=affine,
+        source_shape=voxels.shape,
+        source_affine=affine[:, [2, 1, 0, 3]],
+        name="two lungs",
+        patient_id="P7",
+        notes=("Gantry tilt of 12 degrees: slices are drawn without the shear.",),
+    )
+
+
+@pytest.fixture
+def add_scan() -> Callable[[Viewer, Scan], Any]:
+    """Add a scan's layer as the package's reader does."""
+
+    def add(viewer: Viewer, scan: Scan) -> Any:
+        metadata = {METADATA_KEY: scan}
+        return viewer.add_image(scan.voxels, name=scan.name, metadata=metadata, **geometry(scan.spacing))
+
+    return add
+
+
+@pytest.fixture
+def workbench(make_napari_viewer: Any, qtbot: Any) -> tuple[Viewer, CovSegDock]:
+    """A shown viewer with the dock of the plugin menu."""
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1280, 800)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg")
+    qtbot.waitExposed(dock)
+    return viewer, dock
+
+
+@pytest.fixture
+def mouse(workbench: tuple[Viewer, CovSegDock]) -> Mouse:
+    return Mouse(workbench[0])
+
+
+@pytest.fixture
+def notified() -> Iterator[list[str]]:
+    """Everything that napari tells the person during a test."""
+    from napari.utils.notifications import notification_manager
+
+    messages: list[str] = []
+
+    def keep(notification: Any) -> None:
+        messages.append(str(notification.message))
+
+    notification_manager.notification_ready.connect(keep)
+    yield messages
+    notification_manager.notification_ready.disconnect(keep)
