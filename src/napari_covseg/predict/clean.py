@@ -97,11 +97,16 @@ def finish_volume(
         return
     first, _ = read(0)
     step = max(1, -(-max(first.shape) // _COARSE))
-    coarse = np.zeros((count, *first[::step, ::step].shape), np.uint8)
+    coarse = np.zeros((count, *first[::step, ::step].shape), np.bool_)
+    found = False
     for z in range(count):
-        coarse[z] = read(z)[0][::step, ::step] > 0
+        lungs, _ = read(z)
+        coarse[z] = lungs[::step, ::step] > 0
+        found = found or bool(lungs.any())
         yield None
-    sides = lung_sides(coarse > 0)
+    if not found:  # a model without lungs: its findings lie where they lie
+        return
+    sides = lung_sides(coarse)
     yield None
     pixel = spacing[1:] if spacing else (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
     for z in range(count):
@@ -119,7 +124,7 @@ def lung_sides(lungs: npt.NDArray[np.bool_]) -> Mask:
 
     A component counts as lung if it has at least a tenth of the largest one's voxels. Two
     lungs that touch are parted by eroding until they fall apart; each voxel then belongs to
-    the nearer part.
+    the nearer part. The second part tells the sides only if it lies beside the first.
 
     Parameters
     ----------
@@ -136,11 +141,14 @@ def lung_sides(lungs: npt.NDArray[np.bool_]) -> Mask:
     parts = [found == i for i in kept]
     if len(parts) == 1 or sizes[kept[1]] < 0.3 * sizes[kept[0]]:
         parts = [*_part(parts[0]), *parts[1:]]
-    if len(parts) == 1:
-        out[parts[0]] = 3
+    profiles = [part.sum((0, 1)) for part in parts]
+    weights = [int(profile.sum()) for profile in profiles]
+    centres = [float(np.average(np.arange(len(profile)), weights=profile)) for profile in profiles]
+    low, high = np.searchsorted(np.cumsum(profiles[0]), [0.05 * weights[0], 0.95 * weights[0]])
+    if len(parts) == 1 or low <= centres[1] <= high:
+        # one lung alone, or both still in one piece with a stray above or below them
+        out[np.logical_or.reduce(parts)] = 3
         return out
-    centres = [float(np.mean(np.nonzero(part)[2])) for part in parts]
-    weights = [np.count_nonzero(part) for part in parts]
     middle = (centres[0] * weights[0] + centres[1] * weights[1]) / (weights[0] + weights[1])
     for part, centre in zip(parts, centres, strict=True):
         out[part] = 1 if centre < middle else 2

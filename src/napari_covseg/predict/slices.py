@@ -97,6 +97,8 @@ def predict_slices(
     """
     limit = batch or default_batch(model.device)
     levels = {**model.card.thresholds, **(thresholds or {})}
+    # without lungs there is nothing that findings could have to lie inside
+    labels = model.card.lesions if "lungs" in model.card.outputs else ()
 
     def prepare(zs: list[int]) -> tuple[list[int], tuple[int, int], npt.NDArray[np.uint8]]:
         slices = [read_slice(z) for z in zs]
@@ -123,7 +125,7 @@ def predict_slices(
                     limit = _halve(limit, model.device, notice)
                     continue
                 yield [
-                    SlicePrediction(z, *clean_slice(lungs, lesions, model.card.lesions, spacing), probability)
+                    SlicePrediction(z, *clean_slice(lungs, lesions, labels, spacing), probability)
                     for z, lungs, lesions, probability in zip(now[part], *masks, strict=True)
                 ]
                 start = part.stop
