@@ -1,0 +1,128 @@
+"""Killed in the middle of writing, at any moment: the store can be read, and what it says is true."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_covseg.cases import OpenCase, Review, Workspace, merge_run
+
+SHAPE = (12, 96, 96)
+
+# Every slice that is written holds one value only, so that a mixture shows.
+WRITE = """
+import itertools
+import numpy as np
+from pathlib import Path
+from napari_covseg.cases import OpenCase, Workspace
+from napari_covseg.cases.workspace import Scan
+
+def scan(value, shape):
+    return Scan(np.full(shape, value, np.int16), (1.0, 1.0, 1.0), "HU", np.eye(4), shape, np.eye(4))
+
+workspace = Workspace.open(folder)
+values = itertools.count(1)
+if work == "import":
+    for value in values:
+        workspace.add_case(scan(value, shape))
+        Path(ready).touch()
+elif work == "predict":
+    while True:
+        run = workspace.case(case_id).begin_run("m", {}, [], 0, probabilities=False)
+        for final in (False, True):
+            for z, value in zip(range(shape[0]), values):
+                full = np.full(shape[1:], value % 250 + 1, np.uint8)
+                if final:
+                    run.write_final("lungs", z, full)
+                    run.write_final("lesions", z, full)
+                else:
+                    run.write_slice(z, full, full)
+                Path(ready).touch()
+        run.finish()
+elif work == "paint":
+    opened = OpenCase(workspace, case_id)
+    for value in values:
+        z = value % shape[0]
+        opened.live["lungs"][z] = value % 250 + 1
+        opened.mark_painted("lungs", z)
+        if value % 5 == 0:
+            opened.flush()
+            Path(ready).touch()
+"""
+
+
+def killed(tmp_path: Path, seed: int, **what: Any) -> None:
+    """Run WRITE in a process of its own and kill it at a random moment of its work."""
+    # a fork server imports once for all the processes; Windows has none
+    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    if sys.platform != "win32":
+        context.set_forkserver_preload(["napari_covseg.cases"])
+    ready = tmp_path / f"ready-{seed}"
+    process = context.Process(target=exec, args=(WRITE, {"ready": str(ready), "shape": SHAPE, **what}))
+    process.start()
+    try:
+        while not ready.exists():
+            assert process.is_alive(), "the process ended by itself"
+            time.sleep(0.002)
+        time.sleep(random.Random(seed).uniform(0, 0.08))
+    finally:
+        process.kill()
+        process.join()
+
+
+def constant(values: Any) -> bool:
+    return bool((values == values.flat[0]).all())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_import(tmp_path: Path, scan: Any, seed: int) -> None:
+    killed(tmp_path, seed, work="import", folder=tmp_path / "w", case_id="")
+    workspace = Workspace.open(tmp_path / "w")
+    infos = workspace.cases()
+    assert infos
+    assert len(infos) == len(list(Path(workspace.path, "cases").iterdir())) - 1  # and zarr.json
+    for info in infos:
+        with OpenCase(workspace, info.id) as opened:
+            assert opened.voxels.any() and constant(opened.voxels)
+    workspace.add_case(scan)
+    assert not Path(workspace.path, "incoming").exists()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_prediction(tmp_path: Path, workspace: Workspace, scan_maker: Any, seed: int) -> None:
+    case = workspace.case(workspace.add_case(scan_maker(SHAPE)))
+    killed(tmp_path, seed, work="predict", folder=workspace.path, case_id=case.id)
+    infos = case.runs()
+    assert infos
+    for info in infos:
+        run = case.run(info.id)
+        assert run.done.all() or not info.finished
+        for z in np.flatnonzero(run.done):
+            lungs, lesions = run.read_slice(z)
+            assert lungs.any() and constant(lungs)
+            assert lesions.any() and constant(lesions)
+    last = case.run(infos[-1].id)
+    merge_run(case, last)
+    assert np.array_equal(case.review == Review.PREDICTED, last.done)
+    begun = case.begin_run("m", {}, [], 0, probabilities=False)
+    assert [info.id for info in case.runs()] == [*(info.id for info in infos), begun.id]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_painting(tmp_path: Path, workspace: Workspace, scan_maker: Any, seed: int) -> None:
+    case_id = workspace.add_case(scan_maker(SHAPE))
+    killed(tmp_path, seed, work="paint", folder=workspace.path, case_id=case_id)
+    with OpenCase(workspace, case_id) as opened:  # the dead process's lock is free
+        painted = opened.live["lungs"]
+        assert painted.any()
+        for z in range(SHAPE[0]):
+            assert opened.touched["lungs"][z].all() or not painted[z].any()
+        opened.mark_painted("lungs", 0)
+        assert opened.revision > 0
