@@ -1,10 +1,12 @@
-"""Write the cards of the shipped models into the page `models.md` while the documentation is built.
+"""Fill in, while the documentation is built, what other files hold: model cards and pictures.
 
-The cards come from the model files themselves, so that the page cannot disagree with what is shipped.
+The cards come from the model files themselves, so that the page cannot disagree with what is shipped. A
+picture's mark in a page becomes the picture that `make_pictures.py` took, or nothing where there is none.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,18 +15,27 @@ from typing import Any
 from napari_covseg.models.card import read_card
 
 WEIGHTS = Path(__file__).parent.parent / "src" / "napari_covseg" / "models" / "weights"
-MARK = "<!-- model cards -->"
+IMAGES = Path(__file__).parent / "images"
+CARDS = "<!-- model cards -->"
+PICTURE = re.compile(r"<!-- picture: (?P<name>[\w-]+) \| (?P<caption>.*?) -->")
 # What a reader asks first; whatever else a card holds follows.
 FIRST = ("summary", "use", "licence", "outputs", "scores", "trained_on", "split", "network", "preparation")
 HEADLINE = ("id", "title")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the mark in a page by one section per shipped model."""
-    if MARK not in markdown:
+    """Replace the marks in a page by what they stand for."""
+    markdown = PICTURE.sub(picture, markdown)
+    if CARDS not in markdown:
         return markdown
     files = sorted(WEIGHTS.glob("*.safetensors"))
-    return markdown.replace(MARK, "\n\n".join(section(path) for path in files) or "No model is shipped yet.")
+    return markdown.replace(CARDS, "\n\n".join(section(path) for path in files) or "No model is shipped yet.")
+
+
+def picture(mark: re.Match[str]) -> str:
+    """One picture with its caption."""
+    name, caption = mark["name"], mark["caption"]
+    return f"![{caption}](images/{name}.png)" if (IMAGES / f"{name}.png").exists() else ""
 
 
 def section(path: Path) -> str:
