@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,7 +139,7 @@ def test_damage_is_named_and_the_lock_given_back(
         for group in ("lungs", "lesions"):
             opened.mark_painted(group, 0)
     case = workspace.case(case_id)
-    chunk = next(path for path in Path(case.path, name, "c").rglob("*") if path.is_file())
+    chunk = next(Path(case.path, name).glob("c.*"))
     whole = chunk.read_bytes()
     chunk.write_bytes(b"" if damage == "empty" else whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:])
     with pytest.raises(CaseError, match="damaged") as raised:
@@ -154,7 +153,7 @@ def test_a_slice_of_the_scan_that_is_missing_is_not_taken_for_zeros(
     workspace: Workspace, case_id: str, scan: Any
 ) -> None:
     case = workspace.case(case_id)
-    Path(case.path, "0/c/3/0/0").unlink()
+    Path(case.path, "0/c.3.0.0").unlink()
     for read in (lambda: case.read_slice(3), case.scan, lambda: OpenCase(workspace, case_id)):
         with pytest.raises(CaseError, match=r"Slice 3 of .* is missing") as raised:
             read()
@@ -166,7 +165,7 @@ def test_a_slice_of_the_scan_that_is_missing_is_not_taken_for_zeros(
 def test_a_record_that_is_missing_is_not_taken_for_zeros(
     workspace: Workspace, case_id: str, name: str
 ) -> None:
-    shutil.rmtree(Path(workspace.case(case_id).path, name, "c"))
+    Path(workspace.case(case_id).path, name, "c.0").unlink()
     with pytest.raises(CaseError, match="damaged"):
         OpenCase(workspace, case_id)
 

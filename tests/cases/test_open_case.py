@@ -112,9 +112,9 @@ def test_only_what_changed_is_written(opened: OpenCase) -> None:
     opened.mark_painted("lungs", (2, 3, 4))
     opened.flush()
     labels = Path(opened.case.path, "labels")
-    assert sorted(str(path.relative_to(labels)) for path in labels.rglob("c/*/0/0")) == [
-        "lungs/0/c/2/0/0",
-        "lungs/touched/c/2/0/0",
+    assert sorted(str(path.relative_to(labels)) for path in labels.rglob("c.*")) == [
+        "lungs/0/c.2.0.0",
+        "lungs/touched/c.2.0.0",
     ]
 
 

@@ -141,7 +141,7 @@ def test_a_last_word_needs_a_first(run: Run) -> None:
 def test_a_damaged_slice_is_not_taken_for_data(case: Case, run: Run, group: str, damage: str) -> None:
     run.write_slice(2, *slices(0))
     run.write_slice(3, *slices(1))
-    chunk = folder(case, run) / group / "c/2/0/0"
+    chunk = folder(case, run) / group / "c.2.0.0"
     data = bytearray(chunk.read_bytes())
     if damage == "missing":
         chunk.unlink()
@@ -151,7 +151,7 @@ def test_a_damaged_slice_is_not_taken_for_data(case: Case, run: Run, group: str,
         data[len(data) // 2] ^= 4
         chunk.write_bytes(data)
     else:
-        shutil.copy(folder(case, run) / group / "c/3/0/0", chunk)
+        shutil.copy(folder(case, run) / group / "c.3.0.0", chunk)
     with pytest.raises(CaseError, match=r"Slice 2 of .*damaged"):
         run.read_slice(2)
     assert run.read_slice(3)[0].any()
@@ -159,7 +159,7 @@ def test_a_damaged_slice_is_not_taken_for_data(case: Case, run: Run, group: str,
 
 def test_probabilities_that_are_missing_are_not_zeros(case: Case, run: Run) -> None:
     run.write_slice(2, *slices(0))
-    shutil.rmtree(folder(case, run) / "probabilities/c")
+    (folder(case, run) / "probabilities/c.0.2.0.0").unlink()
     with pytest.raises(CaseError, match="missing"):
         run.read_probabilities(2)
 

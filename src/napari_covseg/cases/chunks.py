@@ -26,6 +26,8 @@ from zarr.storage import LocalStore
 # measured on 512 x 512 HU: zstd needs three times as long for a quarter less
 _BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
 CHECKSUM_BYTES = 4
+# one folder for all chunks of an array: folders within folders double the time of a first write
+CHUNK_NAMES: Any = {"name": "default", "separator": "."}
 
 PATIENCE = 20 if sys.platform == "win32" else 0
 

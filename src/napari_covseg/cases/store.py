@@ -15,7 +15,7 @@ from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore
 
-from napari_covseg.cases.chunks import compressors, has_chunk, read_chunk, write_chunk
+from napari_covseg.cases.chunks import CHUNK_NAMES, compressors, has_chunk, read_chunk, write_chunk
 from napari_covseg.errors import CaseError
 
 FORMAT = 1
@@ -140,6 +140,7 @@ def create_slices(
         dtype=dtype,
         chunks=chunks,
         compressors=compressors(),
+        chunk_key_encoding=CHUNK_NAMES,
         dimension_names=axes,
         fill_value=0,
         config={"write_empty_chunks": True},
@@ -156,6 +157,7 @@ def create_record(
         dtype=dtype,
         chunks=shape,
         compressors=compressors(),
+        chunk_key_encoding=CHUNK_NAMES,
         dimension_names=axes,
         fill_value=0,
         config={"write_empty_chunks": True},
