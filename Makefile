@@ -15,24 +15,31 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-
 # (Qt's offscreen platform has no OpenGL, and napari draws no images without it.)
 XVFB   := xvfb-run -a -s "-screen 0 1600x1000x24"
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,screen)
+COMMA  := ,
 LINUX  := $(filter Linux,$(shell uname -s))
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint style types imports manifest docs bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "napari-covseg needs Python 3.11 or newer; choose one with: make PYTHON=python3.12"; exit 1; }
+	@$(if $(LINUX),PYTHON=$(PYTHON) .ci/system-packages python,:)
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/desktop $(VENV)/test $(VENV)/docs $(VENV)/dev: $(VENV)/%: $(VENV)/made pyproject.toml constraints.txt
-	@echo "Installing napari-covseg with the extra '$*' into $(VENV) (a few minutes the first time)"
-	@$(PIP) --editable ".[$*]"
-	@touch $@
+# One stamp for each set of extras; a larger set stands for the smaller ones in it.
+$(VENV)/desktop: EXTRAS := desktop
+$(VENV)/test:    EXTRAS := desktop,test
+$(VENV)/docs:    EXTRAS := docs
+$(VENV)/dev:     EXTRAS := desktop,docs,test,dev
+$(VENV)/desktop $(VENV)/test $(VENV)/docs $(VENV)/dev: $(VENV)/made pyproject.toml constraints.txt
+	@echo "Installing napari-covseg with $(EXTRAS) into $(VENV) (a few minutes the first time)"
+	@$(PIP) --editable ".[$(EXTRAS)]"
+	@cd $(VENV) && touch $(subst $(COMMA), ,$(EXTRAS)) $(notdir $@)
 
 system-%:
-	@$(if $(LINUX),.ci/system-packages $(filter screen,$*),:)
+	@$(if $(LINUX),.ci/system-packages $*,:)
 
 demo: system-$(or $(SCREEN),window) $(VENV)/desktop
 ifeq ($(LINUX)$(SCREEN),Linuxscreen)
@@ -41,14 +48,22 @@ else
 	$(BIN)/covseg demo
 endif
 
-test: system-screen $(VENV)/desktop $(VENV)/test
+test: system-screen $(VENV)/test
 	$(if $(LINUX),$(XVFB)) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(VENV)/dev
+lint: style types imports manifest
+
+style: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(VENV)/dev
 	$(BIN)/mypy
+
+imports: $(VENV)/dev
 	$(BIN)/lint-imports
+
+manifest: system-window $(VENV)/dev
 	$(BIN)/npe2 validate src/napari_covseg/napari.yaml
 
 docs: $(VENV)/docs
