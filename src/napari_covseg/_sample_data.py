@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from napari_covseg.panels.layers import METADATA_KEY, WINDOWS, geometry
+from napari_covseg._reader import LayerData, image_layer
 from napari_covseg.scans.phantom import phantom
-
-if TYPE_CHECKING:
-    from napari.types import LayerDataTuple
 
 SEED = 7
 SHAPE = (80, 256, 256)
 SPACING = (4.0, 1.4, 1.4)
 
 
-def make_sample_data() -> list[LayerDataTuple]:
-    """Return the phantom as an image layer: data int16 HU (z, y, x), attributes, type.
+def make_sample_data() -> list[LayerData]:
+    """Return the phantom as one image layer, as the reader would return it from a file.
 
-    The layer's metadata hold the scan's header, so that a step which takes the layer as
-    its scan loses nothing of the geometry.
+    It reaches from the base of the neck to the upper abdomen, and its lungs hold
+    ground-glass and consolidation.
     """
-    scan = phantom(seed=SEED, shape=SHAPE, spacing=SPACING).scan
-    attributes = {
-        "name": scan.name,
-        "colormap": "gray",
-        "contrast_limits": WINDOWS["Lung"].limits,
-        "metadata": {METADATA_KEY: {"role": "scan", "header": scan.header()}},
-        **geometry(scan.spacing),
-    }
-    return [(scan.voxels, attributes, "image")]
+    return [image_layer(phantom(seed=SEED, shape=SHAPE, spacing=SPACING).scan)]

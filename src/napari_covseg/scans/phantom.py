@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_covseg.scans.phantom_abdomen import paint_abdomen
+from napari_covseg.scans.phantom_bones import paint_skeleton
 from napari_covseg.scans.phantom_lesions import Disease, draw_disease, fluid_distance, paint_disease
 from napari_covseg.scans.phantom_shapes import Array, Box, Grid, paint
 from napari_covseg.scans.phantom_thorax import (
@@ -29,11 +31,11 @@ from napari_covseg.scans.phantom_thorax import (
     mediastinum,
 )
 from napari_covseg.scans.phantom_trees import Branches, beside, fill, grow
-from napari_covseg.scans.phantom_wall import paint_abdomen, paint_room, paint_skeleton, paint_wall
+from napari_covseg.scans.phantom_wall import paint_room, paint_wall
 from napari_covseg.scans.scan import Scan
 
 _SLAB_VOXELS = 3_000_000  # bounds the memory: about 25 float32 fields of this size live at once
-_COARSE = 6.0  # mm, of the grid on which trees grow and lesions are placed
+_COARSE = 4.5  # mm, of the grid on which trees grow and lesions are placed
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,11 +175,11 @@ def _draw_scene(seed: int, lesions: bool) -> _Scene:
     vessels, airways = [], []
     for side in (-1, 1):
         own = points[points[:, 2] * side > 0]
-        bronchi = grow(tree, own, np.array(patient.place(0.53, -31, 44 * side)), 5.0, max(len(own) // 90, 1))
+        bronchi = grow(tree, own, np.array(patient.place(0.52, -31, 42 * side)), 4.6, max(len(own) // 60, 1))
         airways.append(bronchi)
-        vessels.append(beside(bronchi, 2.0, 0.85))
-        vessels.append(grow(tree, own, np.array(patient.place(0.535, -33, 42 * side)), 7.0, 5))
-        vessels.append(grow(tree, own, np.array(patient.place(0.46, -38, 36 * side)), 6.5, 8))
+        vessels.append(beside(bronchi, 2.0, 0.8))
+        vessels.append(grow(tree, own, np.array(patient.place(0.53, -33, 40 * side)), 6.3, 3, 0.36))
+        vessels.append(grow(tree, own, np.array(patient.place(0.45, -38, 34 * side)), 5.6, 4, 0.36))
     return _Scene(
         patient=patient,
         organs=organs,
@@ -186,7 +188,7 @@ def _draw_scene(seed: int, lesions: bool) -> _Scene:
         disease=draw_disease(ill, patient, points, depth) if lesions else Disease(),
         gas=float(room.uniform(0, 1)),
         couch=int(room.integers(0, 6)),
-        breath=float(room.uniform(-890, -845)),
+        breath=float(room.uniform(-925, -885)),
         quantum=float(room.uniform(9, 20)),
         sharp=float(room.uniform(0.55, 0.95)),
         circle=bool(room.random() < 0.35),
@@ -242,7 +244,8 @@ def _render(scene: _Scene, grid: Grid) -> tuple[Array, npt.NDArray[np.uint8], np
     paint_abdomen(image, p, grid, cage, below, coarse, middle, scene.gas)
     for organ, box, distance in near:
         if organ.value is not None:
-            paint(image[box], grid.cover(distance), organ.value + 3 * middle[box])
+            above = grid.cover(-1.0 - below[box]) if organ.rests else 1.0
+            paint(image[box], grid.cover(distance) * above, organ.value + 3 * middle[box])
     paint_skeleton(image, p, grid, cage, middle)
     truth = _paint_lungs(image, scene, grid, lungs, coarse, middle)
     fluid = fluid_distance(scene.disease, grid, lungs, cage, coarse)
@@ -264,12 +267,14 @@ def _paint_lungs(
     p, inside = scene.patient, grid.cover(lungs)
     fine = p.fine(grid)
     gradient = 55 * (grid.y + 20) / 100  # the lung is denser where it is lower, in a patient on the back
-    tissue = scene.breath + gradient + 10 * coarse + 13 * middle + 16 * fine + 9 * np.maximum(fine, 0) ** 2
-    paint(image, inside, tissue)
+    paint(image, inside, scene.breath + gradient + 8 * coarse + 5 * middle + 9 * fine)
+    fissure = grid.z - np.float32(p.height) * (0.48 + 0.32 * grid.y / 80) + 9 * coarse
+    sheet = grid.cover(np.abs(fissure) / np.float32(np.hypot(1, 0.004 * p.height)) - 0.4)
+    paint(image, inside * sheet * np.float32(0.45 / grid.width), -500.0)
     truth = paint_disease(image, scene.disease, grid, lungs, coarse, middle)
     paint(image, fill(grid, scene.vessels), p.blood + 0.0)
     walls = beside(scene.airways, 0.0, 1.0)
-    paint(image, fill(grid, Branches(walls.start, walls.end, walls.radius * 1.22 + 0.5)), 0.0)
+    paint(image, fill(grid, Branches(walls.start, walls.end, walls.radius * 1.15 + 0.45)), 0.0)
     paint(image, fill(grid, scene.airways), -960.0)
     for tube in air_tubes(p):
         box = tube.near(grid, 3)
@@ -289,9 +294,9 @@ def _expose(image: Array, scene: _Scene, grid: Grid, seed: int, first: int) -> n
         streak = ndimage.gaussian_filter(rng.standard_normal(slice_.shape, dtype=np.float32), (0.5, 9))
         shoulders = float(np.clip((height[i] - 0.75) * 4, 0, 1))
         attenuation = np.clip(ndimage.uniform_filter(slice_, 25) / 1000 + 1, 0.15, 1.2)
-        level = scene.quantum * (0.35 + 0.65 * attenuation) * (1 + 0.5 * shoulders)
+        level = scene.quantum * (0.35 + 0.65 * attenuation) * (1 + 0.3 * shoulders)
         slice_ += level * (
-            grain / max(float(grain.std()), 1e-6) + 0.8 * shoulders * streak / max(float(streak.std()), 1e-6)
+            grain / max(float(grain.std()), 1e-6) + 0.4 * shoulders * streak / max(float(streak.std()), 1e-6)
         )
     if scene.circle:
         reach = min(float(np.ptp(grid.y)), float(np.ptp(grid.x))) / 2

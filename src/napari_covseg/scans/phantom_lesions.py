@@ -78,7 +78,7 @@ def draw_disease(
     weight = np.maximum(weight, 1e-9)
     if rng.random() < 0.3:  # one-sided disease is common early
         weight[points[:, 2] * rng.choice([-1, 1]) > 0] *= 0.05
-    count = int(rng.integers(3, 12))
+    count = int(rng.integers(4, 13))
     chosen = (
         rng.choice(len(points), size=min(count, len(points)), replace=False, p=weight / weight.sum())
         if len(points)
@@ -87,7 +87,7 @@ def draw_disease(
     foci = []
     dense = rng.random() < 0.75
     for i in chosen:
-        size = float(np.clip(rng.lognormal(np.log(15), 0.45), 6, 34))
+        size = float(np.clip(rng.lognormal(np.log(16), 0.42), 6, 34))
         inward = np.array([0.1 * rng.normal(), -points[i, 1] + 0.2 * rng.normal(), -points[i, 2]])
         form = ball(points[i], size * np.array([1.0, rng.uniform(1.1, 1.9), rng.uniform(1.1, 1.7)]), inward)
         core = float(rng.uniform(-60, 45)) if dense and rng.random() < 0.45 else None
@@ -95,7 +95,7 @@ def draw_disease(
             Focus(form, size, float(rng.uniform(-690, -540)), core, size * float(rng.uniform(0.25, 0.6)))
         )
     fluid = [
-        (float(rng.uniform(9, 42)), float(rng.uniform(60, 150))) if rng.random() < 0.35 else (0.0, 0.0)
+        (float(rng.uniform(12, 46)), float(rng.uniform(70, 150))) if rng.random() < 0.35 else (0.0, 0.0)
         for _ in range(2)
     ]
     low, high = (-20.0, -110.0, -150.0), (patient.height + 20, 95.0, 150.0)

@@ -13,10 +13,10 @@ from napari_covseg.scans.phantom_shapes import Array, Ball, Box, Grid, Noise, Sh
 # chest, the height is a share of the lungs' height (0 base, 1 apex). Half-widths, front
 # and back of the pleural cavity, then of the body.
 _HEIGHT = np.array([-0.60, -0.30, 0.00, 0.15, 0.30, 0.50, 0.65, 0.78, 0.88, 0.96, 1.04, 1.14, 1.25, 1.40])
-_CAGE_HALF = np.array([122, 124, 128, 130, 130, 125, 116, 102, 88, 76, 64, 54, 48, 48])
-_CAGE_FRONT = np.array([-86, -90, -93, -92, -90, -83, -72, -58, -45, -33, -22, -14, -10, -10])
+_CAGE_HALF = np.array([124, 128, 133, 135, 135, 131, 122, 109, 95, 82, 68, 56, 48, 48])
+_CAGE_FRONT = np.array([-88, -92, -96, -96, -94, -87, -76, -62, -48, -35, -23, -14, -10, -10])
 _CAGE_BACK = np.array([66, 68, 73, 76, 78, 78, 76, 71, 65, 58, 50, 42, 36, 34])
-_BODY_HALF = np.array([150, 151, 154, 157, 159, 162, 168, 178, 189, 198, 202, 192, 150, 80])
+_BODY_HALF = np.array([150, 151, 155, 158, 160, 161, 164, 170, 179, 192, 200, 192, 150, 80])
 _BODY_FRONT = np.array([-116, -115, -115, -115, -114, -106, -95, -82, -69, -56, -44, -34, -25, -10])
 _BODY_BACK = np.array([102, 102, 104, 107, 110, 113, 113, 110, 105, 99, 91, 82, 72, 60])
 
@@ -66,7 +66,7 @@ class Patient:
         return np.interp(z / self.height, _HEIGHT, values).astype(np.float32)
 
     def spine(self, z: Array) -> Array:
-        """y in mm of the middle of the vertebral bodies at heights z."""
+        """The y in mm of the middle of the vertebral bodies at heights z."""
         return self.level(_CAGE_BACK, z) * np.float32(self.deep) - np.float32(44)
 
     def place(self, height: float, back: float, left: float) -> tuple[float, float, float]:
@@ -90,17 +90,17 @@ class Patient:
 
 def draw_patient(rng: np.random.Generator) -> Patient:
     """Draw a patient: sex, size, position, contrast medium."""
-    height = float(rng.uniform(232, 262))
+    height = float(rng.uniform(238, 268))
     low, high = (-160.0, -130.0, -190.0), (height + 110, 130.0, 190.0)
     chest = (-10.0, -100.0, -140.0), (height + 10, 85.0, 140.0)
-    right = float(rng.uniform(0.33, 0.40)) * height
+    right = float(rng.uniform(0.31, 0.37)) * height
     return Patient(
         height=height,
         wide=float(rng.uniform(0.93, 1.06)),
         deep=float(rng.uniform(0.93, 1.06)),
         fat=float(rng.uniform(-3, 12)),
         domes=(right, right - float(rng.uniform(4, 16))),
-        blood=float(rng.choice([42, 40, 45, 160, 240])),
+        blood=float(rng.choice([42, 40, 45, 38, 44, 160, 220])),
         breasts=float(rng.choice([0, 0, 18, 28])),
         arms_down=bool(rng.random() < 0.2),
         coarse=Noise(rng, 30, low, high),
@@ -109,11 +109,22 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     )
 
 
+def turn(grid: Grid) -> Array:
+    """Direction seen from the middle of the chest: 0 at the spine, 1 at the breastbone, shape (1, ny, nx)."""
+    return np.asarray(np.arctan2(np.abs(grid.x), grid.y + 6) / np.pi, np.float32)
+
+
 def cage_distance(patient: Patient, grid: Grid) -> Array:
     """Signed distance in mm to the inner wall of the chest and abdomen, shape of the grid."""
     front, back = (patient.level(c, grid.z) * np.float32(patient.deep) for c in (_CAGE_FRONT, _CAGE_BACK))
     half = patient.level(_CAGE_HALF, grid.z) * np.float32(patient.wide)
-    return oval(grid, (half, (back - front) / 2), (front + back) / 2, 2.25)
+    return oval(grid, (half, (back - front) / 2), (front + back) / 2, 2.35)
+
+
+def _blend(one: Array, two: Array, width: float) -> Array:
+    """Union of two shapes, rounded over `width` mm where they meet; their intersection if it is negative."""
+    k = np.float32(width)
+    return np.asarray(-k * np.logaddexp(-one / k, -two / k), np.float32)
 
 
 def body_distance(patient: Patient, grid: Grid, wobble: Array) -> Array:
@@ -122,7 +133,8 @@ def body_distance(patient: Patient, grid: Grid, wobble: Array) -> Array:
     front = patient.level(_BODY_FRONT, grid.z) * np.float32(patient.deep) - fat
     back = patient.level(_BODY_BACK, grid.z) * np.float32(patient.deep) + fat * np.float32(0.6)
     half = patient.level(_BODY_HALF, grid.z) * np.float32(patient.wide) + fat
-    torso = oval(grid, (half, (back - front) / 2), (front + back) / 2, 2.4) + 2 * wobble
+    torso = oval(grid, (half, (back - front) / 2), (front + back) / 2, 2.5) + 2 * wobble
+    torso = _blend(torso, grid.y - back + 6, -7)  # lying flattens the back
     if patient.breasts:
         rise = np.exp(-(((grid.z / patient.height - 0.42) / 0.2) ** 2))
         hump = np.exp(-(((np.abs(grid.x) - 78) / 45) ** 2)) * (grid.y < 0)
@@ -132,10 +144,7 @@ def body_distance(patient: Patient, grid: Grid, wobble: Array) -> Array:
     if part.z.size:
         depth = np.interp(part.z / patient.height, [0.8, 1.0, 1.1], [20, 50, 56]).astype(np.float32)
         neck = oval(part, (np.full_like(part.z, 60), depth), np.full_like(part.z, 12), 2.1)
-        k = np.float32(9)
-        torso[top] = -k * np.log(
-            np.exp(np.clip(-torso[top] / k, -40, 40)) + np.exp(np.clip(-neck / k, -40, 40))
-        )
+        torso[top] = _blend(torso[top], neck, 9)
     return torso
 
 
@@ -144,12 +153,12 @@ def diaphragm_distance(patient: Patient, grid: Grid) -> Array:
     level = Grid(np.full((1, 1, 1), 0.15 * patient.height, np.float32), grid.y, grid.x, grid.width)
     wall = np.maximum(-cage_distance(patient, level), 0)
     left = grid.x > 0
-    y, x = grid.y + 8, grid.x - np.where(left, 66, -66) * np.float32(patient.wide)
+    y, x = grid.y + 24, grid.x - np.where(left, 66, -66) * np.float32(patient.wide)
     rho = np.sqrt(y * y + x * x) + np.float32(1e-3)
     behind, before = np.clip(y / rho, 0, 1), np.clip(-y / rho, 0, 1)
     inward = np.clip(np.where(left, -x, x) / rho, 0, 1)
     dome = np.where(left, patient.domes[1], patient.domes[0]).astype(np.float32)
-    depth = dome * (0.80 + 0.17 * behind**2 - 0.42 * before**2 - 0.55 * inward**2)
+    depth = dome * (0.64 + 0.34 * behind - 0.38 * before - 0.36 * inward**2)
     u = rho / (rho + wall)
     surface = dome - depth * (0.25 * u**2 + 0.75 * u**5) + 2.5 * patient.coarse(level)
     slope = np.ones_like(surface)
@@ -165,11 +174,13 @@ class Organ:
     """A part of the mediastinum: its shape, HU, and the margin in mm that it keeps from the lungs.
 
     Without a value it only keeps the lungs away (what lies there is painted as bone or muscle).
+    What rests on the diaphragm ends there.
     """
 
     shape: Shape
     value: float | None
     margin: float = 2.0
+    rests: bool = False
 
 
 def mediastinum(patient: Patient) -> list[Organ]:
@@ -179,15 +190,15 @@ def mediastinum(patient: Patient) -> list[Organ]:
     heart = base + 0.06
     levels = np.linspace(-0.6, 1.5, 15)
     organs = [
-        Organ(p.tube(*[(h, 0, 0, 19) for h in levels]), None, 1),
-        Organ(p.tube(*[(h, 25, 0, 24) for h in levels]), None, 1),
-        Organ(p.tube(*[(h, 62, -26, 32) for h in levels]), None, 0),
-        Organ(p.tube(*[(h, 62, 26, 32) for h in levels]), None, 0),
-        Organ(p.ball((heart, -68, 24), (62, 44, 45), (-0.5, -0.45, 0.72)), -90, 4),
-        Organ(p.ball((heart + 0.02, -62, -14), (40, 37, 33)), -90, 4),
-        Organ(p.ball((heart, -67, 26), (58, 40, 41), (-0.5, -0.45, 0.72)), blood + 4),
-        Organ(p.ball((heart + 0.02, -60, -14), (36, 34, 29)), blood),
-        Organ(p.ball((heart + 0.11, -40, 2), (20, 19, 37)), blood),
+        Organ(p.tube(*[(h, 0, 0, 17) for h in levels]), None, 1),
+        Organ(p.tube(*[(h, 24, 0, 17) for h in levels]), None, 0),
+        Organ(p.tube(*[(h, 68, -17, 31) for h in levels]), None, 0),
+        Organ(p.tube(*[(h, 68, 17, 31) for h in levels]), None, 0),
+        Organ(p.ball((heart, -68, 24), (60, 42, 43), (-0.5, -0.45, 0.72)), -90, 4, rests=True),
+        Organ(p.ball((heart + 0.02, -62, -14), (38, 36, 31)), -90, 4, rests=True),
+        Organ(p.ball((heart, -67, 26), (58, 40, 41), (-0.5, -0.45, 0.72)), blood + 4, rests=True),
+        Organ(p.ball((heart + 0.02, -60, -14), (36, 34, 29)), blood, rests=True),
+        Organ(p.ball((heart + 0.11, -40, 2), (20, 19, 37)), blood, rests=True),
         Organ(
             p.tube((-0.6, -22, 3, 10), (0.1, -24, 9, 11), (0.3, -19, 18, 12), (0.68, -15, 22, 12)),
             blood + 2,
@@ -237,8 +248,8 @@ def mediastinum(patient: Patient) -> list[Organ]:
     ]
     trachea = [(1.6, -40, 0, 9.5), (1.0, -37, 0, 9.5), (0.62, -33, 3, 9.5)]
     organs.append(Organ(p.tube(*trachea), wall, 2))
-    organs.append(Organ(p.tube((0.62, -33, 3, 9), (0.56, -33, -22, 8), (0.53, -32, -44, 7)), wall, 2))
-    organs.append(Organ(p.tube((0.62, -33, 3, 8), (0.56, -31, 26, 7.5), (0.525, -30, 46, 6.5)), wall, 2))
+    organs.append(Organ(p.tube((0.63, -33, 3, 8.5), (0.58, -33, -20, 7.5), (0.52, -32, -38, 6.5)), wall, 2))
+    organs.append(Organ(p.tube((0.63, -33, 3, 8), (0.57, -31, 26, 7), (0.52, -30, 44, 6)), wall, 2))
     return organs
 
 
@@ -247,8 +258,8 @@ def air_tubes(patient: Patient) -> list[Tube]:
     p = patient
     return [
         p.tube((1.6, -40, 0, 8), (1.0, -37, 0, 8), (0.62, -33, 3, 8.2)),
-        p.tube((0.62, -33, 3, 7), (0.56, -33, -22, 6.3), (0.53, -32, -44, 5.2)),
-        p.tube((0.62, -33, 3, 6.2), (0.56, -31, 26, 5.8), (0.525, -30, 46, 4.8)),
+        p.tube((0.63, -33, 3, 7), (0.58, -33, -20, 6.3), (0.52, -32, -38, 5.2)),
+        p.tube((0.63, -33, 3, 6.2), (0.57, -31, 26, 5.8), (0.52, -30, 44, 4.8)),
     ]
 
 

@@ -95,7 +95,7 @@ def _divide(
 
 
 def beside(tree: Branches, shift: float, factor: float) -> Branches:
-    """The same tree moved sideways by `shift` radii, its radii times `factor`: an artery along its bronchus."""
+    """Move a tree sideways by `shift` radii and scale its radii: an artery along its bronchus."""
     way = tree.end - tree.start
     aside = np.cross(way, [0.3, 1.0, 0.2])
     aside *= shift * tree.radius[:, None] / np.maximum(np.linalg.norm(aside, axis=1, keepdims=True), 1e-6)
@@ -111,12 +111,14 @@ def fill(grid: Grid, tree: Branches) -> Array:
     out = np.zeros(grid.shape, np.float64)
     steps = [float(np.ptp(a)) / max(a.size - 1, 1) or 1.0 for a in (grid.z, grid.y, grid.x)]
     origin = np.array([grid.z.flat[0], grid.y.flat[0], grid.x.flat[0]], float)
-    low = np.minimum(tree.start, tree.end)[:, 0] - tree.radius
-    high = np.maximum(tree.start, tree.end)[:, 0] + tree.radius
-    near = (high > origin[0] - steps[0]) & (low < float(grid.z.flat[-1]) + steps[0])
+    last = np.array([grid.z.flat[-1], grid.y.flat[-1], grid.x.flat[-1]], float)
+    reach = tree.radius[:, None] + steps
+    near = np.all(np.maximum(tree.start, tree.end) + reach > origin, axis=1)
+    near &= np.all(np.minimum(tree.start, tree.end) - reach < last, axis=1)
+    fineness = max(0.45 * min(steps), 0.35)  # mm between points; finer than the thinnest vessel is wasted
     for first in range(0, int(near.sum()), 512):
         chosen = np.flatnonzero(near)[first : first + 512]
-        points, volume = _sample(tree.start[chosen], tree.end[chosen], tree.radius[chosen], 0.45 * min(steps))
+        points, volume = _sample(tree.start[chosen], tree.end[chosen], tree.radius[chosen], fineness)
         _spread(out, (points - origin) / steps, volume / float(np.prod(steps)))
     return np.minimum(out, 1).astype(np.float32)
 
