@@ -203,6 +203,15 @@ def test_no_child_outlives_a_killed_viewer(tmp_path: Path) -> None:
     child.wait(timeout=5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
+def test_not_even_a_child_that_cannot_notice_outlives_its_viewer(tmp_path: Path) -> None:
+    parent, child = start_parent(tmp_path)
+    child.suspend()
+    parent.kill()
+    parent.communicate()
+    child.wait(timeout=5)
+
+
 def test_no_child_outlives_a_viewer_that_exits(tmp_path: Path) -> None:
     parent, child = start_parent(tmp_path, "exit")
     parent.communicate(timeout=PATIENCE)

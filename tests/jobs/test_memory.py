@@ -48,9 +48,3 @@ def test_a_containers_limit_is_respected(text: str, most: int, monkeypatch) -> N
     monkeypatch.setattr(Path, "read_text", lambda self: text)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(10_000)), raising=False)
     assert memory.core_count() == most
-
-
-def test_keeping_freed_memory_changes_no_environment() -> None:
-    before = dict(os.environ)
-    memory.keep_freed_memory()
-    assert dict(os.environ) == before

@@ -49,7 +49,7 @@ def predict(
         raise JobError("A scan needs no workspace; leave --workspace out, or `covseg import` the scan first.")
     if scan is not None and not (out or lungs_out):
         raise JobError("There is nothing to write; name a file with --out, --lungs-out or both.")
-    from napari_covseg.jobs.memory import keep_freed_memory
+    from napari_covseg.jobs.allocator import keep_freed_memory
     from napari_covseg.jobs.requests import Predict, PredictFile
     from napari_covseg.jobs.run import run
 

@@ -40,7 +40,7 @@ def train(
         raise ModelError(f"{out} is no model file; let its name end in .safetensors.")
     if not out.absolute().parent.is_dir():
         raise ModelError(f"The folder of {out} does not exist; make it first.")
-    from napari_covseg.jobs.memory import keep_freed_memory
+    from napari_covseg.jobs.allocator import keep_freed_memory
     from napari_covseg.learn.run import split_patients
     from napari_covseg.learn.train import Recipe
     from napari_covseg.learn.training_set import read_training_set

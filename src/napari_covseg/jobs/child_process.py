@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from napari_covseg.errors import JobError
+from napari_covseg.jobs.allocator import KEEP_FREED
 from napari_covseg.jobs.messages import Shutdown, pack, read_message
 
-# glibc gives large blocks back to the kernel at every free; getting them again for every
-# layer of a network cost up to 70 % of its time in page faults.
-ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 LOG_LINES = 200
 ENDS_WITHIN = 0.7  # seconds that a child has to finish a slice and end, before it is killed
 
@@ -81,6 +79,7 @@ class ChildProcess:
 
     def stop(self) -> None:
         """End the process within a second; its last slice is finished if that is in time."""
+        self._heard = _nobody_listens
         if self.alive:
             self.send(Shutdown())
             try:
@@ -133,6 +132,10 @@ class ChildProcess:
                 self.log.append(line.decode(errors="replace").rstrip())
 
 
+def _nobody_listens() -> None:
+    """Stand in for a listener that is gone; it may not be called any more."""
+
+
 def _start() -> subprocess.Popen[bytes]:
     flags = 0
     if sys.platform == "win32":
@@ -144,7 +147,7 @@ def _start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, **ENVIRONMENT},
+        env={**os.environ, **KEEP_FREED},
         creationflags=flags,
     )
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 from napari_covseg.cases import Workspace
+from napari_covseg.jobs.allocator import give_back_memory
 from napari_covseg.jobs.events import Event, Imported, Notice
 from napari_covseg.jobs.pace import Pace
 from napari_covseg.jobs.requests import Import
@@ -48,6 +49,7 @@ def import_scan(job: Import) -> Iterator[Event]:
         case_id, notes = yield from in_thread(work, lambda: pace.progress)
     finally:
         abandoned.set()
+        give_back_memory()  # a whole scan was in it
     yield pace.progress
     for note in notes:
         yield Notice(note)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
 import os
-import sys
 import threading
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from napari_covseg.models.file import Model, choose_device, load_model
 
 _loaded: dict[tuple[str, int, str], Model] = {}
 _loading = threading.Lock()
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def loaded_model(path: Path, device: str) -> Model:
@@ -54,16 +51,6 @@ def free_gpu() -> None:
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep what is freed, as the child's environment does; see `child_process`."""
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # not in other C libraries
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def core_count() -> int:

@@ -9,7 +9,7 @@ from functools import singledispatch
 from typing import TypeVar
 
 from napari_covseg.errors import JobError
-from napari_covseg.jobs.events import Event, Finished
+from napari_covseg.jobs.events import Event, Finished, Progress
 from napari_covseg.jobs.requests import Import, Predict, PredictFile, WarmUp
 
 T = TypeVar("T")
@@ -75,33 +75,53 @@ def steps(job: object, control: Control) -> Iterator[Event]:
     raise JobError(f"Nothing knows how to do {type(job).__name__}; update napari-covseg and try again.")
 
 
-# The generators are imported when they are first needed: torch takes seconds.
+# Each generator's module is imported when it is first needed, in a thread, because torch
+# takes seconds; one at a time, because modules that import each other do not like two.
+_importing = threading.Lock()
+
+
 @steps.register
 def _(job: Import, control: Control) -> Iterator[Event]:
-    from napari_covseg.jobs.import_scan import import_scan
+    def load() -> Callable[[Import], Iterator[Event]]:
+        with _importing:
+            from napari_covseg.jobs.import_scan import import_scan
+        return import_scan
 
-    return import_scan(job)
+    begin = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
+    yield from begin(job)
 
 
 @steps.register
 def _(job: Predict, control: Control) -> Iterator[Event]:
-    from napari_covseg.jobs.predict_case import predict_case
+    def load() -> Callable[[Predict, Control], Iterator[Event]]:
+        with _importing:
+            from napari_covseg.jobs.predict_case import predict_case
+        return predict_case
 
-    return predict_case(job, control)
+    begin = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
+    yield from begin(job, control)
 
 
 @steps.register
 def _(job: PredictFile, control: Control) -> Iterator[Event]:
-    from napari_covseg.jobs.predict_file import predict_file
+    def load() -> Callable[[PredictFile], Iterator[Event]]:
+        with _importing:
+            from napari_covseg.jobs.predict_file import predict_file
+        return predict_file
 
-    return predict_file(job)
+    begin = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
+    yield from begin(job)
 
 
 @steps.register
 def _(job: WarmUp, control: Control) -> Iterator[Event]:
-    from napari_covseg.jobs.predict_case import warm_up
+    def load() -> Callable[[WarmUp], Iterator[Event]]:
+        with _importing:
+            from napari_covseg.jobs.predict_case import warm_up
+        return warm_up
 
-    return warm_up(job)
+    begin = yield from in_thread(load, lambda: Progress(0, 0, "models"))
+    yield from begin(job)
 
 
 def in_thread(call: Callable[[], T], meanwhile: Callable[[], Event]) -> Generator[Event, None, T]:
