@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,16 +38,32 @@ def scan() -> Scan:
     return make_scan()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scan_maker() -> Callable[..., Scan]:
     return make_scan
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace.zarr")
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with one case, which tests copy: faster than making one for each."""
+    folder = tmp_path_factory.mktemp("templates") / "workspace.zarr"
+    Workspace.open(folder).add_case(make_scan())
+    return folder
 
 
 @pytest.fixture
-def case_id(workspace: Workspace, scan: Scan) -> str:
-    return workspace.add_case(scan)
+def workspace(tmp_path: Path, templates: Path) -> Workspace:
+    """A workspace without cases."""
+    folder = tmp_path / "workspace.zarr"
+    shutil.copytree(
+        templates, folder, ignore=lambda path, names: [n for n in names if n.startswith("patient")]
+    )
+    return Workspace.open(folder, create=False)
+
+
+@pytest.fixture
+def case_id(workspace: Workspace, templates: Path) -> str:
+    """Id of a case of `scan` in `workspace`."""
+    made = next(path for path in (templates / "cases").iterdir() if path.is_dir())
+    shutil.copytree(made, Path(workspace.path, "cases", made.name))
+    return made.name

@@ -22,7 +22,7 @@ import itertools
 import numpy as np
 from pathlib import Path
 from napari_covseg.cases import OpenCase, Workspace
-from napari_covseg.cases.workspace import Scan
+from napari_covseg.scans.scan import Scan
 
 def scan(value, shape):
     return Scan(np.full(shape, value, np.int16), (1.0, 1.0, 1.0), "HU", np.eye(4), shape, np.eye(4))

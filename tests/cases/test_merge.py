@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_covseg.cases import OpenCase, Review, Workspace, merge_run
 from napari_covseg.cases.merge import review_after_merge, writable
 from napari_covseg.errors import CaseError
+from napari_covseg.labels import GROUPS
 
 SHAPE = (7, 5)
 labels = hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, 4))
@@ -114,6 +118,60 @@ def test_what_a_person_erased_stays_erased(workspace: Workspace, case_id: str) -
     assert not stored[4:9, 4:9].any()
     assert stored.sum() == 4 * (stored.size - 25)
     assert case.review[3] == Review.CORRECTED
+
+
+boxes = st.tuples(*(st.tuples(st.integers(0, size - 1), st.integers(1, size)) for size in (3, 8, 6)))
+strokes = st.tuples(st.just("paint"), st.sampled_from(list(GROUPS)), boxes, st.integers(0, 3))
+others = st.one_of(
+    st.tuples(st.just("predict"), st.integers(0, 3)),
+    st.tuples(st.just("accept"), st.integers(0, 2)),
+    st.tuples(st.just("reopen")),
+    st.tuples(st.just("merge on disk"), st.integers(0, 3)),
+)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.one_of(strokes, others), max_size=12))
+def test_whatever_happens_a_persons_voxels_stay(made: tuple[Workspace, str], story: list[Any]) -> None:
+    workspace, template = made
+    case_id = f"{template}-{uuid4().hex}"
+    cases = Path(workspace.path, "cases")
+    shutil.copytree(cases / template, cases / case_id)
+    opened = OpenCase(workspace, case_id)
+    persons = {group: np.full(opened.case.shape, -1) for group in GROUPS}
+    accepted: dict[int, Any] = {}
+    for what, *details in story:
+        if what == "paint":
+            group, box, value = details
+            index = tuple(slice(start, start + size) for start, size in box)
+            opened.live[group][index] = persons[group][index] = value
+            opened.mark_painted(group, index)
+            for z in range(3)[index[0]]:
+                accepted.pop(z, None)
+        elif what == "predict":
+            opened.merge_slices(predicted_run(workspace, case_id, details[0], range(3)), range(3))
+        elif what == "accept":
+            opened.set_review(details[0], Review.ACCEPTED)
+            accepted[details[0]] = {group: opened.live[group][details[0]].copy() for group in GROUPS}
+        else:
+            opened.close()
+            if what == "merge on disk":
+                case = workspace.case(case_id)
+                merge_run(case, case.run(predicted_run(workspace, case_id, details[0], range(3))))
+            opened = OpenCase(workspace, case_id)
+        for group in GROUPS:
+            mine = persons[group] >= 0
+            assert np.array_equal(opened.touched[group], mine)
+            assert np.array_equal(opened.live[group][mine], persons[group][mine])
+            for z, labels_then in accepted.items():
+                assert np.array_equal(opened.live[group][z], labels_then[group])
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, scan_maker: Any) -> tuple[Workspace, str]:
+    workspace = Workspace.open(tmp_path_factory.mktemp("story") / "w")
+    return workspace, workspace.add_case(scan_maker((3, 8, 6)))
 
 
 def test_merging_on_disk_needs_the_lock(workspace: Workspace, case_id: str) -> None:
