@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ SETTINGS = {"features": [2], "bottleneck": 2}
 AIR, TISSUE = 0.07, 0.3  # of a slice from −1000 to 40 HU, scaled to 0-1
 
 
-def write_threshold_model(path: Path) -> Path:
+def write_threshold_model(path: Path) -> None:
     network = build_network("unet", OUTPUTS, SETTINGS).eval()
     with torch.no_grad():
         for parameter in network.parameters():
@@ -44,4 +45,7 @@ def write_threshold_model(path: Path) -> Path:
         licence="BSD-3-Clause",
     )
     save_model(path, network, card)
-    return path
+
+
+if __name__ == "__main__":
+    write_threshold_model(Path(sys.argv[1]))

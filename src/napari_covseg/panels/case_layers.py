@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 from napari import Viewer
 from napari.layers import Image, Labels
 
 from napari_covseg.cases import OpenCase
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.layers import METADATA_KEY, labels_layer, scan_layer, scan_layer_name
-from napari_covseg.panels.prediction import Change
+from napari_covseg.panels.layers import METADATA_KEY, contour_for, labels_layer, scan_layer, scan_layer_name
+from napari_covseg.panels.model_step import SliceChange
 from napari_covseg.panels.strokes import Indices, Strokes
 from napari_covseg.scans import Scan
 
@@ -55,12 +54,14 @@ class CaseLayers:
         if middle:
             viewer.dims.set_current_step(0, len(case.voxels) // 2)
             viewer.reset_view()
+        viewer.dims.events.ndisplay.connect(self._on_ndisplay, position="first")
 
     def remove(self) -> None:
         """Take the layers out of the viewer and stop following them."""
         for strokes in self._strokes.values():
             strokes.disconnect()
         self._strokes.clear()
+        self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
         for layer in (self.scan, *self.labels.values()):
             if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
@@ -90,10 +91,16 @@ class CaseLayers:
         for layer in self.labels.values():
             layer.refresh(thumbnail=False, highlight=False, extent=False)
 
-    def write_step(self, group: Group, change: Change) -> None:
-        """Make voxels that a model has changed one step that Ctrl+Z takes back."""
+    def add_model_step(self, group: Group, changes: list[SliceChange]) -> None:
+        """Make what a model has changed one step that Ctrl+Z takes back."""
         if group in self._strokes:
-            self._strokes[group].write_as_model(*change)
+            self._strokes[group].add_model_step(changes)
+
+    def _on_ndisplay(self, event: Any = None) -> None:
+        # napari has outlines in 2-D only, and warns of them in 3-D
+        if "lesions" in self.labels:
+            flat = self._viewer.dims.ndisplay == 2
+            self.labels["lesions"].contour = contour_for(self._case.voxels.shape) if flat else 0
 
     def _scan_layer(self, instead_of: Image | None) -> Image:
         known = self._case.case
@@ -115,8 +122,8 @@ class CaseLayers:
             self._case.mark_painted(group, indices)
             self._on_changed()
 
-        def model_step(indices: Indices) -> None:
-            self._case.mark_changed(group, np.unique(indices[0]).tolist())
+        def model_step(slices: list[int]) -> None:
+            self._case.mark_changed(group, slices)
             self._on_changed()
 
         return Strokes(layer, painted, model_step)

@@ -11,9 +11,10 @@ from napari_covseg.panels.export_step import ExportStep
 from napari_covseg.panels.reading import ReadingLine
 from napari_covseg.panels.scan_step import ScanStep
 from napari_covseg.panels.segment_step import SegmentStep
-from napari_covseg.panels.step import RESEARCH_USE, Step, note
+from napari_covseg.panels.step import RESEARCH_USE, Paragraph, Step
 
 WIDTH = 330
+ANY_HEIGHT = 16_777_215  # Qt's own
 
 
 class CovSegDock(QWidget):
@@ -33,14 +34,18 @@ class CovSegDock(QWidget):
         self.export = ExportStep(napari_viewer)
         self.session = self.scan.session
         self.reading = ReadingLine(self.session)
-        self.use = note(f"{RESEARCH_USE}. Labels from a model are suggestions until you review them.")
+        self.use = Paragraph(f"{RESEARCH_USE}. Labels from a model are suggestions until you review them.")
         self.use.setToolTip("This software is no medical device.")
 
         steps = QWidget()
         column = QVBoxLayout(steps)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
-        self.sections = [collapsible(step) for step in (self.scan, self.segment, self.export)]
+        self.sections = [
+            collapsible(self.scan, opened=True),
+            collapsible(self.segment, opened=True),
+            collapsible(self.export, opened=False),  # all three are too much for a low screen
+        ]
         for section in self.sections:
             column.addWidget(section)
         column.addStretch(1)
@@ -59,11 +64,17 @@ class CovSegDock(QWidget):
         layout.addWidget(self.reading)
 
 
-def collapsible(step: Step) -> QCollapsible:
+def collapsible(step: Step, *, opened: bool) -> QCollapsible:
     """Return a step under a title that folds it away."""
     section = QCollapsible(step.title, expandedIcon="▾", collapsedIcon="▸")
-    section.setDuration(120)
+    section.setDuration(0)
+    section.layout().setContentsMargins(0, 0, 0, 0)
     section.toggleButton().setToolTip("Fold this step away, or open it.")
-    section.addWidget(step)
-    section.expand(animate=False)
+    section.setContent(step)
+    # superqt fixes the height when a step opens; text that grows later would be cut off
+    section.toggled.connect(lambda opened: step.setMaximumHeight(ANY_HEIGHT if opened else 0))
+    if opened:
+        section.expand(animate=False)
+    else:
+        section.collapse(animate=False)
     return section

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLineEdit, QWidget
 from napari_covseg.cases import Review
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import in_background
-from napari_covseg.panels.step import Step, button, note
+from napari_covseg.panels.step import Paragraph, Step, button
 from napari_covseg.scans import Scan, write_labels
 
 FORMATS = {"NIfTI (.nii.gz)": ".nii.gz", "NRRD (.nrrd)": ".nrrd"}
@@ -56,7 +56,7 @@ class ExportStep(Step):
         self.save = button(
             "Export", "Write the labels as they are now, in the geometry of the file that was read."
         )
-        self.hint = note(faint=True)
+        self.hint = Paragraph(small=True)
         self.add_row(*self.groups.values(), self.format)
         self.add_row(self.path, self.browse, stretch=0)
         self.column.addWidget(self.save)

@@ -18,6 +18,7 @@ SIDES = {
     "right": "middle_right",
 }
 COLOUR = (1.0, 0.85, 0.35, 1.0)
+BEHIND = (0.0, 0.0, 0.0, 0.5)
 
 
 def letters_for(displayed: tuple[int, ...], vertical: str, horizontal: str) -> dict[str, str]:
@@ -55,7 +56,7 @@ class OrientationLetters:
         self._visible = False
         self._overlays = {
             side: TextOverlay(
-                text="", position=position, font_size=16, color=COLOUR, box=False, visible=False
+                text="", position=position, font_size=16, color=COLOUR, box_color=BEHIND, visible=False
             )
             for side, position in SIDES.items()
         }

@@ -16,7 +16,7 @@ def model_facts(card: ModelCard) -> str:
         lines.append(
             "Dice on patients it never saw: " + ", ".join(f"{escape(k)} {v:.2f}" for k, v in scores.items())
         )
-    lines.append(f"<b>{escape(card.use)}</b>")
+    lines.append(escape(card.use))
     if card.licence:
         lines.append(f"Licence of the weights: {escape(card.licence)}")
     return "<br>".join(line for line in lines if line)

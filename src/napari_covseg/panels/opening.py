@@ -32,7 +32,6 @@ class Opening:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        session.viewer.layers.events.inserted.connect(self._on_layer_inserted)
 
     def path(self, path: str | Path, series: str | None = None) -> None:
         """Read a file or folder into a new case, in the child, and open it.
@@ -74,12 +73,16 @@ class Opening:
         session.begin("Opening the case", "scan")
         in_background(lambda: self._opened(case_id), session.show_case, session.end_told)
 
+    def consider(self, layer: Any) -> None:
+        """Take over a layer that has just come, if it is a known scan and none is open."""
+        free = self._session.case is None and not self._session.busy_with
+        if free and isinstance(layer, Image) and scan_header(layer) is not None:
+            self.layer(layer)
+
     def known_layer(self) -> None:
         """Take over a layer of this package's reader that was there before the dock."""
         for layer in self._session.viewer.layers:
-            if isinstance(layer, Image) and scan_header(layer) is not None:
-                self.layer(layer)
-                return
+            self.consider(layer)
 
     def _opened(self, case_id: str) -> OpenCase:
         """Open a case, in whatever thread."""
@@ -98,9 +101,3 @@ class Opening:
             in_background(lambda: self._opened(case_id), session.show_case, session.end_told)
         elif isinstance(event, END) and session.job is not None:
             session.end(event.message if isinstance(event, Failed) else "")
-
-    def _on_layer_inserted(self, event: Any) -> None:
-        layer = event.value
-        free = self._session.case is None and not self._session.busy_with
-        if free and isinstance(layer, Image) and scan_header(layer) is not None:
-            self.layer(layer)

@@ -23,12 +23,10 @@ from napari_covseg.jobs.events import (
     VolumeDone,
 )
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.strokes import Indices
+from napari_covseg.panels.model_step import SliceChange, slice_change
 
 MERGE_EVERY = 20  # ms between two turns of merging ...
 MERGE_FOR = 0.012  # ... and seconds that one may take, so that scrubbing stays smooth
-
-Change = tuple[Indices, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 
 class Prediction(QObject):
@@ -40,7 +38,7 @@ class Prediction(QObject):
     model_name : str
         For what is told to a person.
     write_step : callable
-        Takes a group and (indices, before, after); makes them one undoable step.
+        Takes a group and its changes, slice by slice; makes them one undoable step.
 
     Signals
     -------
@@ -64,7 +62,7 @@ class Prediction(QObject):
         self,
         case: OpenCase,
         model_name: str,
-        write_step: Callable[[Group, Change], None],
+        write_step: Callable[[Group, list[SliceChange]], None],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
@@ -73,8 +71,9 @@ class Prediction(QObject):
         self._case = case
         self._write_step = write_step
         self._run_id = ""
+        self._abandoned = False
         self._waiting: dict[int, None] = {}  # slices to merge, in the order they came
-        self._last_pass: dict[Group, list[Change]] | None = None
+        self._last_pass: dict[Group, list[SliceChange]] | None = None
         self._end: Event | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(MERGE_EVERY)
@@ -87,6 +86,8 @@ class Prediction(QObject):
 
     def hear(self, event: Event) -> None:
         """Take one event of the job."""
+        if self._abandoned:
+            return
         if isinstance(event, RunStarted):
             self._run_id = event.run_id
         elif isinstance(event, Progress):
@@ -108,6 +109,7 @@ class Prediction(QObject):
 
     def abandon(self) -> None:
         """Merge nothing more; what the run holds stays in the case."""
+        self._abandoned = True
         self._timer.stop()
         self._waiting.clear()
 
@@ -120,7 +122,7 @@ class Prediction(QObject):
             try:
                 changed += self._merge(z)
             except CovsegError as error:
-                self.abandon()
+                self._waiting.clear()
                 self.failed.emit(str(error))
         if changed:
             self.slices_changed.emit(tuple(changed))
@@ -142,16 +144,10 @@ class Prediction(QObject):
         before = live[indices]
         live[indices] = values
         assert self._last_pass is not None
-        # two bytes an index: a step over a whole scan stays small
-        small = tuple(axis.astype(np.uint16) for axis in indices)
-        self._last_pass[group].append((small, before, values))
+        self._last_pass[group].append(slice_change(live.shape, indices, before, values))
 
     def _finish_pass(self) -> None:
         """Turn what the 3-D pass changed into one step that Ctrl+Z takes back."""
         changes, self._last_pass = self._last_pass, None
         for group, slices in (changes or {}).items():
-            if slices:
-                indices = tuple(np.concatenate([change[0][axis] for change in slices]) for axis in range(3))
-                before = np.concatenate([change[1] for change in slices])
-                after = np.concatenate([change[2] for change in slices])
-                self._write_step(group, (indices, before, after))
+            self._write_step(group, slices)

@@ -64,5 +64,5 @@ def progress_text(progress: Progress) -> str:
         parts.append(f"{progress.per_second:.1f} {progress.unit}/s")
     if progress.seconds_left is not None:
         left = round(progress.seconds_left)
-        parts.append(f"{left // 60} min {left % 60} s left" if left >= 60 else f"{left} s left")
+        parts.append(f"{left // 60}:{left % 60:02d} left")
     return " · ".join(parts)

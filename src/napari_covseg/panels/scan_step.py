@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from magicgui.widgets import create_widget
 from napari import Viewer
 from napari.layers import Image
-from napari.utils.notifications import show_error
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QSizePolicy, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QSizePolicy, QWidget
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background
@@ -17,7 +14,7 @@ from napari_covseg.panels.layers import WINDOWS
 from napari_covseg.panels.mouse import HINT, set_window
 from napari_covseg.panels.progress_row import ProgressRow
 from napari_covseg.panels.scan_facts import facts
-from napari_covseg.panels.step import Step, button, note
+from napari_covseg.panels.step import Paragraph, Step, button, caption
 from napari_covseg.scans import SeriesInfo, list_series
 
 FILES = "Scans (*.nii *.nii.gz *.nrrd *.mha *.mhd *.dcm *.png *.jpg *.jpeg *.tif *.tiff);;All files (*)"
@@ -58,21 +55,20 @@ class ScanStep(Step):
         self.recent.setToolTip("Cases you worked on before, the last one first. They open as you left them.")
         self.recent.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.recent.setMinimumContentsLength(12)
-        self.layer_choice: Any = create_widget(annotation=Image, name="layer", options={"nullable": False})
-        choice = self.layer_choice.native
-        choice.setToolTip("An image that is in the viewer already, from whatever reader it came.")
-        choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.layer = QComboBox()
+        self.layer.setToolTip("An image that is in the viewer already, from whatever reader it came.")
+        self.layer.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.use_layer = button(
             "Use as scan", "Take this image layer as the scan: it becomes a case of its own."
         )
         self.add_row(self.open_file, self.open_folder)
         self.add_row(self.series, self.open_series, stretch=0)
-        self.add_row(note("Recent"), self.recent, stretch=1)
-        self.add_row(note("Layer"), choice, self.use_layer, stretch=1)
+        self.add_row(caption("Recent"), self.recent, stretch=1)
+        self.add_row(caption("Layer"), self.layer, self.use_layer, stretch=1)
         self._show_series([])
 
     def _build_facts(self) -> None:
-        self.facts = note()
+        self.facts = Paragraph()
         self.facts.setToolTip(
             "What the file says about the patient and the geometry. The name is never kept."
         )
@@ -86,7 +82,7 @@ class ScanStep(Step):
         self.radiology_mouse = QCheckBox("Radiology mouse")
         self.radiology_mouse.setToolTip(HINT)
         self.radiology_mouse.setChecked(self.session.mouse.enabled)
-        self.window = note()
+        self.window = QLabel()
         self.window.setToolTip("Level and width of the grey scale.")
         self.add_row(*self.windows.values())
         self.add_row(self.radiology_mouse, self.window, stretch=0)
@@ -102,6 +98,7 @@ class ScanStep(Step):
         self.radiology_mouse.toggled.connect(self._on_mouse)
         self.session.case_changed.connect(self._on_case_changed)
         self.session.busy_changed.connect(self._on_busy)
+        self.session.layers_changed.connect(self._on_layers_changed)
         self.session.window_changed.connect(self._on_window_changed)
 
     def _fill_recent(self) -> None:
@@ -119,7 +116,7 @@ class ScanStep(Step):
         if cases and open_id is None:
             self.recent.addItem("choose a case …", None)
         for info in cases:
-            self.recent.addItem(f"{info.name}  ({info.modified.astimezone():%d %b %H:%M})", info.id)
+            self.recent.addItem(f"{info.modified.astimezone():%d %b %H:%M}  {info.name}", info.id)
             if info.id == open_id:
                 self.recent.setCurrentIndex(self.recent.count() - 1)
 
@@ -164,14 +161,22 @@ class ScanStep(Step):
             self.session.open_case(case_id)
 
     def _on_use_layer(self) -> None:
-        self.layer_choice.reset_choices()
-        layer = self.layer_choice.value
-        if layer is None:
-            show_error("There is no image layer to use: open one, or open a file here.")
-        elif layer is self.session.scan_image():
-            show_error("This layer is the open scan already.")
-        else:
+        layer = self.layer.currentData()
+        if layer is not None:
             self.session.opening.layer(layer)
+
+    def _on_layers_changed(self) -> None:
+        chosen = self.layer.currentText()
+        self.layer.clear()
+        for layer in self.session.viewer.layers:
+            if isinstance(layer, Image) and layer is not self.session.scan_image():
+                self.layer.addItem(layer.name, layer)
+        if not self.layer.count():
+            self.layer.addItem("no other image layer", None)
+        self.layer.setCurrentIndex(max(self.layer.findText(chosen), 0))
+        free = self.layer.currentData() is not None and not self.session.busy_with
+        self.layer.setEnabled(free)
+        self.use_layer.setEnabled(free)
 
     def _on_window(self, name: str) -> None:
         image = self.session.scan_image()
@@ -197,8 +202,10 @@ class ScanStep(Step):
             press.setEnabled(in_hu)
         self._on_window_changed()
         self._fill_recent()
+        self._on_layers_changed()
 
     def _on_busy(self, what: str) -> None:
-        for widget in (self.open_file, self.open_folder, self.open_series, self.use_layer):
+        for widget in (self.open_file, self.open_folder, self.open_series):
             widget.setEnabled(not what)
+        self._on_layers_changed()
         self.recent.setEnabled(not what and self.recent.count() > 0)

@@ -12,7 +12,7 @@ from napari_covseg.models.catalogue import ModelEntry, available, find
 from napari_covseg.panels.model_facts import model_details, model_facts
 from napari_covseg.panels.progress_row import ProgressRow
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import Step, button, note
+from napari_covseg.panels.step import Paragraph, Step, button, caption
 
 DEVICES = {
     "auto": ("Automatic", "The graphics card if there is one that fits, otherwise the processor."),
@@ -53,16 +53,16 @@ class SegmentStep(Step):
         self.model.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.open_model = button("…", "Open a model file (.safetensors).")
         self.open_model.setFixedWidth(28)
-        self.card = note()
+        self.card = Paragraph(small=True)
         self.device = QComboBox()
         self.device.setToolTip("Where the model runs.")
         self.device.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         for index, (value, (name, meaning)) in enumerate(DEVICES.items()):
             self.device.addItem(name, value)
             self.device.setItemData(index, meaning, 3)  # Qt.ToolTipRole
-        self.add_row(note("Model"), self.model, self.open_model, stretch=1)
+        self.add_row(caption("Model"), self.model, self.open_model, stretch=1)
         self.column.addWidget(self.card)
-        self.add_row(note("Device"), self.device, stretch=1)
+        self.add_row(caption("Device"), self.device, stretch=1)
 
     def _build_run(self) -> None:
         self.run = button(
@@ -73,7 +73,7 @@ class SegmentStep(Step):
             "Give the graphics memory back for other programs; the next run loads the model again.",
         )
         self.progress = ProgressRow(self.session, "segment", "Slices that are finished stay.")
-        self.status = note()
+        self.status = Paragraph()
         self.status.setToolTip("Where the labels of the slice on screen come from.")
         self.add_row(self.run, self.free_gpu, stretch=0)
         self.column.addWidget(self.progress)

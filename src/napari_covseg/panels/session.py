@@ -15,6 +15,7 @@ from qtpy.QtCore import QCoreApplication, QObject, Signal
 from napari_covseg.cases import OpenCase, Workspace
 from napari_covseg.errors import CaseError, CovsegError
 from napari_covseg.jobs.requests import Predict
+from napari_covseg.models.catalogue import available
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.case_layers import CaseLayers
 from napari_covseg.panels.letters import OrientationLetters
@@ -55,6 +56,8 @@ class Session(QObject):
         Another slice is drawn; the mouse is elsewhere.
     window_changed
         The scan is drawn with another level or width.
+    layers_changed
+        Layers came or went.
     saving_failed : str
         What the writer's thread has to tell.
     """
@@ -66,6 +69,7 @@ class Session(QObject):
     slice_changed = Signal()
     cursor_moved = Signal()
     window_changed = Signal()
+    layers_changed = Signal()
     saving_failed = Signal(str)
 
     def __init__(self, viewer: Viewer) -> None:
@@ -89,6 +93,7 @@ class Session(QObject):
         self.work.child_died.connect(self._on_child_died)
         self.saving_failed.connect(show_error)
         viewer.layers.events.removed.connect(self._on_layer_removed)
+        viewer.layers.events.inserted.connect(self._on_layer_inserted)
         viewer.dims.events.current_step.connect(self._on_step)
         viewer.dims.events.order.connect(self._on_step)
         viewer.cursor.events.position.connect(self._on_cursor)
@@ -148,7 +153,7 @@ class Session(QObject):
         self.cancel()
         if self.prediction is not None:
             self.prediction.abandon()
-            self.prediction = None
+            self.end()
         layers, self.layers = self.layers, None
         case, self.case = self.case, None
         if layers is not None:
@@ -189,19 +194,21 @@ class Session(QObject):
         self.layers = CaseLayers(self.viewer, case, self.labels_changed.emit, instead_of)
         self.letters.visible = case.case.intensity == "HU"
         self.layers.scan.events.contrast_limits.connect(lambda: self.window_changed.emit())
-        runs = case.case.runs()
-        self.predicted_by = runs[-1].model_id if runs else ""
+        self.predicted_by = last_model(case)
         self.end()
         self.case_changed.emit()
         self.labels_changed.emit()
 
+    def _on_layer_inserted(self, event: Any) -> None:
+        self.opening.consider(event.value)
+        self.layers_changed.emit()
+
     def _on_layer_removed(self, event: Any) -> None:
-        if self.layers is None:
-            return
-        if event.value is self.layers.scan:
+        if self.layers is not None and event.value is self.layers.scan:
             self.close_case()
-        else:
+        elif self.layers is not None:
             self.layers.forget(event.value)
+        self.layers_changed.emit()
 
     # --- labelling ----------------------------------------------------------------
 
@@ -233,7 +240,7 @@ class Session(QObject):
                 self.workspace.path, case.id, model, self.slice_on_screen, case.revision, device
             )
             self.predicted_by = title
-            self.prediction = self._follow(Prediction(case, title, layers.write_step, self))
+            self.prediction = self._follow(Prediction(case, title, layers.add_model_step, self))
             try:
                 self.job = self.work.submit(request, self.prediction.hear)
             except CovsegError as error:
@@ -305,3 +312,12 @@ class Session(QObject):
         # every job that the child ran fails with the same sentence
         self._last_death = message
         show_error(message)
+
+
+def last_model(case: OpenCase) -> str:
+    """Return what the model is called that predicted a case last, empty if none has."""
+    runs = case.case.runs()
+    if not runs:
+        return ""
+    titles = {entry.card.id: entry.card.title for entry in available()}
+    return titles.get(runs[-1].model_id, runs[-1].model_id)

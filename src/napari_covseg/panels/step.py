@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari import Viewer
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QShowEvent
+from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QPushButton, QVBoxLayout, QWidget
 
 from napari_covseg.panels.session import session_of
@@ -67,11 +67,42 @@ def button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
     return made
 
 
-def note(text: str = "", *, faint: bool = False) -> QLabel:
-    """Return a line or paragraph of text that wraps and can be copied."""
-    label = QLabel(text)
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    if faint:
-        label.setStyleSheet("color: palette(placeholder-text); font-size: 11px;")
-    return label
+class Paragraph(QLabel):
+    """Text that wraps, is exactly as high as it needs, and can be copied.
+
+    Parameters
+    ----------
+    text : str
+    small : bool
+        For what is read once.
+    """
+
+    def __init__(self, text: str = "", *, small: bool = False) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        if small:
+            self.setStyleSheet("font-size: 11px;")
+        self.setText(text)
+
+    def setText(self, text: str | None) -> None:
+        """Show a text; nothing takes no room."""
+        if text != self.text():
+            super().setText(text)
+            self._fit()
+        self.setVisible(bool(text))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Take the height that the new width asks for."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        # Qt guesses the height of wrapped text for another width than it then gets
+        if self.width() > 0:
+            self.setFixedHeight(max(self.heightForWidth(self.width()), 0))
+
+
+def caption(text: str) -> QLabel:
+    """Return the word before a control."""
+    return QLabel(text)

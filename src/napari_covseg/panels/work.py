@@ -20,13 +20,10 @@ class Work(QObject):
 
     Signals
     -------
-    busy_changed : bool
-        Whether any job runs.
     child_died : str
         One sentence for a person.
     """
 
-    busy_changed = Signal(bool)
     child_died = Signal(str)
     _woken = Signal()
 
@@ -41,11 +38,6 @@ class Work(QObject):
         self._timer.setInterval(DRAIN_EVERY)
         self._timer.timeout.connect(self._drain)
         self._woken.connect(self._on_woken)
-
-    @property
-    def busy(self) -> bool:
-        """Whether any job runs."""
-        return bool(self._handlers)
 
     @property
     def child_pid(self) -> int | None:
@@ -65,10 +57,7 @@ class Work(QObject):
             If no process can be started.
         """
         job_id = self._client.submit(request, priority)
-        was_busy = self.busy
         self._handlers[job_id] = handler
-        if not was_busy:
-            self.busy_changed.emit(True)
         return job_id
 
     def cancel(self, job_id: int) -> None:
@@ -101,5 +90,3 @@ class Work(QObject):
                 self._handlers.pop(job_id, None)
             if handler is not None:
                 handler(event)
-            if isinstance(event, END) and not self.busy:
-                self.busy_changed.emit(False)

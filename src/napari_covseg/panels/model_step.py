@@ -1,0 +1,77 @@
+"""What a model's write needs to be undone: packed, because it may be most of a scan."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Packed:
+    """An array that is unpacked when NumPy asks for it.
+
+    Parameters
+    ----------
+    values : ndarray
+        Masks and labels shrink to about a hundredth.
+    """
+
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        self._bytes = zlib.compress(np.ascontiguousarray(values).tobytes(), level=1)
+        self._dtype = values.dtype
+        self._shape = values.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes now."""
+        return len(self._bytes)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        values = np.frombuffer(zlib.decompress(self._bytes), self._dtype).reshape(self._shape)
+        return values if dtype is None else values.astype(dtype)
+
+
+class SliceChange(NamedTuple):
+    """How a model changed one slice: an entry of napari's labels history.
+
+    Attributes
+    ----------
+    indices : tuple
+        Slice and packed mask (y, x), an index into (z, y, x).
+    before, after : Packed
+        uint8 values of the mask's voxels.
+    """
+
+    indices: tuple[int, Packed]
+    before: Packed
+    after: Packed
+
+    @property
+    def z(self) -> int:
+        """The slice."""
+        return self.indices[0]
+
+
+def slice_change(
+    shape: tuple[int, int, int],
+    indices: tuple[npt.NDArray[np.intp], ...],
+    before: npt.NDArray[np.uint8],
+    after: npt.NDArray[np.uint8],
+) -> SliceChange:
+    """Pack the change of one slice.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the scan, (z, y, x).
+    indices : tuple of ndarray
+        (z, y, x) of the changed voxels, all in one slice and in the order of memory.
+    before, after : ndarray of uint8
+        Their values.
+    """
+    z, y, x = indices
+    mask = np.zeros(shape[1:], np.bool_)
+    mask[y, x] = True
+    return SliceChange((int(z[0]), Packed(mask)), Packed(before), Packed(after))
