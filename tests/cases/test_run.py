@@ -178,3 +178,19 @@ def test_probabilities_are_given_if_and_only_if_kept(case: Case, run: Run) -> No
 def test_a_run_that_does_not_exist(case: Case) -> None:
     with pytest.raises(CaseError, match='"nowhere"'):
         case.run("nowhere")
+
+
+def test_a_rewrite_while_it_is_read(case: Case, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (old, lesions, probabilities), (new, *_) = slices(0), slices(1)
+    run.write_slice(2, old, lesions, probabilities)
+    real, rewritten = run_module.read_slice, []
+
+    def rewrite_first(array: Any, z: int) -> Any:
+        if array.path.endswith("lungs") and not rewritten:
+            rewritten.append(z)
+            case.run(run.id).write_final("lungs", z, new)
+        return real(array, z)
+
+    monkeypatch.setattr(run_module, "read_slice", rewrite_first)
+    assert np.array_equal(run.read_slice(2)[0], new)
+    assert rewritten == [2]
