@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from napari_covseg.cases import OpenCase, Review, Workspace
-from napari_covseg.cases import open_case as open_case_module
+from napari_covseg.cases import arrays as arrays_module
 from napari_covseg.errors import CaseError
 
 
@@ -94,13 +94,13 @@ def test_undoing_a_models_write_is_saved_and_leaves_no_touch(opened: OpenCase) -
 
 def test_touches_are_on_disk_before_the_labels(opened: OpenCase, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
-    real = open_case_module.write_slice
+    real = arrays_module.write_slice
 
     def note(array: Any, z: int, values: Any) -> None:
         order.append(array.path.rsplit("/", 1)[-1])
         real(array, z, values)
 
-    monkeypatch.setattr(open_case_module, "write_slice", note)
+    monkeypatch.setattr(arrays_module, "write_slice", note)
     opened.live["lungs"][1:3] = 1
     opened.mark_painted("lungs", np.s_[1:3])
     opened.flush()

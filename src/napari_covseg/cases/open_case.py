@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import mmap
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.cases.case import Activity, Case, now
+from napari_covseg.cases.arrays import ACTIVITY, LABELS, REVIEW, TOUCHED, load_arrays
+from napari_covseg.cases.case import now
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.merge import Review, review_after_merge, writable
 from napari_covseg.cases.run import Run
-from napari_covseg.cases.store import read_slice, write_slice
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.writer import BackgroundWriter, Key
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS, Group
 
 Index = tuple[Any, ...] | npt.NDArray[Any] | int | slice
-T = TypeVar("T", np.uint8, np.bool_)
 MergeWrite = Callable[[Group, tuple[npt.NDArray[np.intp], ...], npt.NDArray[np.uint8]], None]
-
-_TOUCHED, _LABELS, _REVIEW, _ACTIVITY = range(4)
-
-
-@dataclass
-class _Arrays:
-    """What is in memory and where it is kept; the writer's thread knows this and no more."""
-
-    case: Case
-    live: dict[Group, npt.NDArray[np.uint8]]
-    touched: dict[Group, npt.NDArray[np.bool_]]
-    review: npt.NDArray[np.uint8]
-    activity: Activity
-
-    def save(self, key: Key) -> None:
-        rank, name, z = key
-        if rank == _REVIEW:
-            self.case.write_review(self.review.copy())
-        elif rank == _ACTIVITY:
-            self.case.write_activity(self.activity)
-        else:
-            group: Group = "lungs" if name == "lungs" else "lesions"
-            if rank == _TOUCHED:
-                write_slice(self.case.touched(group), z, self.touched[group][z].copy())
-            else:
-                write_slice(self.case.labels(group), z, self.live[group][z].copy())
 
 
 class OpenCase:
@@ -101,21 +71,14 @@ class OpenCase:
             self._writer = BackgroundWriter(self._arrays.save, on_error=on_error)
             # an OpenCase that is forgotten still saves and gives its lock back
             self._finalizer = weakref.finalize(self, _shut, self._writer, self._lock)
-            self._writer.schedule([(_ACTIVITY, "", 0)])
+            self._writer.schedule([(ACTIVITY, "", 0)])
 
     def _load(self) -> None:
-        self.voxels = self.case.read_voxels()
-        shape = self.case.shape
-        self.live: dict[Group, npt.NDArray[np.uint8]] = {}
-        self.touched: dict[Group, npt.NDArray[np.bool_]] = {}
-        for group in GROUPS:
-            self.live[group] = _zeros(shape, np.uint8)
-            _fill(self.live[group], self.case.labels(group))
-            self.touched[group] = _zeros(shape, np.bool_)
-            _fill(self.touched[group], self.case.touched(group))
-        self.review = self.case.review
-        activity = replace(self.case.activity, opened=now())
-        self._arrays = _Arrays(self.case, self.live, self.touched, self.review, activity)
+        self._arrays = load_arrays(self.case)
+        self.voxels = self._arrays.voxels
+        self.live = self._arrays.live
+        self.touched = self._arrays.touched
+        self.review = self._arrays.review
 
     @property
     def id(self) -> str:
@@ -149,11 +112,11 @@ class OpenCase:
         slices = self._slices(index)
         self.touched[group][index] = True
         self.review[slices] = Review.CORRECTED
-        self._person_changed([*self._keys(_TOUCHED, group, slices), *self._keys(_LABELS, group, slices)])
+        self._person_changed([*self._keys(TOUCHED, group, slices), *self._keys(LABELS, group, slices)])
 
     def mark_changed(self, group: Group, slices: Iterable[int]) -> None:
         """Have slices saved that changed without a person's paint, as by undoing a model's write."""
-        self._schedule(self._keys(_LABELS, group, slices))
+        self._schedule(self._keys(LABELS, group, slices))
 
     def set_review(self, z: int, state: Review) -> None:
         """Set a slice's review state by a person's decision."""
@@ -201,11 +164,11 @@ class OpenCase:
             else:
                 y, x = np.nonzero(mask)
                 write(group, (np.full(len(y), z), y, x), predicted[mask])
-            keys.append((_LABELS, group, z))
+            keys.append((LABELS, group, z))
         state = review_after_merge(int(self.review[z]))
         if state != self.review[z]:
             self.review[z] = state
-            self._schedule([(_REVIEW, "", 0)])
+            self._schedule([(REVIEW, "", 0)])
         self._schedule(keys)
         return bool(keys)
 
@@ -273,33 +236,13 @@ class OpenCase:
     def _person_changed(self, keys: list[Key]) -> None:
         activity = self._arrays.activity
         self._arrays.activity = replace(activity, modified=now(), revision=activity.revision + 1)
-        self._schedule([*keys, (_REVIEW, "", 0), (_ACTIVITY, "", 0)])
+        self._schedule([*keys, (REVIEW, "", 0), (ACTIVITY, "", 0)])
 
     def _schedule(self, keys: list[Key]) -> None:
         self._editable()
         assert self._writer is not None
         if keys:
             self._writer.schedule(keys)
-
-
-def _zeros(shape: tuple[int, ...], dtype: type[T]) -> npt.NDArray[T]:
-    """Return zeros that take memory only where something is written, a few kB at a time.
-
-    On Linux NumPy asks for pages of 2 MB, with which a few lesions cost as much memory as
-    labels everywhere.
-    """
-    if sys.platform != "linux":
-        return np.zeros(shape, dtype)
-    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    return np.frombuffer(mmap.mmap(-1, math.prod(shape), flags=private), dtype).reshape(shape)
-
-
-def _fill(memory: npt.NDArray[Any], array: Any) -> None:
-    """Read an array into zeros, writing only what is not zero, so that the rest takes no memory."""
-    for z in range(len(memory)):
-        values = read_slice(array, z)
-        if values is not None and values.any():
-            np.copyto(memory[z], values, where=values != 0)
 
 
 def _shut(writer: BackgroundWriter, lock: Lock | None, flush: bool = True) -> None:
