@@ -32,27 +32,28 @@ def open_viewer(
 ) -> None:
     """Open napari with the workbench, and in it a scan or a case."""
     _need_qt()
-    place = open_workspace(workspace) if workspace is not None else None
-    case = None
-    if what is not None and not Path(what).exists():
-        case = _case_id(what, workspace)
+    from napari_covseg.cases import Workspace
+
+    is_case = what is not None and not Path(what).exists()
+    if is_case:
+        _refuse_unknown(str(what), workspace)
+    elif workspace is not None:
+        Workspace.open(workspace)  # what is wrong with it is said before a window opens
     import napari
 
     viewer = napari.Viewer()
     _, dock = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg")
-    if place is not None:
-        dock.session.use_workspace(place.path)
-    if case is not None:
-        dock.session.open_case(case)
-    elif what is not None:
-        dock.session.import_path(what)
+    if workspace is not None:
+        dock.session.use_workspace(workspace)
+    if what is not None:
+        (dock.session.open_case if is_case else dock.session.import_path)(what)
     napari.run()
 
 
-def _case_id(what: str, workspace: str | None) -> str:
-    """Return the id of a case, if it is one; CaseError if it is neither that nor a path."""
+def _refuse_unknown(what: str, workspace: str | None) -> None:
+    """Raise CaseError if `what`, which is no path, is no case either."""
     try:
-        return open_workspace(workspace).case(what).id
+        open_workspace(workspace).case(what)
     except CaseError as error:
         raise CaseError(f"{what} is neither a path nor a case that can be opened. {error}") from error
 
