@@ -13,6 +13,7 @@ from monai.transforms import (  # type: ignore[attr-defined]
     RandGaussianSmoothd,
     RandScaleIntensityd,
 )
+from monai.utils.type_conversion import convert_to_tensor
 from torch import Tensor
 
 
@@ -57,11 +58,12 @@ class Augmentation:
         seed = int(random.integers(2**31))
         self._affine.set_random_state(seed)
         self._rest.set_random_state(seed + 1)
-        rows = []
+        rows, both = [], ("image", "masks")
         for image, mask in zip(images, masks, strict=True):
             self._affine.rand_affine.spatial_size = (size, size)
             row = self._rest(self._affine({"image": image, "masks": mask}))
-            rows.append((torch.as_tensor(row["image"]), torch.as_tensor(row["masks"])))
+            # plain tensors: MONAI's own would carry their bookkeeping through the network
+            rows.append([convert_to_tensor(row[name], track_meta=False) for name in both])
         augmented = torch.stack([image for image, _ in rows]).clamp_(0, 1)
         return augmented.contiguous(memory_format=torch.channels_last), torch.stack(
             [mask for _, mask in rows]

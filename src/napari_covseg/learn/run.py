@@ -97,7 +97,8 @@ def train_model(
     Raises
     ------
     ModelError
-        If the checkpoint belongs to another recipe or `out` cannot be written.
+        If the checkpoint is damaged, or belongs to another recipe or other slices, or a file
+        cannot be written.
     """
     recipe = recipe or Recipe()
     checkpoint = checkpoint or out.with_suffix(".checkpoint")

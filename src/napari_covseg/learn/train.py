@@ -91,12 +91,15 @@ class TrainingProgress:
     best: bool = False
 
 
+_PARTS = ("network", "average", "optimiser", "schedule")
+
+
 class _Run:
     """All that changes while a network is trained; what a checkpoint holds."""
 
-    def __init__(self, recipe: Recipe, device: str) -> None:
+    def __init__(self, recipe: Recipe, device: str, data: list[int]) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe = recipe
+        self.recipe, self.data = recipe, data
         network = build_network(recipe.network, OUTPUTS, recipe.settings)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
@@ -131,30 +134,37 @@ class _Run:
 
     def write(self, path: Path) -> None:
         """Write the checkpoint; an interrupted write leaves the one before."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parts = {
-            name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser", "schedule")
-        }
-        part = path.with_suffix(".part")
-        torch.save({"recipe": asdict(self.recipe), "state": self.state, **parts}, part)
-        part.replace(path)
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        saved = {"recipe": asdict(self.recipe), "data": self.data, "state": self.state, **parts}
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(saved, part)
+            part.replace(path)
+        except (OSError, RuntimeError) as error:  # torch's own error where the disk is full
+            raise ModelError(
+                f"The checkpoint {path} cannot be written ({_first_line(error)}): make room or choose "
+                "another folder."
+            ) from error
 
     def read(self, path: Path) -> None:
-        """Go on from a checkpoint; ModelError if another recipe wrote it or it is damaged."""
+        """Go on from a checkpoint; ModelError if it is damaged, or of another recipe or other slices."""
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            if saved["recipe"] == asdict(self.recipe):
-                for name in ("network", "average", "optimiser", "schedule"):
+            same = saved["recipe"] == asdict(self.recipe) and saved.get("data", self.data) == self.data
+            if same:
+                for name in _PARTS:
                     getattr(self, name).load_state_dict(saved[name])
                 self.state = saved["state"]
-                return
         except Exception as error:  # torch.load raises what it likes on a damaged file
             raise ModelError(
-                f"The checkpoint {path} cannot be read ({error}): delete it to start anew."
+                f"The checkpoint {path} cannot be read ({_first_line(error)}): delete it to start anew."
             ) from error
-        raise ModelError(
-            f"The checkpoint {path} was written with another recipe: delete it or give its settings."
-        )
+        if not same:  # other patients above all: the card would deny that the weights have seen them
+            raise ModelError(
+                f"The checkpoint {path} was written with another recipe or other slices: delete it to start "
+                "anew, or give its settings."
+            )
 
 
 def train(
@@ -189,9 +199,10 @@ def train(
     Raises
     ------
     ModelError
-        If the checkpoint belongs to another recipe.
+        If the checkpoint is damaged, or belongs to another recipe or other slices, or
+        cannot be written.
     """
-    run = _Run(recipe, device)
+    run = _Run(recipe, device, [part.checksum() for part in (training, validation) if part is not None])
     if checkpoint is not None and checkpoint.exists():
         run.read(checkpoint)
     augment, weights = Augmentation(), sampling_weights(recipe, training)
@@ -280,3 +291,7 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
                 kept.lerp_(new, 1 - decay)
             else:
                 kept.copy_(new)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

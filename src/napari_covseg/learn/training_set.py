@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from napari_covseg.scans.scan import Scan
 
 OUTPUTS = ("lungs", "lesion")
 """The channels of a training mask, in this order."""
+_SOURCE_KEYS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("patients", "scan", "patient", "lungs", "lesions"), str),
+    **{"slices": list, "threshold": (int, float), "negative": bool},
+}
 
 
 @dataclass
@@ -58,6 +63,13 @@ class TrainingSet:
         keep = np.isin(self.patients, sorted(patients))
         return replace(self, images=self.images[keep], masks=self.masks[keep], patients=self.patients[keep])
 
+    def checksum(self) -> int:
+        """Return a number that changes with any slice, mask or patient's name."""
+        value = zlib.crc32("\n".join(self.patients.tolist()).encode())
+        for array in (self.images, self.masks):
+            value = zlib.crc32(np.ascontiguousarray(array).data, value)
+        return value
+
 
 def read_training_set(path: str | os.PathLike[str], preparation: Preparation | None = None) -> TrainingSet:
     """Read a folder of patients, or a TOML description of several sources.
@@ -85,13 +97,14 @@ def read_training_set(path: str | os.PathLike[str], preparation: Preparation | N
     elif path.suffix == ".toml" and path.is_file():
         try:
             description = tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ScanError(f"The training description {path} is not valid TOML: {error}.") from error
-        root = Path(os.path.expandvars(description.get("root", str(path.parent))))
-        if "$" in str(root):
+        where = os.path.expandvars(description.get("root", ""))
+        if "$" in where:
             raise ScanError(
-                f"The training description {path} needs the variable {root}: set it to the data's folder."
+                f"The training description {path} needs the variable {where}: set it to the data's folder."
             )
+        root = path.parent / where
     else:
         raise ScanError(f"{path} is neither a folder of patients nor a .toml description: give one of these.")
     return _assemble(description, root, preparation)
@@ -101,14 +114,16 @@ def _assemble(description: dict[str, Any], root: Path, preparation: Preparation)
     images: list[npt.NDArray[np.uint8]] = []
     masks: list[npt.NDArray[np.bool_]] = []
     patients: list[str] = []
-    negatives: set[str] = set()
-    for source in description.get("source", []):
+    negative: dict[str, bool] = {}
+    sources = description.get("source", [])
+    for source in sources if isinstance(sources, list) else [sources]:
+        _check_source(source, root)
         for name, image, mask in _read_source(source, root, preparation):
             images.append(image)
             masks.append(mask)
             patients.append(name)
-            if source.get("negative"):
-                negatives.add(name)
+            if negative.setdefault(name, source.get("negative", False)) != source.get("negative", False):
+                raise ScanError(f"{name} has labelled and negative slices: name the negative ones otherwise.")
     if not images:
         raise ScanError(
             f"{root} holds no labelled slices: each patient needs a folder with ct, lungs and infection."
@@ -120,8 +135,30 @@ def _assemble(description: dict[str, Any], root: Path, preparation: Preparation)
         folds=description.get("folds", {}),
         validation=description.get("validation", {}),
         licence=description.get("licence", ""),
-        negatives=frozenset(negatives),
+        negatives=frozenset(name for name, without in negative.items() if without),
     )
+
+
+def _check_source(source: object, root: Path) -> None:
+    """Refuse a source that would be read otherwise than its author meant."""
+    if not isinstance(source, dict) or ("patients" in source) == ("scan" in source):
+        raise ScanError(f"Each [[source]] needs either patients or a scan; this one does not: {source}.")
+    for key, value in source.items():
+        kind = _SOURCE_KEYS.get(key)
+        if kind is None:
+            raise ScanError(f"The source {source} has the unknown setting {key}: remove it.")
+        if not isinstance(value, kind):
+            raise ScanError(f"The source {source} has a setting that cannot be used: {key} = {value!r}.")
+    if "patients" in source and not (root / source["patients"]).is_dir():
+        raise ScanError(
+            f"There is no folder {root / source['patients']}: correct the path in the description."
+        )
+    if "scan" in source and ("lungs" in source) == source.get("negative", False):
+        raise ScanError(
+            f"The scan {source['scan']} needs either lungs, a mask, or negative = true if it shows none."
+        )
+    if [type(z) for z in source.get("slices", [0, 0])] != [int, int]:
+        raise ScanError(f"The slices of {source['scan']} are not [first, last]: {source['slices']}.")
 
 
 def _read_source(source: dict[str, Any], root: Path, preparation: Preparation) -> list[tuple[str, Any, Any]]:
@@ -130,16 +167,22 @@ def _read_source(source: dict[str, Any], root: Path, preparation: Preparation) -
         return [(folder.name, *pair) for folder in folders for pair in _read_pictures(folder, preparation)]
     scan = read_scan(root / source["scan"])
     name = source.get("patient", scan.name)
-    lungs = (
-        _read_mask(root / source["lungs"], scan, source.get("threshold", 0)) if "lungs" in source else None
-    )
+    truths = {
+        channel: _read_mask(root / source[kind], scan, source.get("threshold", 0))
+        for channel, kind in enumerate(("lungs", "lesions"))
+        if kind in source
+    }
     first, last = source.get("slices", [0, len(scan.voxels) - 1])
+    if not 0 <= first <= last < len(scan.voxels):
+        raise ScanError(
+            f"{root / source['scan']} has no slices {first} to {last}: it has 0 to {len(scan.voxels) - 1}."
+        )
     rows = []
     for z in range(first, last + 1):
         image = preparation(scan.voxels[z], scan.intensity)
         mask = np.zeros((len(OUTPUTS), *image.shape), np.bool_)
-        if lungs is not None:
-            mask[0] = _shrink(lungs[z], preparation.size)
+        for channel, truth in truths.items():
+            mask[channel] = _shrink(truth[z], preparation.size)
         rows.append((name, image, mask))
     return rows
 
@@ -148,7 +191,8 @@ def _read_pictures(folder: Path, preparation: Preparation) -> list[tuple[Any, An
     lesions = "infection" if (folder / "infection").is_dir() else "lesions"
     rows = []
     for file in sorted((folder / "ct").iterdir()):
-        image = preparation(_grey(file), "grey")
+        picture = _grey(file)
+        image = preparation(picture, "grey")
         mask = np.zeros((len(OUTPUTS), *image.shape), np.bool_)
         for channel, kind in enumerate(("lungs", lesions)):
             truth = folder / kind / file.name
@@ -156,7 +200,13 @@ def _read_pictures(folder: Path, preparation: Preparation) -> list[tuple[Any, An
                 raise ScanError(
                     f"The mask {truth} is missing: each slice in {folder / 'ct'} needs one of the same name."
                 )
-            mask[channel] = _shrink(_grey(truth) > 0, preparation.size)
+            labelled = _grey(truth)
+            if labelled.shape != picture.shape:
+                raise ScanError(
+                    f"The mask {truth} has the shape {labelled.shape}, its slice {picture.shape}: "
+                    "they must be equal."
+                )
+            mask[channel] = _shrink(labelled > 0, preparation.size)
         rows.append((image, mask))
     return rows
 

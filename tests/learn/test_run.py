@@ -1,0 +1,159 @@
+"""Patients are divided, never slices, and the card says who was in which part."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_covseg.errors import ModelError
+from napari_covseg.learn import run as run_module
+from napari_covseg.learn.run import split_patients, train_model
+from napari_covseg.learn.train import Recipe, TrainingProgress
+from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.models.card import ModelCard, read_card
+from napari_covseg.models.file import load_network
+
+
+def named(patients: list[str], **options: object) -> TrainingSet:
+    images = np.zeros((len(patients), 4, 4), np.uint8)
+    return TrainingSet(images, np.zeros((len(patients), 2, 4, 4), bool), np.array(patients), **options)  # type: ignore[arg-type]
+
+
+FOLDS = {"1": ["anna"], "2": ["bert", "cleo"]}
+DATA = named(
+    ["anna", "bert", "bert", "cleo", "dora", "neck"],
+    folds=FOLDS,
+    validation={"1": ["dora"]},
+    negatives=frozenset({"neck"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({}, (["anna", "bert", "cleo", "dora", "neck"], [], [])),
+        ({"fold": "1"}, (["bert", "cleo", "neck"], ["dora"], ["anna"])),
+        ({"fold": "2"}, (["anna", "dora", "neck"], [], ["bert", "cleo"])),
+        (
+            {"fold": "2", "validation": ["dora"], "test": ["anna"]},
+            (["neck"], ["dora"], ["anna", "bert", "cleo"]),
+        ),
+        ({"test": ["cleo", "anna"]}, (["bert", "dora", "neck"], [], ["anna", "cleo"])),
+    ],
+)
+def test_folds_and_names(options: dict[str, object], parts: tuple[list[str], ...]) -> None:
+    split = split_patients(DATA, **options)  # type: ignore[arg-type]
+    assert split == dict(zip(("training", "validation", "test"), parts, strict=True))
+
+
+@given(
+    st.lists(st.sampled_from("abcdefgh"), min_size=1),
+    st.lists(st.sampled_from("abcdefgh"), max_size=3),
+    st.lists(st.sampled_from("abcdefgh"), max_size=3),
+)
+def test_every_patient_is_in_exactly_one_part(
+    patients: list[str], validation: list[str], test: list[str]
+) -> None:
+    try:
+        split = split_patients(named(patients), None, validation, test)
+    except ModelError:
+        assert (
+            set(validation) & set(test)
+            or {*validation, *test} - set(patients)
+            or ({*validation, *test} == set(patients))
+        )
+        return
+    assert sorted(name for part in split.values() for name in part) == sorted(set(patients))
+    assert set(split["test"]) == set(test)
+    assert set(split["validation"]) == set(validation)
+    assert split["training"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fold": "3"}, "names no fold '3': it has 1, 2"),
+        ({"test": ["emil", "anna"]}, "has no patient emil: it has anna, bert"),
+        ({"validation": ["Anna"]}, "has no patient Anna"),
+        ({"fold": "1", "test": ["dora"]}, "dora cannot be a validation and a test patient at once"),
+        ({"test": ["anna", "bert", "cleo", "dora", "neck"]}, "No patient is left to train on"),
+    ],
+)
+def test_splits_that_cannot_be(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        split_patients(DATA, **options)  # type: ignore[arg-type]
+
+
+def test_data_without_folds() -> None:
+    with pytest.raises(ModelError, match="names no fold '1': it has none"):
+        split_patients(named(["a"]), "1")
+
+
+def test_a_model_file_with_its_card(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    split = split_patients(data, None, ["anna"], ["cleo"])
+    *told, card = train_model(data, split, out, recipe)
+    assert all(isinstance(progress, TrainingProgress) for progress in told)
+    assert isinstance(card, ModelCard)
+    network, stored = load_network(out)
+    assert stored.id == "mine"
+    assert stored.split == {"training": ["bert"], "validation": ["anna"], "test": ["cleo"]}
+    assert stored.trained_on == "7 slices of 1 sources"
+    assert stored.licence == data.licence
+    assert stored.recipe["steps"] == 16
+    assert stored.created == datetime.date.today().isoformat()
+    for part in ("validation", "test"):
+        assert set(stored.scores[part]) == {"lungs", "lesion"}
+        assert all(0 <= value <= 1 for value in stored.scores[part].values())
+    assert "pooled over each patient" in stored.scores["protocol"]
+    with torch.inference_mode():
+        assert list(network(torch.zeros(1, 1, 64, 64))) == list(stored.outputs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.checkpoint", "mine.safetensors"]
+
+
+def test_kept_out_patients_never_reach_the_training(
+    data: TrainingSet, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[TrainingSet | None] = []
+
+    def fake(recipe: Recipe, training: TrainingSet, validation: TrainingSet | None, **options: object):  # type: ignore[no-untyped-def]
+        given.extend([training, validation])
+        from napari_covseg.networks.build import build_network
+
+        yield build_network("unet", ("lungs", "lesion"), recipe.settings).eval()
+
+    monkeypatch.setattr(run_module, "train", fake)
+    list(train_model(data, split_patients(data, None, [], ["bert"]), tmp_path / "a.safetensors", recipe))
+    training, validation = given
+    assert training is not None
+    assert set(training.patients.tolist()) == {"anna", "cleo"}
+    assert validation is None
+
+
+def test_without_patients_kept_out_there_are_no_scores(
+    data: TrainingSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    short = dataclasses.replace(recipe, steps=2)
+    out = tmp_path / "all.safetensors"
+    list(train_model(data, split_patients(data), out, short, name="everyone"))
+    card = read_card(out)
+    assert card.id == "everyone"
+    assert card.scores == {}
+
+
+def test_a_model_of_one_fold_does_not_pass_for_another(
+    data: TrainingSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    """The same output name for two folds: the checkpoint of the first must not be taken for the second."""
+    out, short = tmp_path / "fold.safetensors", dataclasses.replace(recipe, steps=2)
+    list(train_model(data, split_patients(data, None, [], ["anna"]), out, short))
+    with pytest.raises(ModelError, match="other slices"):
+        list(train_model(data, split_patients(data, None, [], ["bert"]), out, short))
+    assert read_card(out).split["test"] == ["anna"]

@@ -1,0 +1,262 @@
+"""A run learns, goes on where it was interrupted, and refuses what it cannot go on from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from napari_covseg.errors import ModelError
+from napari_covseg.learn import train as train_module
+from napari_covseg.learn.train import (
+    Recipe,
+    TrainingProgress,
+    as_input,
+    sampling_weights,
+    score,
+    segmentation_loss,
+    train,
+)
+from napari_covseg.learn.training_set import TrainingSet
+
+
+def run(
+    recipe: Recipe, data: TrainingSet, validation: TrainingSet | None = None, **options: Path
+) -> tuple[list[TrainingProgress], nn.Module]:
+    *told, network = train(recipe, data, validation, **options)  # type: ignore[arg-type]
+    assert isinstance(network, nn.Module)
+    return told, network  # type: ignore[return-value]
+
+
+def interrupt(
+    recipe: Recipe, data: TrainingSet, validation: TrainingSet | None, at: int, checkpoint: Path
+) -> None:
+    running = train(recipe, data, validation, checkpoint=checkpoint)
+    for told in running:
+        if isinstance(told, TrainingProgress) and told.step == at:
+            break
+    running.close()  # type: ignore[attr-defined]
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_the_loss_falls_and_the_masks_are_found(data: TrainingSet, recipe: Recipe) -> None:
+    longer = dataclasses.replace(
+        recipe, steps=40, batch=2, learning_rate=3e-2, average=0.8, validate_every=20
+    )
+    told, network = run(longer, data.only({"anna", "bert"}), data.only({"cleo"}))
+    assert told[-1].loss < 0.6 * told[0].loss
+    validated = [progress for progress in told if progress.validation]
+    assert [progress.step for progress in validated] == [20, 40]
+    assert validated[-1].validation is not None
+    assert validated[-1].validation["lungs"] > 0.6
+    assert not network.training
+
+
+def test_progress_every_ten_steps_and_at_validations(data: TrainingSet, recipe: Recipe) -> None:
+    told, _ = run(recipe, data)
+    assert [progress.step for progress in told] == [6, 10, 12, 16]
+    assert all(progress.steps == 16 and np.isfinite(progress.loss) for progress in told)
+    assert all(progress.validation is None for progress in told)
+    assert [progress.best for progress in told] == [True, False, True, True]  # the last ones are kept
+
+
+@pytest.mark.parametrize("at", [6, 10])  # right at a checkpoint, and four steps after it
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    data: TrainingSet, recipe: Recipe, tmp_path: Path, at: int
+) -> None:
+    training, validation = data.only({"anna", "bert"}), data.only({"cleo"})
+    told, network = run(recipe, training, validation)
+    interrupt(recipe, training, validation, at, tmp_path / "a.checkpoint")
+    again, resumed = run(recipe, training, validation, checkpoint=tmp_path / "a.checkpoint")
+    assert again[0].step == 10
+    assert same(network, resumed)
+    assert [p.validation for p in told if p.step > 10] == [p.validation for p in again if p.step > 10]
+    assert [p.best for p in told if p.step > 10] == [p.best for p in again if p.step > 10]
+
+
+def test_a_run_that_is_done_gives_its_network_at_once(
+    data: TrainingSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    _, network = run(recipe, data, checkpoint=tmp_path / "a.checkpoint")
+    told, again = run(recipe, data, checkpoint=tmp_path / "a.checkpoint")
+    assert told == []
+    assert same(network, again)
+
+
+def test_the_seed_decides(data: TrainingSet, recipe: Recipe) -> None:
+    short = dataclasses.replace(recipe, steps=4)
+    _, network = run(short, data)
+    assert same(network, run(short, data)[1])
+    assert not same(network, run(dataclasses.replace(short, seed=1), data)[1])
+
+
+def test_the_best_weights_are_kept(
+    data: TrainingSet, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.2, 0.7, 0.7])
+    weights: list[list[Tensor]] = []
+
+    def scored(network: nn.Module, *rest: object) -> dict[str, float]:
+        weights.append([tensor.clone() for tensor in network.state_dict().values()])
+        return dict.fromkeys(("lungs", "lesion"), next(scores))
+
+    monkeypatch.setattr(train_module, "score", scored)
+    told, network = run(recipe, data, data)
+    assert [p.best for p in told if p.validation] == [True, True, False]
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), weights[1], strict=True))
+
+
+def test_crops_grow_with_the_stages(
+    data: TrainingSet, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Recording(train_module.Augmentation):
+        def __call__(self, images: Tensor, masks: Tensor, size: int, random: np.random.Generator):  # type: ignore[no-untyped-def]
+            sizes.append(size)
+            return images, masks
+
+    monkeypatch.setattr(train_module, "Augmentation", Recording)
+    run(dataclasses.replace(recipe, steps=10, stages=((0.4, 32), (0.8, 48), (1.0, 64))), data)
+    assert sizes == [32] * 4 + [48] * 4 + [64] * 2
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 17}, {"seed": 1}, {"settings": {"features": [4], "bottleneck": 8}}]
+)
+def test_a_checkpoint_of_another_recipe(
+    data: TrainingSet, recipe: Recipe, tmp_path: Path, change: dict[str, object]
+) -> None:
+    path = tmp_path / "a.checkpoint"
+    interrupt(recipe, data, None, 6, path)
+    other = dataclasses.replace(recipe, **change)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"a\.checkpoint was written with another recipe or other slices"):
+        run(other, data, checkpoint=path)
+    assert path.is_file()  # nothing is deleted that somebody may still want
+
+
+def test_a_checkpoint_that_has_seen_other_patients(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    """Else the card of a fold's model would deny that it has seen its test patients."""
+    path = tmp_path / "a.checkpoint"
+    run(recipe, data.only({"anna", "bert"}), data.only({"cleo"}), checkpoint=path)
+    for training, validation in [({"anna", "cleo"}, {"bert"}), ({"anna", "bert"}, {"anna"})]:
+        with pytest.raises(ModelError, match="another recipe or other slices"):
+            run(recipe, data.only(training), data.only(validation), checkpoint=path)
+    with pytest.raises(ModelError, match="another recipe or other slices"):
+        run(recipe, data.only({"anna", "bert"}), checkpoint=path)
+
+
+def test_a_damaged_checkpoint(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "a.checkpoint"
+    interrupt(recipe, data, None, 6, path)
+    content = path.read_bytes()
+    for damaged in (b"", content[: len(content) // 2], b"\0" * 500, b"\x80\x02K\x01."):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            ModelError, match=r"a\.checkpoint cannot be read .*: delete it to start anew"
+        ) as error:
+            run(recipe, data, checkpoint=path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_runs_no_code(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"recipe": Evil()}, tmp_path / "a.checkpoint")
+    with pytest.raises(ModelError, match="cannot be read") as error:
+        run(recipe, data, checkpoint=tmp_path / "a.checkpoint")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written(
+    data: TrainingSet, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.checkpoint"
+    interrupt(recipe, data, None, 6, path)
+    before = path.read_bytes()
+
+    def full(saved: object, part: Path) -> None:
+        part.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:664]\nfile write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ModelError, match=r"a\.checkpoint cannot be written .*: make room") as error:
+        run(recipe, data, checkpoint=path)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == before
+
+
+# Parts of a step
+
+
+def test_the_loss_by_hand() -> None:
+    masks = torch.tensor([1.0, 1, 0, 0]).reshape(1, 1, 2, 2).repeat(1, 2, 1, 1)
+    half = {name: torch.zeros(1, 1, 2, 2) for name in ("lungs", "lesion")}
+    dice_of_half = (2 * 1 + 1) / (2 + 2 + 1)
+    assert float(segmentation_loss(half, masks)) == pytest.approx(np.log(2) + 1 - dice_of_half)
+    sure = dict.fromkeys(half, (masks[:, :1] - 0.5) * 60)
+    assert float(segmentation_loss(sure, masks)) == pytest.approx(0, abs=1e-5)
+
+
+def test_an_empty_slice_is_not_punished_for_its_emptiness() -> None:
+    empty = {name: torch.full((2, 1, 8, 8), -30.0) for name in ("lungs", "lesion")}
+    assert float(segmentation_loss(empty, torch.zeros(2, 2, 8, 8))) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("balance", "shares"), [(1.0, [3 / 12, 7 / 12, 2 / 12]), (0.0, [1 / 3, 1 / 3, 1 / 3])]
+)
+def test_how_often_a_patient_is_drawn(
+    data: TrainingSet, recipe: Recipe, balance: float, shares: list[float]
+) -> None:
+    weights = sampling_weights(dataclasses.replace(recipe, balance=balance), data)
+    assert weights.sum() == pytest.approx(1)
+    for name, share in zip(["anna", "bert", "cleo"], shares, strict=True):
+        of_patient = weights[data.patients == name]
+        assert of_patient.sum() == pytest.approx(share)
+        assert np.ptp(of_patient) == 0
+
+
+def test_slices_without_lungs_have_their_own_share(data: TrainingSet, recipe: Recipe) -> None:
+    with_neck = dataclasses.replace(data, negatives=frozenset({"bert", "cleo"}))
+    weights = sampling_weights(dataclasses.replace(recipe, negatives=0.2), with_neck)
+    assert weights[data.patients != "anna"].sum() == pytest.approx(0.2)
+    assert weights[data.patients == "anna"].sum() == pytest.approx(0.8)
+    alone = sampling_weights(recipe, dataclasses.replace(data, negatives=frozenset({"anna", "bert", "cleo"})))
+    assert alone.sum() == pytest.approx(1)
+
+
+def test_scores_are_pooled_over_a_patient() -> None:
+    class Bright(nn.Module):
+        def forward(self, slices: Tensor) -> dict[str, Tensor]:
+            return {"lungs": slices - 0.5, "lesion": torch.full_like(slices, -1.0)}
+
+    images, masks = np.zeros((3, 4, 4), np.uint8), np.zeros((3, 2, 4, 4), bool)
+    images[0], masks[0, 0] = 255, True  # anna's first: all found
+    images[1, 0], masks[1, 0, 1] = 255, True  # her second: four pixels found, four others true
+    images[2], masks[2, 0, 0] = 255, True  # bert: 16 found, 4 true
+    slices = TrainingSet(images, masks, np.array(["anna", "anna", "bert"]))
+    scores = score(Bright(), slices, batch=2)
+    assert scores["lungs"] == pytest.approx((2 * 16 / (20 + 20) + 2 * 4 / (16 + 4)) / 2)
+    assert scores["lesion"] == 1  # none there, none found
+
+
+def test_network_input(data: TrainingSet) -> None:
+    images = as_input(data.images[:2])
+    assert images.shape == (2, 1, 64, 64)
+    assert float(images.max()) == pytest.approx(data.images[:2].max() / 255)
