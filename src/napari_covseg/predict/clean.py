@@ -44,8 +44,10 @@ def clean_slice(
     """
     pixel = spacing or (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
     area = pixel[0] * pixel[1]
-    lungs = _fill_and_drop(lungs, _SMALLEST_LUNG_MM2 / area, _LARGEST_HOLE_MM2 / area)
-    lesions = _drop_specks(lesions, _SMALLEST_LESION_MM2 / area)
+    lungs = np.where(lungs > 0, np.uint8(3), np.uint8(0))
+    _drop_and_fill(lungs, _SMALLEST_LUNG_MM2 / area, _LARGEST_HOLE_MM2 / area)
+    lesions = lesions.copy()
+    _drop_and_fill(lesions, _SMALLEST_LESION_MM2 / area)
     return lungs, keep_inside(lungs, lesions, labels, pixel)
 
 
@@ -54,10 +56,19 @@ def keep_inside(lungs: Mask, lesions: Mask, labels: Sequence[Label], pixel: tupl
     bound = [label.value for label in labels if label.inside_lungs]
     if not bound or not lesions.any():
         return lesions
-    reach = [max(1, round(_MARGIN_MM / size)) for size in pixel]
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach[1] + 1, 2 * reach[0] + 1))
-    near = cv2.dilate((lungs > 0).astype(np.uint8), kernel)
-    return np.where((near == 0) & np.isin(lesions, bound), 0, lesions).astype(np.uint8)
+    down, across = (max(1, round(_MARGIN_MM / size)) for size in pixel)
+    left, top, width, height = cv2.boundingRect(lesions)
+    box = (
+        slice(max(0, top - down), top + height + down),
+        slice(max(0, left - across), left + width + across),
+    )
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * across + 1, 2 * down + 1))
+    near = cv2.dilate((lungs[box] > 0).astype(np.uint8), kernel)  # 0 or 1
+    free = np.ones(256, np.uint8)
+    free[bound] = 0
+    out = lesions.copy()
+    out[box] *= np.bitwise_or(near, cv2.LUT(lesions[box], free)).astype(np.uint8)
+    return out
 
 
 def finish_volume(
@@ -112,7 +123,9 @@ def finish_volume(
     for z in range(count):
         lungs, lesions = read(z)
         new_lungs = _paint_sides(lungs, sides[z], step)
-        new_lesions = keep_inside(new_lungs, lesions, labels, pixel)
+        new_lesions = lesions
+        if np.count_nonzero(new_lungs) < np.count_nonzero(lungs):  # a stray went, with the findings in it
+            new_lesions = keep_inside(new_lungs, lesions, labels, pixel)
         if not (np.array_equal(lungs, new_lungs) and np.array_equal(lesions, new_lesions)):
             yield z, new_lungs, new_lesions
         else:
@@ -157,7 +170,8 @@ def lung_sides(lungs: npt.NDArray[np.bool_]) -> Mask:
 
 def _part(lungs: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
     """Part two touching lungs; the mask itself, alone, if they do not come apart."""
-    core = lungs
+    box = ndimage.find_objects(lungs.astype(np.uint8))[0]
+    core = lungs[box]
     for _ in range(6):
         core = ndimage.binary_erosion(core)
         found, number = ndimage.label(core)
@@ -168,44 +182,65 @@ def _part(lungs: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
         large, second = np.argsort(sizes)[::-1][:2]
         if sizes[second] < 0.3 * sizes[large]:
             continue
-        to_large = ndimage.distance_transform_edt(found != large)
-        to_second = ndimage.distance_transform_edt(found != second)
-        return [lungs & (to_large <= to_second), lungs & (to_large > to_second)]
+        away = (found != large) & (found != second)
+        nearest = ndimage.distance_transform_edt(away, return_distances=False, return_indices=True)
+        to_large = np.zeros_like(lungs)
+        to_large[box] = found[tuple(nearest)] == large
+        return [lungs & to_large, lungs & ~to_large]
     return [lungs]
 
 
 def _paint_sides(lungs: Mask, side: Mask, step: int) -> Mask:
     """Give the fine mask the sides of the coarse one; thin parts that it missed take the nearest."""
-    fine = np.repeat(np.repeat(side, step, 0), step, 1)[: lungs.shape[0], : lungs.shape[1]]
-    if not side.any():
-        return np.zeros_like(lungs)
-    number, found = cv2.connectedComponents((lungs > 0).astype(np.uint8))
     out = np.zeros_like(lungs)
+    if not side.any():
+        return out
+    fine = np.repeat(np.repeat(side, step, 0), step, 1)[: lungs.shape[0], : lungs.shape[1]]
+    number, found, stats, _ = cv2.connectedComponentsWithStats((lungs > 0).astype(np.uint8))
     for i in range(1, number):
-        here = found == i
-        values = np.bincount(fine[here], minlength=4)[1:]
+        left, top, width, height = stats[i, : cv2.CC_STAT_AREA]
+        box = slice(top, top + height), slice(left, left + width)
+        here, near = found[box] == i, fine[box]
+        values = np.bincount(near[here], minlength=4)[1:]
         if values.sum() == 0:
             continue
         present = np.flatnonzero(values) + 1
-        out[here] = present[np.argmax(values[present - 1])]
         if len(present) > 1:  # two lungs that touch in this slice
-            nearest = ndimage.distance_transform_edt(fine == 0, return_distances=False, return_indices=True)
-            out[here] = fine[tuple(nearest)][here]
+            out[box][here] = _nearest(near)[here]
+        else:
+            out[box][here] = present[0]
     return out
 
 
-def _fill_and_drop(mask: Mask, smallest: float, largest_hole: float) -> Mask:
-    inside = _drop_specks((mask > 0).astype(np.uint8), smallest)
-    # not every hole: where the lungs touch before and behind the heart, they enclose the mediastinum
-    outside = (inside == 0).astype(np.uint8)
-    filled = inside | (outside & (_drop_specks(outside, largest_hole) == 0))
-    return np.where(filled, 3, 0).astype(np.uint8)
+def _nearest(values: Mask) -> Mask:
+    """Fill the zeros of a mask with the value nearest to them."""
+    zero = (values == 0).astype(np.uint8)
+    _, labels = cv2.distanceTransformWithLabels(zero, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    of_label = np.zeros(int(labels.max()) + 1, np.uint8)
+    of_label[labels[zero == 0]] = values[zero == 0]
+    return of_label[labels]
 
 
-def _drop_specks(mask: Mask, smallest: float) -> Mask:
-    if not mask.any():
-        return mask
-    _, found, stats, _ = cv2.connectedComponentsWithStats((mask > 0).astype(np.uint8))
-    large = stats[:, cv2.CC_STAT_AREA] >= smallest
-    large[0] = False
-    return mask if large[1:].all() else np.where(large[found], mask, 0).astype(np.uint8)
+def _drop_and_fill(mask: Mask, smallest: float, largest_hole: float = 0) -> None:
+    """Zero, in place, parts of fewer than `smallest` pixels; then close smaller holes with the value 3.
+
+    Not every hole is closed: where the lungs touch before and behind the heart, they
+    enclose the mediastinum. By outlines, which takes a tenth of the time of labelling
+    every pixel.
+    """
+    outlines, nesting = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    dropped = set()
+    holes = []
+    for number, outline in enumerate(outlines):
+        parent = nesting[0, number, 3]
+        area, rim = cv2.contourArea(outline), len(outline)
+        # an outline goes through the middles of its pixels: Pick's theorem counts those in and on it
+        if parent >= 0:
+            if area - rim / 2 + 1 < largest_hole:
+                holes.append((parent, outline))
+        elif area + rim / 2 + 1 < smallest:
+            dropped.add(number)
+            cv2.drawContours(mask, [outline], -1, 0, cv2.FILLED)
+    for parent, outline in holes:
+        if parent not in dropped:
+            cv2.drawContours(mask, [outline], -1, 3, cv2.FILLED)
