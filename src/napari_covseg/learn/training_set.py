@@ -145,8 +145,8 @@ def _check_source(source: object, root: Path) -> None:
         raise ScanError(f"Each [[source]] needs either patients or a scan; this one does not: {source}.")
     for key, value in source.items():
         kind = _SOURCE_KEYS.get(key)
-        if kind is None:
-            raise ScanError(f"The source {source} has the unknown setting {key}: remove it.")
+        if kind is None or ("patients" in source and key not in ("patients", "negative")):
+            raise ScanError(f"The source {source} has a setting that it cannot have, {key}: remove it.")
         if not isinstance(value, kind):
             raise ScanError(f"The source {source} has a setting that cannot be used: {key} = {value!r}.")
     if "patients" in source and not (root / source["patients"]).is_dir():
