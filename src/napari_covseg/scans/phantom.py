@@ -17,18 +17,15 @@ from scipy import ndimage
 from napari_covseg.scans.phantom_abdomen import paint_abdomen
 from napari_covseg.scans.phantom_bones import paint_skeleton
 from napari_covseg.scans.phantom_lesions import Disease, draw_disease, fluid_distance, paint_disease
-from napari_covseg.scans.phantom_shapes import Array, Box, Grid, paint
+from napari_covseg.scans.phantom_mediastinum import Organ, air_tubes, lung_distance, mediastinum, near_organs
+from napari_covseg.scans.phantom_scanner import Scanner, draw_scanner
+from napari_covseg.scans.phantom_shapes import Array, Grid, paint
 from napari_covseg.scans.phantom_thorax import (
-    FAR,
-    Organ,
     Patient,
-    air_tubes,
     body_distance,
     cage_distance,
     diaphragm_distance,
     draw_patient,
-    lung_distance,
-    mediastinum,
 )
 from napari_covseg.scans.phantom_trees import Branches, beside, fill, grow
 from napari_covseg.scans.phantom_wall import paint_room, paint_wall
@@ -69,9 +66,7 @@ class _Scene:
     gas: float
     couch: int
     breath: float
-    quantum: float
-    sharp: float
-    circle: bool
+    scanner: Scanner
     shift: tuple[float, float]
 
 
@@ -124,23 +119,16 @@ def phantom(
     ]
     voxels = np.empty((nz, ny, nx), np.int16)
     lung_truth, lesion_truth = np.zeros((nz, ny, nx), np.uint8), np.zeros((nz, ny, nx), np.uint8)
-    blur_z = max(0.35 * dz, 0.5) / dz if nz > 1 else 0.0
-    halo = int(np.ceil(3 * blur_z))
+    whole = Grid(axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :], max(dy, dx, 0.7))
+    scanner, halo = scene.scanner, scene.scanner.halo((dz, dy, dx))
     step = max(1, _SLAB_VOXELS // (ny * nx))
     for first in range(0, nz, step):
-        last = min(first + step, nz)
-        start, stop = max(first - halo, 0), min(last + halo, nz)
-        grid = Grid(
-            axes[0][start:stop, None, None], axes[1][None, :, None], axes[2][None, None, :], max(dy, dx, 0.7)
-        )
-        image, lungs, found = _render(scene, grid)
-        image = ndimage.gaussian_filter(
-            image, (blur_z, scene.sharp / dy, scene.sharp / dx), truncate=3, mode="nearest"
-        )
+        last, start = min(first + step, nz), max(first - halo, 0)
+        image, lungs, found = _render(scene, whole.slab(start, min(last + halo, nz)))
         keep = slice(first - start, last - start)
-        voxels[first:last] = _expose(
-            image[keep], scene, Grid(axes[0][first:last, None, None], grid.y, grid.x, grid.width), seed, first
-        )
+        image = scanner.blur(image, (dz, dy, dx))[keep]
+        slab = whole.slab(first, last)
+        voxels[first:last] = scanner.expose(image, slab, (dz, dy, dx), scene.patient.height, first)
         lung_truth[first:last], lesion_truth[first:last] = lungs[keep], found[keep]
     return Phantom(_scan(voxels, (dz, dy, dx), origin, seed), lung_truth, lesion_truth)
 
@@ -189,9 +177,7 @@ def _draw_scene(seed: int, lesions: bool) -> _Scene:
         gas=float(room.uniform(0, 1)),
         couch=int(room.integers(0, 6)),
         breath=float(room.uniform(-925, -885)),
-        quantum=float(room.uniform(9, 20)),
-        sharp=float(room.uniform(0.55, 0.95)),
-        circle=bool(room.random() < 0.35),
+        scanner=draw_scanner(room),
         shift=(float(room.uniform(2, 16)), float(room.uniform(-7, 7))),
     )
 
@@ -200,16 +186,6 @@ def _join(trees: list[Branches]) -> Branches:
     return Branches(
         *(np.concatenate([getattr(t, name) for t in trees]) for name in ("start", "end", "radius"))
     )
-
-
-def _near(organs: list[Organ], grid: Grid) -> list[tuple[Organ, Box, Array]]:
-    found = []
-    for organ in organs:
-        box = organ.shape.near(grid, FAR)
-        part = grid.crop(box)
-        if 0 not in part.shape:
-            found.append((organ, box, organ.shape.distance(part)))
-    return found
 
 
 def _lung_points(
@@ -222,7 +198,10 @@ def _lung_points(
     ]
     grid = Grid(axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :], _COARSE)
     cage = cage_distance(patient, grid)
-    inside = lung_distance(patient, grid, cage, diaphragm_distance(patient, grid), _near(organs, grid)) < -1.5
+    inside = (
+        lung_distance(patient, grid, cage, diaphragm_distance(patient, grid), near_organs(organs, grid))
+        < -1.5
+    )
     depth = ndimage.distance_transform_edt(inside, sampling=_COARSE)[inside]
     z, y, x = np.nonzero(inside)
     return np.stack([axes[0][z], axes[1][y], axes[2][x]], 1).astype(float), np.asarray(depth, float)
@@ -235,7 +214,7 @@ def _render(scene: _Scene, grid: Grid) -> tuple[Array, npt.NDArray[np.uint8], np
     cage = cage_distance(p, grid) + 1.5 * coarse
     body = body_distance(p, grid, coarse)
     below = diaphragm_distance(p, grid)
-    near = _near(scene.organs, grid)
+    near = near_organs(scene.organs, grid)
     lungs = lung_distance(p, grid, cage, below, near)
 
     image = np.full(grid.shape, -1000, np.float32)
@@ -266,40 +245,20 @@ def _paint_lungs(
     """Parenchyma, disease, vessels, then airways; returns the truth of the disease."""
     p, inside = scene.patient, grid.cover(lungs)
     fine = p.fine(grid)
-    gradient = 55 * (grid.y + 20) / 100  # the lung is denser where it is lower, in a patient on the back
-    paint(image, inside, scene.breath + gradient + 8 * coarse + 5 * middle + 9 * fine)
-    fissure = grid.z - np.float32(p.height) * (0.48 + 0.32 * grid.y / 80) + 9 * coarse
-    sheet = grid.cover(np.abs(fissure) / np.float32(np.hypot(1, 0.004 * p.height)) - 0.4)
-    paint(image, inside * sheet * np.float32(0.45 / grid.width), -500.0)
+    # the lung is denser where it is lower, and the patient lies on the back
+    tissue = np.float32(scene.breath + 11) + 0.55 * grid.y + 8 * coarse + 5 * middle + 9 * fine
+    paint(image, inside, tissue)
+    fissure = (grid.z - (0.48 + 0.004 * grid.y) * p.height) / np.hypot(1, 0.004 * p.height) + 5 * coarse
+    sheet = grid.cover(np.asarray(np.abs(fissure) - 0.4, np.float32)) * inside
+    paint(image, sheet * np.float32(0.3 / grid.width), -500.0)
     truth = paint_disease(image, scene.disease, grid, lungs, coarse, middle)
     paint(image, fill(grid, scene.vessels), p.blood + 0.0)
-    walls = beside(scene.airways, 0.0, 1.0)
-    paint(image, fill(grid, Branches(walls.start, walls.end, walls.radius * 1.15 + 0.45)), 0.0)
-    paint(image, fill(grid, scene.airways), -960.0)
+    bronchi = scene.airways
+    paint(image, fill(grid, Branches(bronchi.start, bronchi.end, bronchi.radius * 1.15 + 0.45)), 0.0)
+    paint(image, fill(grid, bronchi), -960.0)
     for tube in air_tubes(p):
         box = tube.near(grid, 3)
         part = grid.crop(box)
         if 0 not in part.shape:
             paint(image[box], part.cover(tube.distance(part)), -990.0)
     return truth
-
-
-def _expose(image: Array, scene: _Scene, grid: Grid, seed: int, first: int) -> npt.NDArray[np.int16]:
-    """Add the scanner's noise slice by slice and round to int16."""
-    height = grid.z.ravel() / scene.patient.height
-    for i, slice_ in enumerate(image):
-        rng = np.random.default_rng([seed, 77, first + i])
-        white = rng.standard_normal(slice_.shape, dtype=np.float32)
-        grain = ndimage.gaussian_filter(white, 0.55) - 0.7 * ndimage.gaussian_filter(white, 1.3)
-        streak = ndimage.gaussian_filter(rng.standard_normal(slice_.shape, dtype=np.float32), (0.5, 9))
-        shoulders = float(np.clip((height[i] - 0.75) * 4, 0, 1))
-        attenuation = np.clip(ndimage.uniform_filter(slice_, 25) / 1000 + 1, 0.15, 1.2)
-        level = scene.quantum * (0.35 + 0.65 * attenuation) * (1 + 0.3 * shoulders)
-        slice_ += level * (
-            grain / max(float(grain.std()), 1e-6) + 0.4 * shoulders * streak / max(float(streak.std()), 1e-6)
-        )
-    if scene.circle:
-        reach = min(float(np.ptp(grid.y)), float(np.ptp(grid.x))) / 2
-        outside = (grid.y - grid.y.mean()) ** 2 + (grid.x - grid.x.mean()) ** 2 > reach**2
-        image[np.broadcast_to(outside, image.shape)] = -1024
-    return np.clip(np.rint(image), -1024, 3071).astype(np.int16)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from napari_covseg.scans.phantom_shapes import Array, Ball, Grid, Noise, ball, paint
 from napari_covseg.scans.phantom_thorax import Patient
 
-_GROUND_GLASS_EDGE = 7.0  # mm over which a patch of ground-glass fades
-_CONSOLIDATION_EDGE = 3.0
+_GROUND_GLASS_EDGE = 7.0  # half of the width in mm over which a patch fades
+_CONSOLIDATION_EDGE = 4.5
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,9 @@ def paint_disease(
         paint(image[box], veil, np.maximum(image[box], focus.glass + lattice + 30 * coarse[box]))
         truth[box][(veil > 0.5) & (truth[box] < 2)] = 2
         if focus.core is not None:
-            fill = _smooth(distance + focus.depth + 1.5 * middle[box], _CONSOLIDATION_EDGE) * inside[box]
-            paint(image[box], fill, np.maximum(image[box], focus.core + 12 * middle[box]))
+            ragged = distance + focus.depth + 3 * middle[box]
+            fill = _smooth(ragged, _CONSOLIDATION_EDGE) * inside[box]
+            paint(image[box], fill, np.maximum(image[box], focus.core + 22 * middle[box] + 25 * coarse[box]))
             truth[box][fill > 0.5] = 3
     return truth
 

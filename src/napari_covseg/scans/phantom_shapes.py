@@ -48,6 +48,10 @@ class Grid:
         """The part of the grid inside an index box."""
         return Grid(self.z[box[0]], self.y[:, box[1]], self.x[:, :, box[2]], self.width)
 
+    def slab(self, first: int, last: int) -> Grid:
+        """The slices from `first` up to, not including, `last`."""
+        return Grid(self.z[first:last], self.y, self.x, self.width)
+
     def cover(self, distance: Array, width: float | None = None) -> Array:
         """Share of each voxel that lies inside a shape, from its signed distance in mm."""
         return np.clip(0.5 - distance / (width or self.width), 0, 1)

@@ -43,7 +43,9 @@ def paint_wall(
         gland = np.maximum(np.maximum(body + 9, 16 - cage), np.abs(height - 0.42) * 90 - 14 + 9 * middle)
         gland = np.maximum(gland, grid.y + 40 + 0 * cage)
         paint(image, grid.cover(gland, 6) * 0.8, 25.0)
-    paint(image, grid.cover(cage), -100 + 8 * middle)
+    # the cage holds fat, where nothing else is painted later; above the lungs, muscle
+    solid = np.clip((height - 0.84) / 0.1, 0, 1) * np.clip(0.85 + 0.35 * coarse, 0, 1)
+    paint(image, grid.cover(cage), FAT + 4 + 8 * middle + solid * (MUSCLE - FAT))
 
 
 def paint_room(
