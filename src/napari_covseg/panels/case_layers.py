@@ -54,14 +54,17 @@ class CaseLayers:
         if middle:
             viewer.dims.set_current_step(0, len(case.voxels) // 2)
             viewer.reset_view()
-        viewer.dims.events.ndisplay.connect(self._on_ndisplay, position="first")
+        # napari has outlines in 2-D only, and warns of them in 3-D
+        viewer.dims.events.ndisplay.connect(self._before_3d, position="first")
+        viewer.dims.events.ndisplay.connect(self._after_3d, position="last")
 
     def remove(self) -> None:
         """Take the layers out of the viewer and stop following them."""
         for strokes in self._strokes.values():
             strokes.disconnect()
         self._strokes.clear()
-        self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
+        self._viewer.dims.events.ndisplay.disconnect(self._before_3d)
+        self._viewer.dims.events.ndisplay.disconnect(self._after_3d)
         for layer in (self.scan, *self.labels.values()):
             if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
@@ -96,11 +99,13 @@ class CaseLayers:
         if group in self._strokes:
             self._strokes[group].add_model_step(changes)
 
-    def _on_ndisplay(self, event: Any = None) -> None:
-        # napari has outlines in 2-D only, and warns of them in 3-D
-        if "lesions" in self.labels:
-            flat = self._viewer.dims.ndisplay == 2
-            self.labels["lesions"].contour = contour_for(self._case.voxels.shape) if flat else 0
+    def _before_3d(self, event: Any = None) -> None:
+        if self._viewer.dims.ndisplay == 3 and "lesions" in self.labels:
+            self.labels["lesions"].contour = 0
+
+    def _after_3d(self, event: Any = None) -> None:
+        if self._viewer.dims.ndisplay == 2 and "lesions" in self.labels:
+            self.labels["lesions"].contour = contour_for(self._case.voxels.shape)
 
     def _scan_layer(self, instead_of: Image | None) -> Image:
         known = self._case.case

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from napari import Viewer
+from qtpy.QtWidgets import QFileDialog
+
+from napari_covseg.panels import CovSegDock, ExportStep
+from napari_covseg.scans import Scan
+
+LONG = 120_000
+
+
+@pytest.fixture
+def opened(
+    workbench: tuple[Viewer, CovSegDock], add_scan: Callable[[Viewer, Scan], Any], scan: Scan, qtbot: Any
+) -> ExportStep:
+    viewer, dock = workbench
+    assert not dock.export.save.isEnabled()
+    add_scan(viewer, scan)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
+    return dock.export
+
+
+def test_labels_go_to_files_of_their_own(
+    opened: ExportStep, tmp_path: Path, qtbot: Any, notified: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened.session
+    session.layers.labels["lungs"].paint((5, 48, 28), 1)
+    session.layers.labels["lesions"].paint((5, 48, 28), 3)
+    assert "11 of 12 slices have no labels yet" in opened.hint.text()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, **k: (str(tmp_path / "p7.nii.gz"), ""))
+    opened.browse.click()
+    assert {path.name for path in opened.targets().values()} == {"p7_lungs.nii.gz", "p7_lesions.nii.gz"}
+    assert opened.save.text() == "Export"
+    opened.save.click()
+    qtbot.waitUntil(lambda: bool(notified), timeout=LONG)
+    assert "Saved" in notified[0]
+    for group in ("lungs", "lesions"):
+        image = sitk.ReadImage(str(tmp_path / f"p7_{group}.nii.gz"))
+        assert np.array_equal(sitk.GetArrayFromImage(image), session.case.live[group])
+        assert image.GetSpacing() == pytest.approx((3, 3, 10))
+        assert image.GetOrigin() == pytest.approx((-140, -140, 0))
+
+    # the same again would replace files, and says so
+    assert opened.save.text() == "Export, replacing 2 files"
+    opened.groups["lungs"].click()
+    opened.format.setCurrentIndex(1)
+    assert opened.save.text() == "Export"
+    assert [path.name for path in opened.targets().values()] == ["p7_lesions.nrrd"]
+    opened.save.click()
+    qtbot.waitUntil(lambda: len(notified) == 2, timeout=LONG)
+    assert (tmp_path / "p7_lesions.nrrd").exists() and not (tmp_path / "p7_lungs.nrrd").exists()
+
+
+def test_a_folder_that_is_not_there_is_told(
+    opened: ExportStep, tmp_path: Path, qtbot: Any, notified: list[str]
+) -> None:
+    opened.path.setText(str(tmp_path / "nowhere" / "p7"))
+    opened.save.click()
+    qtbot.waitUntil(lambda: not opened.session.busy_with, timeout=LONG)
+    assert len(notified) == 1 and "nowhere" in notified[0]
+    assert opened.save.isEnabled()
+
+
+def test_nothing_chosen_is_nothing_to_export(opened: ExportStep) -> None:
+    for check in opened.groups.values():
+        check.setChecked(False)
+    assert not opened.save.isEnabled() and not opened.targets()

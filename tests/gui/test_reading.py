@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from canvas_mouse import Mouse
+from napari import Viewer
+from qtpy.QtTest import QTest
+
+from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.reading import patient_position
+from napari_covseg.scans import Scan
+
+
+@pytest.mark.parametrize(
+    ("voxel", "said"),
+    [((0, 0, 0), "R 140.0  A 120.0  F 30.0 mm"), ((5, 50, 60), "L 40.0  P 30.0  H 20.0 mm")],
+)
+def test_position_is_the_patients(voxel: tuple[int, int, int], said: str) -> None:
+    affine = np.array([[0, 0, 3.0, -140], [0, 3.0, 0, -120], [10.0, 0, 0, -30], [0, 0, 0, 1]])
+    assert patient_position(affine, *voxel) == said
+
+
+def test_the_cursor_is_read(
+    workbench: tuple[Viewer, CovSegDock],
+    mouse: Mouse,
+    add_scan: Callable[[Viewer, Scan], Any],
+    scan: Scan,
+    qtbot: Any,
+) -> None:
+    viewer, dock = workbench
+    assert dock.reading.text() == ""
+    add_scan(viewer, scan)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=20_000)
+    viewer.dims.set_current_step(0, 5)
+    z = viewer.dims.point[0]
+
+    QTest.mouseMove(mouse.canvas, mouse.at((z, 56 * 3, 28 * 3)))
+    qtbot.waitUntil(lambda: "0 HU" in dock.reading.text())
+    assert dock.reading.text().splitlines()[0] == "Slice 6 of 12 · 0 HU"
+    assert dock.reading.text().splitlines()[1] == "R 56.0  P 28.0  H 50.0 mm"
+
+    dock.session.case.live["lungs"][5, 56, 28] = 1
+    dock.session.case.live["lesions"][5, 56, 28] = 3
+    dock.session.labels_changed.emit()
+    assert dock.reading.text().splitlines()[2] == "right lung · consolidation"
+
+    QTest.mouseMove(mouse.canvas, mouse.at((z, -8, 100)))
+    qtbot.waitUntil(lambda: dock.reading.text() == "Slice 6 of 12")
+    viewer.dims.set_current_step(0, 0)
+    assert dock.reading.text() == "Slice 1 of 12"

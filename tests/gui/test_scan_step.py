@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from napari import Viewer
+from qtpy.QtWidgets import QFileDialog
+
+from napari_covseg.cases import Workspace
+from napari_covseg.panels import CovSegDock, ScanStep
+from napari_covseg.panels.scan_facts import facts
+from napari_covseg.scans import Scan, SeriesInfo
+
+LONG = 120_000
+
+
+def write_nifti(scan: Scan, path: Path) -> Path:
+    image = sitk.GetImageFromArray(scan.voxels)
+    image.SetSpacing((3.0, 3.0, 10.0))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def test_a_file_is_opened_in_the_child_and_comes_back(
+    workbench: tuple[Viewer, CovSegDock],
+    scan: Scan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    qtbot: Any,
+    notified: list[str],
+    workspace_folder: Path,
+) -> None:
+    viewer, dock = workbench
+    step = dock.scan
+    assert step.facts.text() == "No scan is open."
+    assert not step.windows["Lung"].isEnabled()
+    path = write_nifti(scan, tmp_path / "patient.nii.gz")
+
+    # what cannot be read is said in one sentence, and one can go on
+    bad = tmp_path / "broken.nii.gz"
+    bad.write_bytes(path.read_bytes()[:200])
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: (str(bad), ""))
+    step.open_file.click()
+    assert step.progress.isVisible() and not step.open_file.isEnabled()
+    qtbot.waitUntil(lambda: not dock.session.busy_with, timeout=LONG)
+    assert len(notified) == 1 and "broken.nii.gz" in notified[0]
+    assert step.open_file.isEnabled() and not step.progress.isVisible()
+
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: (str(path), ""))
+    step.open_file.click()
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
+    image = dock.session.scan_image()
+    assert image.name.startswith("Chest CT patient")
+    assert tuple(image.scale) == (10, 3, 3) and [str(u) for u in image.units] == ["millimeter"] * 3
+    assert tuple(viewer.dims.axis_labels) == ("z", "y", "x")
+    assert "12 slices of 96 × 96 pixels" in step.facts.text()
+    assert "3 mm, slices 10 mm apart" in step.facts.text()
+    assert step.windows["Lung"].isEnabled()
+
+    # closed by taking its layer away, it is in the list and opens as it was
+    dock.session.layers.labels["lesions"].paint((5, 50, 50), 2)
+    viewer.layers.remove(image)
+    assert dock.session.case is None and not viewer.layers
+    assert step.recent.currentText().startswith("choose")
+    step.recent.setCurrentIndex(1)
+    step.recent.activated.emit(1)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
+    assert dock.session.layers.labels["lesions"].data[5, 50, 50] == 2
+    assert [info.name for info in Workspace.open(workspace_folder).cases()] == [dock.session.case.case.name]
+
+
+def test_any_image_layer_can_be_the_scan(
+    workbench: tuple[Viewer, CovSegDock], scan: Scan, qtbot: Any, notified: list[str]
+) -> None:
+    viewer, dock = workbench
+    step = dock.scan
+    assert not step.use_layer.isEnabled()
+    colour = viewer.add_image(np.zeros((8, 8, 3), np.uint8), rgb=True, name="colour")
+    step.use_layer.click()
+    qtbot.waitUntil(lambda: bool(notified))
+    assert "in colour" in notified[0] and dock.session.case is None
+    qtbot.waitUntil(lambda: not dock.session.busy_with)
+    viewer.layers.remove(colour)
+
+    other = viewer.add_image(scan.voxels, name="from elsewhere", scale=(10, 3, 3), units=("mm",) * 3)
+    assert step.layer.currentText() == "from elsewhere"
+    step.use_layer.click()
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
+    assert dock.session.scan_image() is other  # the layer stays, its second copy goes
+    assert other.data is dock.session.case.voxels
+    assert [layer.name for layer in viewer.layers] == ["Chest CT from elsewhere", "Lungs", "Lesions"]
+    assert "sides are as they were drawn" in step.facts.text()
+    assert not step.use_layer.isEnabled()
+
+
+def test_a_layer_of_the_reader_is_taken_at_once(
+    make_napari_viewer: Any, add_scan: Callable[[Viewer, Scan], Any], scan: Scan, qtbot: Any
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    add_scan(viewer, scan)  # before there is a dock
+    _, step = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg: Scan")
+    assert isinstance(step, ScanStep)
+    qtbot.waitUntil(lambda: step.session.case is not None, timeout=LONG)
+    assert "Patient P7" in step.facts.text()
+    assert "Gantry tilt of 12 degrees" in step.facts.text()
+
+
+def test_a_case_of_somebody_else_is_refused(
+    workbench: tuple[Viewer, CovSegDock], scan: Scan, qtbot: Any, notified: list[str], workspace_folder: Path
+) -> None:
+    workspace = Workspace.open(workspace_folder)
+    case_id = workspace.add_case(scan)
+    lock = workspace.case(case_id).lock()
+    dock = workbench[1]
+    dock.session.open_case(case_id)
+    qtbot.waitUntil(lambda: not dock.session.busy_with, timeout=LONG)
+    assert dock.session.case is None and "two lungs" in notified[0]
+    lock.release()
+
+
+def test_several_series_are_offered(
+    workbench: tuple[Viewer, CovSegDock], monkeypatch: pytest.MonkeyPatch, qtbot: Any, tmp_path: Path
+) -> None:
+    step = workbench[1].scan
+    found = [
+        SeriesInfo(uid="1.2.1", description="Thorax lung", modality="CT", slices=300, plane="axial"),
+        SeriesInfo(uid="1.2.2", description="Thorax coronal", modality="CT", slices=80, plane="coronal"),
+        SeriesInfo(uid="1.2.3", description="Report", modality="SR", slices=1, plane=""),
+    ]
+    monkeypatch.setattr("napari_covseg.panels.scan_step.list_series", lambda folder: found)
+    asked: list[Any] = []
+    monkeypatch.setattr(step.session, "import_path", lambda *args: asked.append(args))
+    step.choose_series(tmp_path)
+    qtbot.waitUntil(step.series.isVisible)
+    assert [step.series.itemText(i) for i in range(step.series.count())] == [
+        "Thorax lung · 300 slices · axial",
+        "Thorax coronal · 80 slices · coronal",
+    ]
+    assert not asked
+    step.series.setCurrentIndex(1)
+    step.open_series.click()
+    assert asked == [(str(tmp_path), "1.2.2")]
+
+    del found[1:]
+    step.choose_series(tmp_path)
+    qtbot.waitUntil(lambda: len(asked) == 2)
+    assert not step.series.isVisible()
+
+
+def test_facts_of_pictures_and_markup() -> None:
+    header = {"name": "<b>x", "patient_id": "", "spacing": None, "intensity": "grey", "notes": ()}
+    text = facts(header, (1, 64, 48))
+    assert "&lt;b&gt;x" in text and "No patient id" in text
+    assert "1 slice of 48 × 64 pixels" in text and "mm unknown" in text and "not HU" in text

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari import Viewer
+from qtpy.QtCore import Qt
+
+from napari_covseg.cases import Review
+from napari_covseg.jobs.events import Progress
+from napari_covseg.panels import CovSegDock, SegmentStep
+from napari_covseg.panels.progress_row import progress_text
+from napari_covseg.scans import Scan
+
+LONG = 120_000
+
+
+def test_cards_and_devices_are_explained(workbench: tuple[Viewer, CovSegDock], model_file: Path) -> None:
+    step = workbench[1].segment
+    step.add_model(str(model_file))
+    assert step.model.currentText() == "Thresholds"
+    card = step.card.text()
+    for said in ("Dark is lung", "lungs 0.50", "BSD-3-Clause", "not for diagnosis"):
+        assert said in card, said
+    assert "lungs, lesion" in step.card.toolTip()
+    for index in range(step.device.count()):
+        assert step.device.itemData(index, Qt.ItemDataRole.ToolTipRole)
+        step.device.setCurrentIndex(index)
+        assert step.device.toolTip() == step.device.itemData(index, Qt.ItemDataRole.ToolTipRole)
+    assert not step.run.isEnabled()  # there is no scan yet
+    assert step.status.text() == "Open a scan first."
+
+
+def test_a_file_that_is_no_model_is_refused(
+    workbench: tuple[Viewer, CovSegDock], tmp_path: Path, notified: list[str]
+) -> None:
+    step = workbench[1].segment
+    before = step.model.count()
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    step.add_model(str(tmp_path / "x.safetensors"))
+    assert "x.safetensors" in notified[0]
+    assert step.model.count() == before
+
+
+def test_the_childs_death_is_told_and_the_next_run_works(
+    workbench: tuple[Viewer, CovSegDock],
+    add_scan: Callable[[Viewer, Scan], Any],
+    scan: Scan,
+    model_file: Path,
+    qtbot: Any,
+    notified: list[str],
+) -> None:
+    viewer, dock = workbench
+    session, step = dock.session, dock.segment
+    step.add_model(str(model_file))
+    add_scan(viewer, scan)
+    qtbot.waitUntil(lambda: session.case is not None, timeout=LONG)
+    session.labels_changed.connect(lambda: kill_once())
+    killed: list[list[int]] = []
+
+    def kill_once() -> None:
+        done = np.flatnonzero(session.case.review == Review.PREDICTED).tolist()
+        if done and not killed:
+            killed.append(done)
+            os.kill(session.work.child_pid, signal.SIGKILL)
+
+    step.run.click()
+    assert step.progress.isVisible() and not step.run.isEnabled()
+    qtbot.waitUntil(lambda: bool(killed), timeout=LONG)
+    qtbot.waitUntil(lambda: not session.busy_with, timeout=LONG)
+    assert len(notified) == 1 and "ended unexpectedly" in notified[0]
+    assert (session.case.review[killed[0]] == Review.PREDICTED).all()
+    assert step.run.isEnabled() and not step.progress.isVisible()
+
+    notified.clear()
+    step.run.click()
+    qtbot.waitUntil(lambda: not session.busy_with, timeout=LONG)
+    assert (session.case.review == Review.PREDICTED).all()
+    assert not notified
+    assert "predicted by Thresholds, not reviewed" in step.status.text()
+
+    # the labels are what the thresholds say: two lungs with sides, the finding inside
+    lungs, lesions = (session.layers.labels[group].data for group in ("lungs", "lesions"))
+    assert lungs[6, 48, 20] == 1 and lungs[6, 48, 68] == 2
+    assert lesions[6, 56, 28] == 1
+
+    # the last pass is undone as a whole, and is no person's doing
+    layer = session.layers.labels["lungs"]
+    viewer.layers.selection.active = layer
+    layer.undo()
+    assert set(np.unique(layer.data)) == {0, 3}
+    assert not session.case.touched["lungs"].any()
+    session.case.flush()
+    assert np.array_equal(session.case.case.labels("lungs")[:], layer.data)
+    layer.redo()
+    assert set(np.unique(layer.data)) == {0, 1, 2}
+
+
+def test_closing_the_scan_while_it_is_labelled(
+    workbench: tuple[Viewer, CovSegDock],
+    add_scan: Callable[[Viewer, Scan], Any],
+    scan: Scan,
+    model_file: Path,
+    qtbot: Any,
+    notified: list[str],
+) -> None:
+    viewer, dock = workbench
+    dock.segment.add_model(str(model_file))
+    add_scan(viewer, scan)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
+    dock.segment.run.click()
+    qtbot.waitUntil(lambda: dock.session.prediction is not None, timeout=LONG)
+    viewer.layers.remove(dock.session.scan_image())
+    assert dock.session.case is None and not dock.session.busy_with and not viewer.layers
+    qtbot.wait(300)  # what still comes of the job is nobody's any more
+    assert not notified
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        (Progress(0, 64, "slices"), "0 of 64"),
+        (Progress(12, 64, "slices", 4.21, 12.4), "12 of 64 · 4.2 slices/s · 0:12 left"),
+        (Progress(12, 64, "slices", 0.25, 208.0), "12 of 64 · 0.2 slices/s · 3:28 left"),
+    ],
+)
+def test_progress_is_said_plainly(progress: Progress, text: str) -> None:
+    assert progress_text(progress) == text
+
+
+def test_the_step_is_a_widget_of_its_own(make_napari_viewer: Any) -> None:
+    viewer = make_napari_viewer(show=True)
+    _, step = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg: Segment")
+    assert isinstance(step, SegmentStep)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg")
+    assert dock.session is step.session

@@ -1,0 +1,160 @@
+"""Labels layers alone: what a person and a model change is told, undone and redone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from napari import Viewer
+from napari.layers import Labels
+
+from napari_covseg.panels.model_step import Packed, slice_change
+from napari_covseg.panels.strokes import Strokes
+
+SHAPE = (4, 20, 24)
+
+
+class Told:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.painted = np.zeros(SHAPE, bool)
+        self.model: list[int] = []
+
+    def on_painted(self, indices: Any) -> None:
+        self.painted[indices] = True
+
+    def on_model_step(self, slices: list[int]) -> None:
+        self.model += slices
+
+
+@pytest.fixture
+def layer(make_napari_viewer: Any) -> Labels:
+    viewer: Viewer = make_napari_viewer()
+    added = viewer.add_labels(np.zeros(SHAPE, np.uint8))
+    viewer.dims.set_current_step(0, 1)
+    return added
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def strokes(layer: Labels, told: Told) -> Strokes:
+    return Strokes(layer, told.on_painted, told.on_model_step)
+
+
+def write_as_model(layer: Labels, strokes: Strokes, new: np.ndarray) -> None:
+    """Write as the last pass does: first into the data, slice by slice, then into the history."""
+    changes = []
+    for z in range(len(new)):
+        y, x = np.nonzero(layer.data[z] != new[z])
+        if len(y):
+            indices = (np.full(len(y), z), y, x)
+            changes.append(slice_change(SHAPE, indices, layer.data[indices], new[indices]))
+            layer.data[indices] = new[indices]
+    strokes.add_model_step(changes)
+
+
+@pytest.mark.parametrize("how", ["brush", "fill", "polygon", "setitem", "erase"])
+def test_every_way_to_paint_is_told(layer: Labels, strokes: Strokes, told: Told, how: str) -> None:
+    if how == "erase":
+        layer.data[:] = 3
+    before = layer.data.copy()
+    layer.brush_size = 4
+    if how in ("brush", "erase"):
+        layer.paint((1, 9, 9), 0 if how == "erase" else 2)
+    elif how == "fill":
+        layer.data[1, 4:8, 4:8] = before[1, 4:8, 4:8] = 5
+        layer.fill((1, 5, 5), 2)
+    elif how == "polygon":
+        layer.paint_polygon([(1, 3, 3), (1, 12, 3), (1, 12, 15)], 2)
+    else:
+        layer.data_setitem((np.array([1, 2]), np.array([3, 3]), np.array([4, 4])), 2)
+    changed = layer.data != before
+    assert changed.any()
+    assert np.array_equal(told.painted, changed)
+    assert not told.model
+
+
+def test_undo_and_redo_are_told(layer: Labels, strokes: Strokes, told: Told) -> None:
+    layer.paint((1, 9, 9), 2)
+    first = told.painted.copy()
+    told.painted[:] = False
+    layer.refresh()
+    assert not told.painted.any()  # a redraw is no stroke
+    layer.undo()
+    assert not layer.data.any()
+    assert np.array_equal(told.painted, first)
+    told.painted[:] = False
+    layer.redo()
+    assert np.array_equal(told.painted, first)
+    told.painted[:] = False
+    layer.undo()
+    layer.paint((1, 3, 3), 4)  # clears the redo history
+    told.painted[:] = False
+    layer.redo()
+    assert not told.painted.any()
+
+
+def test_a_models_write_is_one_step(layer: Labels, strokes: Strokes, told: Told) -> None:
+    layer.paint((1, 9, 9), 2)
+    before = layer.data.copy()
+    after = before.copy()
+    after[0, 2:9] = 1
+    after[1, 5:15, 5:15] = 3
+    after[3] = 1
+    told.painted[:] = False
+    write_as_model(layer, strokes, after)
+    assert np.array_equal(layer.data, after)
+    assert not told.painted.any() and not told.model  # the case knows of its own merge
+
+    layer.undo()
+    assert np.array_equal(layer.data, before)
+    assert sorted(told.model) == [0, 1, 3]
+    layer.redo()
+    assert np.array_equal(layer.data, after)
+    layer.undo()
+    layer.undo()
+    assert not layer.data.any()
+    assert not told.painted[[0, 2, 3]].any()
+
+
+def test_undoing_a_models_write_spares_what_was_painted_during_it(layer: Labels, strokes: Strokes) -> None:
+    change = slice_change(
+        SHAPE,
+        (np.zeros(2, int), np.array([2, 2]), np.array([3, 9])),
+        np.zeros(2, np.uint8),
+        np.ones(2, np.uint8),
+    )
+    layer.data[0, 2, [3, 9]] = 1
+    layer.data[0, 2, 5] = 4  # a person's voxel between the two
+    strokes.add_model_step([change])
+    layer.undo()
+    assert layer.data[0, 2, 5] == 4
+    assert layer.data[0, 2, 3] == layer.data[0, 2, 9] == 0
+
+
+def test_a_models_write_is_kept_small() -> None:
+    values = np.ones((512, 512), np.uint8)
+    values[100:300, 80:240] = 2
+    packed = Packed(values)
+    assert packed.nbytes < values.nbytes / 50
+    assert np.array_equal(np.asarray(packed), values)
+
+
+def test_nothing_is_told_after_disconnecting(layer: Labels, strokes: Strokes, told: Told) -> None:
+    strokes.disconnect()
+    layer.paint((1, 9, 9), 2)
+    layer.undo()
+    assert not told.painted.any()
+
+
+def test_no_change_is_no_step(layer: Labels, strokes: Strokes) -> None:
+    strokes.add_model_step([])
+    layer.paint((1, 9, 9), 2)
+    layer.undo()
+    assert not layer.data.any()
