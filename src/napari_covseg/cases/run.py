@@ -161,12 +161,18 @@ class Run:
     def _rewrite(self, z: int, labels: dict[Group, npt.NDArray[np.uint8]]) -> None:
         """Replace labels after recording both checksums, so that an interruption leaves either."""
         row = self._row(z)
+        changed = []
         for index, group in enumerate(GROUPS):
             if group in labels:
-                row[index] = checksum(self._checked(group, z)), checksum(labels[group])
-        write_slice(self._record, z, row)
-        for group, values in labels.items():
-            write_slice(self._labels[group], z, values)
+                before, after = checksum(self._checked(group, z)), checksum(labels[group])
+                row[index] = before, after
+                if before != after:
+                    changed.append(group)
+        # the same again is not written: replacing a file takes longer than making one
+        if changed:
+            write_slice(self._record, z, row)
+        for group in changed:
+            write_slice(self._labels[group], z, labels[group])
 
     def read_slice(self, z: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Return lungs and lesions of a slice, each uint8 (y, x).

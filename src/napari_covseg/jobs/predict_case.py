@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
 
 from napari_covseg.cases import Case, Run, Workspace
 from napari_covseg.jobs.events import Event, Notice, Progress, RunStarted, SlicesDone, VolumeDone
 from napari_covseg.jobs.memory import loaded_model
 from napari_covseg.jobs.pace import Pace
 from napari_covseg.jobs.requests import Predict, WarmUp
-from napari_covseg.jobs.run import Control, JobCancelled, in_thread
-from napari_covseg.jobs.slice_writer import SliceWriter
+from napari_covseg.jobs.run import HEARTBEAT, Control, JobCancelled, in_thread
+from napari_covseg.jobs.slice_writer import AHEAD, SliceWriter
+from napari_covseg.labels import GROUPS
 from napari_covseg.models.catalogue import find
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import finish_volume
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import SlicePrediction, predict_slices
+
+Change = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 
 def predict_case(job: Predict, control: Control) -> Iterator[Event]:
@@ -111,10 +118,30 @@ def _last_pass(case: Case, model: Model, run: Run) -> Iterator[Event]:
         labels=model.card.lesions,
     )
     now = Progress(count, count, "slices")
-    # In a thread, because telling the sides of a long scan apart takes seconds.
-    while (step := (yield from in_thread(lambda: next(passing, False), lambda: now))) is not False:
-        if isinstance(step, tuple):
-            z, lungs, lesions = step
-            run.write_final("lungs", z, lungs)
-            run.write_final("lesions", z, lesions)
-        yield now
+
+    def write(change: Change) -> None:
+        z, *labels = change
+        for group, values in zip(GROUPS, labels, strict=True):
+            run.write_final(group, z, values)
+
+    with SliceWriter(write) as writer:
+        changes: list[Change] | None = []
+        while changes is not None:
+            # In a thread, because telling the sides of a long scan apart takes seconds.
+            changes = yield from in_thread(lambda: _some(passing), lambda: now)
+            for change in changes or ():
+                writer.put(change)
+            yield now
+        writer.written(wait=True)
+
+
+def _some(passing: Iterator[Change | None]) -> list[Change] | None:
+    """Return what the last pass changes within a moment; None at its end."""
+    until = time.perf_counter() + HEARTBEAT
+    changes: list[Change] = []
+    for step in passing:
+        if step is not None:
+            changes.append(step)
+        if time.perf_counter() > until or len(changes) == AHEAD:
+            return changes
+    return changes or None
