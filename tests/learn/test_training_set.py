@@ -172,6 +172,21 @@ def test_a_scan_with_lesions(tmp_path: Path, volume: npt.NDArray[np.int16]) -> N
     assert got.masks[0, 0, :40].all()  # without a threshold, all above 0
 
 
+def test_a_mask_is_read_by_its_own_values_and_place(tmp_path: Path, volume: npt.NDArray[np.int16]) -> None:
+    """Not stretched to 0-255 as a picture would be, and turned to the scan if it was stored otherwise."""
+    lungs = np.where(volume < -300, 130.0, 120.0) + np.random.default_rng(1).normal(0, 1, volume.shape)
+    lungs[0, 0, 0], lungs[0, 0, 1] = -114.9, 342.3
+    upside_down = np.diag([-0.7, 0.7, 5.0, 1.0])
+    upside_down[1, 3] = -39 * 0.7
+    stored = lungs[:, ::-1].transpose(2, 1, 0).astype(np.float32)
+    nib.save(nib.Nifti1Image(stored, upside_down), tmp_path / "soft.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros_like(stored, np.uint8), upside_down), tmp_path / "none.nii.gz")
+    text = 'lungs = "soft.nii.gz"\nthreshold = 125\nlesions = "none.nii.gz"'
+    got = read_training_set(describe(tmp_path, f'[[source]]\nscan = "scan.nii.gz"\n{text}'), SMALL)
+    np.testing.assert_array_equal(got.masks[:, 0, :40], lungs > 125)
+    assert not got.masks[:, 1].any()
+
+
 def test_the_data_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_patient(tmp_path / "data" / "adam")
     monkeypatch.setenv("SOME_DATA", str(tmp_path / "data"))

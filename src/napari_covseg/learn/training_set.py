@@ -17,7 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from napari_covseg.errors import ScanError
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.scans import read_scan
+from napari_covseg.scans.orientation import as_stored, canonical_axes, canonical_shape
 from napari_covseg.scans.scan import Scan
+from napari_covseg.scans.volumes import HEADERS, volume_suffix
 
 OUTPUTS = ("lungs", "lesion")
 """The channels of a training mask, in this order."""
@@ -222,7 +224,15 @@ def _grey(file: Path) -> npt.NDArray[np.uint8]:
 
 
 def _read_mask(path: Path, scan: Scan, threshold: float) -> npt.NDArray[np.bool_]:
-    mask: npt.NDArray[np.bool_] = read_scan(path).voxels > threshold
+    """Read a mask by its own values: `read_scan` would take them for grey and stretch them."""
+    suffix = volume_suffix(path)
+    if not suffix or not path.is_file():
+        raise ScanError(f"The mask {path} does not exist or is no NIfTI, NRRD or MHA file: correct its path.")
+    stored = HEADERS[suffix](path)
+    axes, flips = canonical_axes(stored.affine)
+    mask = np.zeros(canonical_shape(stored.shape, axes), np.bool_)
+    for values, out in zip(stored.slices(), as_stored(mask, axes, flips), strict=True):
+        np.greater(values, threshold, out=out)
     if mask.shape != scan.voxels.shape:
         raise ScanError(
             f"The mask {path} has the shape {mask.shape}, its scan {scan.voxels.shape}: they must be equal."
