@@ -12,8 +12,9 @@ import pytest
 import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, generate_uid
 
+ENCODERS = {JPEGLosslessSV1: "JPEG", JPEG2000Lossless: "JPEG2000"}
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 MakeSlice = Callable[..., Path]
 MakeSeries = Callable[..., Path]
@@ -70,8 +71,9 @@ def dicom_slice(
     for name, value in (base | tags).items():
         if name not in drop:
             setattr(dataset, name, value)
-    if syntax == JPEGLosslessSV1:
-        dataset.PixelData = encapsulate([_jpeg_lossless(path, stored)])
+    if UID(syntax).is_encapsulated:
+        stream = _encoded(path, stored, ENCODERS[syntax]) if syntax in ENCODERS else bytes(400)
+        dataset.PixelData = encapsulate([stream])
         dataset["PixelData"].is_undefined_length = True
     elif "PixelData" not in drop and "PixelData" not in tags:
         dataset.PixelData = stored.tobytes()
@@ -80,18 +82,16 @@ def dicom_slice(
     return path
 
 
-def _jpeg_lossless(path: Path, stored: np.ndarray) -> bytes:
-    """Encode with SimpleITK, which writes JPEG-Lossless, and take the stream out again."""
+def _encoded(path: Path, stored: np.ndarray, compressor: str) -> bytes:
+    """Encode with SimpleITK and take the stream out of the file that it writes."""
     writer = sitk.ImageFileWriter()
     writer.SetImageIO("GDCMImageIO")
-    writer.SetCompressor("JPEG")
+    writer.SetCompressor(compressor)
     writer.SetUseCompression(True)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer.SetFileName(str(path))
     writer.Execute(sitk.GetImageFromArray(stored[None]))
-    dataset = pydicom.dcmread(path)
-    assert dataset.file_meta.TransferSyntaxUID == JPEGLosslessSV1
-    return next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
+    return next(pydicom.encaps.generate_frames(pydicom.dcmread(path).PixelData, number_of_frames=1))
 
 
 def dicom_series(

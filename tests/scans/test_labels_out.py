@@ -96,7 +96,9 @@ def test_a_gantry_tilt_is_written_as_it_was_read(tmp_path, make_series, ending):
 
 
 def test_dicom_labels_lie_where_simpleitk_puts_the_series(tmp_path, make_series):
-    folder = make_series(tmp_path / "ct", ImageOrientationPatient=[0.0, 1.0, 0.0, 0.0, 0.0, -1.0], step=(3, 0, 0))
+    folder = make_series(
+        tmp_path / "ct", ImageOrientationPatient=[0.0, 1.0, 0.0, 0.0, 0.0, -1.0], step=(3, 0, 0)
+    )
     scan = read_scan(folder)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
@@ -152,9 +154,11 @@ def test_refusals(tmp_path):
     write_source(tmp_path / "s.nrrd", WAYS[5])
     scan = read_scan(tmp_path / "s.nrrd")
     labels = np.zeros(scan.voxels.shape, np.uint8)
-    with pytest.raises(ScanError, match=r"x\.png has an ending that labels cannot be written to; use \.nii\.gz"):
+    with pytest.raises(
+        ScanError, match=r"x\.png has an ending that labels cannot be written to; use \.nii\.gz"
+    ):
         write_labels(labels, scan, tmp_path / "x.png")
-    with pytest.raises(ScanError, match="shape .* not that of s; export them with the scan"):
+    with pytest.raises(ScanError, match=r"shape .* not that of s; export them with the scan"):
         write_labels(labels[:-1], scan, tmp_path / "x.mha")
     with pytest.raises(ScanError, match="must be uint8"):
         write_labels(labels.astype(np.int64), scan, tmp_path / "x.mha")

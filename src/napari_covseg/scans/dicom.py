@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
 from napari_covseg.scans.dicom_geometry import ordered, stored_affine
-from napari_covseg.scans.dicom_header import SliceHeader, read_header
+from napari_covseg.scans.dicom_header import SliceHeader, quiet, read_header
 from napari_covseg.scans.dicom_pixels import check_pixels, decode
 from napari_covseg.scans.dicom_series import SeriesInfo, choose_series, list_series, slices_of
 from napari_covseg.scans.intensity import has_air, to_int16
@@ -55,7 +55,8 @@ def read_dicom_file(path: Path) -> Scan:
     ScanError
         If it is damaged, not an image or not CT.
     """
-    header = read_header(path)
+    with quiet():
+        header = read_header(path)
     if not header.is_image:
         raise ScanError(
             f"{path.name} is a DICOM file without an image ({header.modality or 'of unknown kind'}); "
@@ -135,7 +136,7 @@ def _fill(slices: list[SliceHeader], view: npt.NDArray[np.int16]) -> tuple[int, 
         to_int16(decode(slices[k]), view[k])
         return int(view[k].min()), int(view[k].max())
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with quiet(), ThreadPoolExecutor(THREADS) as pool:
         try:
             ranges = list(pool.map(fill, range(len(slices))))
         except BaseException:

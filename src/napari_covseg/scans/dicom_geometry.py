@@ -14,7 +14,7 @@ SAME_PLANE = 0.01
 """mm; slices nearer than this along the normal lie at the same position."""
 
 UNEVEN = 0.1
-"""Steps between slices may differ from the median by this part of it."""
+"""Steps between slices may differ from the usual one by this part of it."""
 
 
 def ordered(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
@@ -69,7 +69,7 @@ def _check_steps(slices: list[SliceHeader], at: npt.NDArray[np.float64]) -> None
             f"{a} and {b} lie at the same position ({at[n]:.2f} mm), so the series holds duplicate slices; "
             "keep one file of each position."
         )
-    usual = float(np.median(steps))
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # of two steps the smaller: the other is the gap
     n = int(np.abs(steps - usual).argmax())
     if abs(steps[n] - usual) <= max(UNEVEN * usual, 0.02):
         return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +98,22 @@ def looks_like_dicom(path: Path) -> bool:
     return head[4:6].isalpha() or int.from_bytes(head[4:8], "little") < 256
 
 
+class _BoundedFile(io.BufferedReader):
+    """A file that is never asked for more than it holds.
+
+    Python allocates what is asked for before it reads, and a damaged length asks for gigabytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self._size:
+            size = max(self._size - self.tell(), 0)
+        return super().read(size)
+
+
 def parse(path: Path, *, pixels: bool) -> FileDataset:
     """Parse a DICOM file with pydicom: only its pixel data, or only `TAGS`.
 
@@ -106,14 +125,23 @@ def parse(path: Path, *, pixels: bool) -> FileDataset:
     import pydicom  # here, so that a viewer that opens no DICOM does not wait for it
 
     try:
-        # UUID-style UIDs and other small sins of real files are no news to anybody.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if pixels:
-                return pydicom.dcmread(path, force=True, specific_tags=["PixelData"])
-            return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(TAGS))
+        with _BoundedFile(path) as file:
+            wanted = ["PixelData"] if pixels else list(TAGS)
+            return pydicom.dcmread(file, force=True, stop_before_pixels=not pixels, specific_tags=wanted)
     except Exception as error:  # pydicom meets a damaged file with any kind of exception
         raise damaged(path) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let pydicom not report UUID-style UIDs and other small sins, nor quote patients' data in a log.
+
+    It changes what is global, so it belongs around a whole reading, not into its threads.
+    """
+    import pydicom.config
+
+    with warnings.catch_warnings(action="ignore"), pydicom.config.disable_value_validation():
+        yield
 
 
 def damaged(path: Path) -> ScanError:
@@ -134,9 +162,7 @@ def read_header(path: Path) -> SliceHeader:
     """
     dataset = parse(path, pixels=False)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = _header(path, dataset)
+        header = _header(path, dataset)
     except Exception as error:  # values are converted on first use, so mangled ones fail here in any way
         raise damaged(path) from error
     if not header.sop_class and not header.stated_modality and not header.is_image:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom_header import SliceHeader, looks_like_dicom, read_header
+from napari_covseg.scans.dicom_header import SliceHeader, looks_like_dicom, quiet, read_header
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def list_series(folder: str | os.PathLike[str]) -> list[SeriesInfo]:
     if not root.is_dir():
         raise ScanError(f"{root} is not a folder; choose the folder that holds the DICOM files.")
     series: dict[str, list[SliceHeader]] = {}
-    for header in _headers(root):
+    with quiet():
+        found = _headers(root)
+    for header in found:
         key = header.series_uid or f"{header.path.parent.relative_to(root).as_posix()}#{header.series_number}"
         series.setdefault(key, []).append(header)
     infos = [_info(uid, headers) for uid, headers in series.items()]

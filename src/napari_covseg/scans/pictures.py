@@ -57,26 +57,9 @@ def read_pictures(paths: Sequence[Path], source: Path) -> Scan:
         If one is not a picture, is damaged, in true colour or of another size, or all are blank.
     """
     paths = sorted(paths, key=natural_order)
-    shape, eight_bit = _survey(paths)
-    scaling = Scaling("grey")
-    if not eight_bit:
-        scaling = understand(*_range(paths))
-    voxels = np.empty(shape, np.int16)
-    z = 0
-    for path, page in _pages(paths):
-        if page.shape != shape[1:]:
-            raise _mixed_sizes(path, page.shape, shape)
-        if z == shape[0]:
-            raise _damaged(path)
-        to_int16(scaling.apply(page), voxels[z])
-        z += 1
-    if z < shape[0]:
-        raise _damaged(paths[-1])
-    if voxels.min() == voxels.max():
-        raise ScanError(
-            f"{source.name} holds the value {voxels.flat[0]} everywhere, so there is no picture in it; "
-            "choose another file."
-        )
+    with warnings.catch_warnings(action="ignore"):  # sizes are checked here, odd EXIF does not matter
+        voxels, scaling = _stack(paths, source)
+    shape: tuple[int, int, int] = voxels.shape
     identity = np.eye(4)
     axes, flips = (0, 1, 2), (False, False, False)
     return Scan(
@@ -94,14 +77,36 @@ def read_pictures(paths: Sequence[Path], source: Path) -> Scan:
     )
 
 
+def _stack(paths: Sequence[Path], source: Path) -> tuple[npt.NDArray[np.int16], Scaling]:
+    shape, eight_bit = _survey(paths)
+    scaling = Scaling("grey")
+    if not eight_bit:
+        scaling = understand(*_range(paths, source))
+    voxels = np.empty(shape, np.int16)
+    z = 0
+    for path, page in _pages(paths):
+        if page.shape != shape[1:]:
+            raise _mixed_sizes(path, page.shape, shape)
+        if z == shape[0]:
+            raise _damaged(path)
+        to_int16(scaling.apply(page), voxels[z])
+        z += 1
+    if z < shape[0]:
+        raise _damaged(paths[-1])
+    if voxels.min() == voxels.max():
+        raise _blank(source, float(voxels.flat[0]))
+    return voxels, scaling
+
+
 def _survey(paths: Sequence[Path]) -> tuple[tuple[int, int, int], bool]:
     """Shape (z, y, x) of the stack and whether all is 8-bit, from the picture headers alone."""
     first: tuple[int, int] | None = None
     count, eight_bit = 0, True
     for path in paths:
-        with _opened(path) as image:
+        image, pages = _opened(path)
+        with image:
             size = image.height, image.width
-            count += getattr(image, "n_frames", 1) if path.suffix.lower() in (".tif", ".tiff") else 1
+            count += pages
             eight_bit &= not image.mode.startswith(("I", "F"))
         first = first or size
         if size != first:
@@ -111,7 +116,7 @@ def _survey(paths: Sequence[Path]) -> tuple[tuple[int, int, int], bool]:
     return (count, *first), eight_bit
 
 
-def _range(paths: Sequence[Path]) -> tuple[float, float]:
+def _range(paths: Sequence[Path], source: Path) -> tuple[float, float]:
     low, high = np.inf, -np.inf
     for path, page in _pages(paths):
         if not np.isfinite(page).all():
@@ -119,18 +124,21 @@ def _range(paths: Sequence[Path]) -> tuple[float, float]:
                 f"{path.name} holds values that are not numbers (NaN or infinite); save the picture again."
             )
         low, high = min(low, float(page.min())), max(high, float(page.max()))
-    return low, high if high > low else low + 1
+    if low == high:
+        raise _blank(source, low)
+    return low, high
 
 
 def _pages(paths: Sequence[Path]) -> Iterator[tuple[Path, npt.NDArray[Any]]]:
     """Yield each picture, or each page of a TIFF, as a grey array (y, x)."""
     for path in paths:
-        with _opened(path) as image:
-            for page in range(
-                getattr(image, "n_frames", 1) if path.suffix.lower() in (".tif", ".tiff") else 1
-            ):
+        image, pages = _opened(path)
+        with image:
+            for page in range(pages):
                 try:
                     image.seek(page)
+                    if image.width * image.height > MOST_PIXELS:
+                        raise ValueError("a page of impossible size")
                     grey, colour = _grey(image)
                 except Exception as error:  # decoders meet damaged data with any kind of exception
                     raise _damaged(path) from error
@@ -142,11 +150,11 @@ def _pages(paths: Sequence[Path]) -> Iterator[tuple[Path, npt.NDArray[Any]]]:
                 yield path, grey
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path) -> tuple[Image.Image, int]:
+    """Open a picture, not yet decoded, and count its pages; only a TIFF is taken as having several."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size is checked below
-            image = Image.open(path)
+        image = Image.open(path)
+        pages = int(getattr(image, "n_frames", 1)) if path.suffix.lower() in (".tif", ".tiff") else 1
     except FileNotFoundError as error:
         raise ScanError(f"{path} does not exist; check the path.") from error
     except Exception as error:  # as above, and a name may promise a picture that the bytes do not keep
@@ -158,7 +166,7 @@ def _opened(path: Path) -> Image.Image:
             f"{path.name} claims {image.width} x {image.height} pixels, which no CT slice has; save the "
             "slice again."
         )
-    return image
+    return image, pages
 
 
 def _grey(image: Image.Image) -> tuple[npt.NDArray[Any], bool]:
@@ -176,6 +184,13 @@ def _grey(image: Image.Image) -> tuple[npt.NDArray[Any], bool]:
 def _mixed_sizes(path: Path, size: tuple[int, ...], shape: tuple[int, ...]) -> ScanError:
     found = f"{size[1]} x {size[0]} in {path.name} and {shape[2]} x {shape[1]} before it"
     return ScanError(f"The pictures have mixed sizes ({found}); keep slices of one scan in a folder.")
+
+
+def _blank(source: Path, value: float) -> ScanError:
+    return ScanError(
+        f"{source.name} holds the value {value:g} everywhere, so there is no picture in it; choose "
+        "another file."
+    )
 
 
 def _damaged(path: Path) -> ScanError:

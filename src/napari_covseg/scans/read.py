@@ -84,4 +84,8 @@ def _read_folder(folder: Path, series: str | None) -> Scan:
     if volumes:
         names = ", ".join(path.name for path in volumes[:5])
         raise ScanError(f"{folder.name} holds {len(volumes)} volumes ({names}); choose one of the files.")
+    deeper = [path.name for path in inside if path.is_dir() and any(map(is_picture, path.iterdir()))]
+    if deeper:
+        names = ", ".join(deeper[:5])
+        raise ScanError(f"{folder.name} holds no slices itself, its folders {names} do; choose one of them.")
     raise ScanError(f"{folder.name} holds no slices; choose {READABLE}.")

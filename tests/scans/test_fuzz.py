@@ -1,0 +1,137 @@
+"""Whatever is done to a file, reading it ends in a Scan or in one sentence."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
+
+from napari_covseg.errors import ScanError
+from napari_covseg.scans import Scan, read_scan
+
+PER_KIND = 50
+MOST_MEMORY = 64 << 20
+
+Mutation = Callable[[bytearray, np.random.Generator], bytearray]
+
+
+def truncate(data: bytearray, rng: np.random.Generator) -> bytearray:
+    return data[: rng.integers(0, len(data))]
+
+
+def flip_bits(data: bytearray, rng: np.random.Generator) -> bytearray:
+    for at in rng.integers(0, len(data), rng.integers(1, 9)):
+        data[at] ^= 1 << rng.integers(0, 8)
+    return data
+
+
+def mangle_header(data: bytearray, rng: np.random.Generator) -> bytearray:
+    for at in rng.integers(0, min(len(data), 1400), rng.integers(1, 5)):
+        data[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, ord("-"), ord("9"), ord("n"), ord("\n")])
+    return data
+
+
+def overwrite(data: bytearray, rng: np.random.Generator) -> bytearray:
+    at, size = rng.integers(0, len(data)), rng.integers(1, 40)
+    data[at : at + size] = rng.bytes(size)
+    return data
+
+
+def shift(data: bytearray, rng: np.random.Generator) -> bytearray:
+    at, size = rng.integers(0, len(data)), int(rng.integers(1, 20))
+    data[at:at] = data[at : at + size]
+    return data
+
+
+def mangle_digits(data: bytearray, rng: np.random.Generator) -> bytearray:
+    digits = [at for at, byte in enumerate(data[:1400]) if 48 <= byte < 58] or [0]
+    for at in rng.choice(digits, 2):
+        data[at : at + 1] = rng.choice([b"9999999", b"-", b"0", b"1e300", b"nan", b""])
+    return data
+
+
+MUTATIONS: list[Mutation] = [truncate, flip_bits, mangle_header, overwrite, shift, mangle_digits]
+
+
+def write_volume(path: Path) -> Path:
+    values = np.random.default_rng(0).integers(-1000, 1000, (4, 9, 10), dtype=np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path), useCompression=path.stem == "packed")
+    return path
+
+
+def write_picture(path: Path) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 31), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def originals(tmp_path, make_slice) -> dict[str, bytes]:
+    """Bytes of one whole file of each kind, by name."""
+    made = [
+        make_slice(tmp_path / "raw.dcm"),
+        make_slice(tmp_path / "implicit.dcm", syntax=ImplicitVRLittleEndian),
+        make_slice(tmp_path / "lossless.dcm", syntax=JPEGLosslessSV1),
+        make_slice(tmp_path / "wavelet.dcm", syntax=JPEG2000Lossless),
+        *(write_volume(tmp_path / f"plain{ending}") for ending in (".nii", ".nrrd", ".mha")),
+        *(write_volume(tmp_path / f"packed{ending}") for ending in (".nii.gz", ".nrrd", ".mha")),
+        *(write_picture(tmp_path / f"picture{ending}") for ending in (".png", ".jpg", ".tif")),
+    ]
+    return {path.name: path.read_bytes() for path in made}
+
+
+def mutated(name: str, data: bytes, seed: int) -> bytes:
+    """Damage a file; of compressed NIfTI every second time what is inside."""
+    rng = np.random.default_rng([seed, len(name)])
+    mutation = MUTATIONS[seed % len(MUTATIONS)]
+    if name.endswith(".gz") and seed % 2:
+        return gzip.compress(bytes(mutation(bytearray(gzip.decompress(data)), rng)), 1)
+    return bytes(mutation(bytearray(data), rng))
+
+
+def test_damaged_files_end_in_a_scan_or_a_scan_error(tmp_path, originals, capfd):
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for name, data in originals.items():  # also loads every library before memory is watched
+        (folder / name).write_bytes(data)
+        assert isinstance(read_scan(folder / name), Scan), name
+    capfd.readouterr()
+    counts = {"scan": 0, "refused": 0}
+    tracemalloc.start()
+    for name, data in originals.items():
+        for seed in range(PER_KIND):
+            (folder / name).write_bytes(mutated(name, data, seed))
+            tracemalloc.reset_peak()
+            try:
+                with warnings.catch_warnings(action="error"):
+                    scan = read_scan(folder / name)
+            except ScanError as error:
+                counts["refused"] += 1
+                assert name in str(error) and "\n" not in str(error), f"{name} {seed}: {error}"
+            else:
+                counts["scan"] += 1
+                assert scan.voxels.dtype == np.int16 and scan.voxels.min() >= -1024, f"{name} {seed}"
+            assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY, f"{name} {seed}"
+    tracemalloc.stop()
+    assert sum(counts.values()) >= 500
+    assert min(counts.values()) > 50  # the damage is neither always harmless nor always fatal
+    assert "WARNING" not in capfd.readouterr().err  # the codecs inside GDCM say a word, ITK does not
+
+
+def test_a_damaged_file_among_slices(tmp_path, make_series):
+    make_series(tmp_path)
+    path = tmp_path / "IM0002.dcm"
+    data = path.read_bytes()
+    for seed in range(30):
+        path.write_bytes(mutated("slice", data, seed))
+        try:
+            assert read_scan(tmp_path).voxels.min() >= -1024
+        except ScanError as error:
+            assert "\n" not in str(error)
