@@ -22,7 +22,7 @@ def chest(
     right, left, spot = (np.zeros((6, 64, 80), bool) for _ in range(3))
     right[:, 16:48, 8:36], left[:, 16:48, 44:72], spot[2:4, 24:36, 16:28] = True, True, True
     voxels = np.zeros(right.shape, np.int16)
-    voxels[right | left] = -1000
+    voxels[right | left] = -850
     voxels[spot] = 1000
     spacing = (5.0, 2.0, 2.0)
     scan = Scan(

@@ -183,7 +183,7 @@ def _part(lungs: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
         if sizes[second] < 0.3 * sizes[large]:
             continue
         away = (found != large) & (found != second)
-        nearest = ndimage.distance_transform_edt(away, return_distances=False, return_indices=True)
+        nearest = ndimage.distance_transform_cdt(away, return_distances=False, return_indices=True)
         to_large = np.zeros_like(lungs)
         to_large[box] = found[tuple(nearest)] == large
         return [lungs & to_large, lungs & ~to_large]
@@ -195,21 +195,21 @@ def _paint_sides(lungs: Mask, side: Mask, step: int) -> Mask:
     out = np.zeros_like(lungs)
     if not side.any():
         return out
-    fine = np.repeat(np.repeat(side, step, 0), step, 1)[: lungs.shape[0], : lungs.shape[1]]
-    number, found, stats, _ = cv2.connectedComponentsWithStats((lungs > 0).astype(np.uint8))
-    for i in range(1, number):
-        left, top, width, height = stats[i, : cv2.CC_STAT_AREA]
+    fine = np.asarray(cv2.resize(side, None, fx=step, fy=step, interpolation=cv2.INTER_NEAREST), np.uint8)
+    fine = fine[: lungs.shape[0], : lungs.shape[1]]
+    outlines, nesting = cv2.findContours(lungs, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    parts = [outline for outline, links in zip(outlines, nesting[0], strict=True) if links[3] < 0]
+    for outline in sorted(parts, key=cv2.contourArea, reverse=True):  # what lies in a hole comes later
+        left, top, width, height = cv2.boundingRect(outline)
         box = slice(top, top + height), slice(left, left + width)
-        here, near = found[box] == i, fine[box]
-        values = np.bincount(near[here], minlength=4)[1:]
-        if values.sum() == 0:
-            continue
-        present = np.flatnonzero(values) + 1
+        here = np.zeros((height, width), np.uint8)
+        cv2.drawContours(here, [outline], -1, 1, cv2.FILLED, offset=(-left, -top))
+        present = [value for value in (1, 2, 3) if (here & (fine[box] == value)).any()]
         if len(present) > 1:  # two lungs that touch in this slice
-            out[box][here] = _nearest(near)[here]
+            np.copyto(out[box], _nearest(fine[box]), where=here > 0)
         else:
-            out[box][here] = present[0]
-    return out
+            np.copyto(out[box], present[0] if present else 0, where=here > 0)
+    return np.asarray(out * (lungs > 0), np.uint8)
 
 
 def _nearest(values: Mask) -> Mask:

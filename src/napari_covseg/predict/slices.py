@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,22 @@ from napari_covseg.errors import JobError
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import clean_slice
 from napari_covseg.predict.order import SliceOrder
+from napari_covseg.predict.tissue import drop_gas_and_fat
 from napari_covseg.scans.scan import Intensity
 
 _log = logging.getLogger(__name__)
 
-ReadSlice = Callable[[int], npt.NDArray[np.int16]]
+Voxels = npt.NDArray[np.int16]
+Mask = npt.NDArray[np.uint8]
+ReadSlice = Callable[[int], Voxels]
+
+
+class _Prepared(NamedTuple):
+    """A batch: which slices, as they were read, and as the network wants them."""
+
+    zs: list[int]
+    slices: list[Voxels]
+    images: Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,34 +112,36 @@ def predict_slices(
     # without lungs there is nothing that findings could have to lie inside
     labels = model.card.lesions if "lungs" in model.card.outputs else ()
 
-    def prepare(zs: list[int]) -> tuple[list[int], tuple[int, int], npt.NDArray[np.uint8]]:
+    def prepare(zs: list[int]) -> _Prepared:
         slices = [read_slice(z) for z in zs]
-        height, width = slices[0].shape
-        return zs, (height, width), np.stack([model.preparation(voxels, intensity) for voxels in slices])
+        return _Prepared(zs, slices, np.stack([model.preparation(voxels, intensity) for voxels in slices]))
+
+    def clean(z: int, voxels: Voxels, lungs: Mask, lesions: Mask, kept: Mask | None) -> SlicePrediction:
+        if intensity == "HU":
+            lungs = drop_gas_and_fat(lungs, voxels)
+        return SlicePrediction(z, *clean_slice(lungs, lesions, labels, spacing), kept)
 
     with ThreadPoolExecutor(1, thread_name_prefix="covseg-prepare") as pool:
-        waiting: Future[tuple[list[int], tuple[int, int], npt.NDArray[np.uint8]]] | None = None
+        waiting: Future[_Prepared] | None = None
         zs = order.take(1)
         while zs or waiting is not None:
             if waiting is None:
                 waiting = pool.submit(prepare, zs)
-            now, shape, images = waiting.result()
+            now = waiting.result()
             zs = order.take(limit)
             waiting = pool.submit(prepare, zs) if zs else None
             start = 0
-            while start < len(now):
+            while start < len(now.zs):
                 part = slice(start, start + limit)
                 try:
-                    masks = _infer(model, images[part], shape, levels, probabilities)
+                    shape = now.slices[0].shape
+                    masks = _infer(model, now.images[part], shape, levels, probabilities)
                 except (MemoryError, RuntimeError) as error:
                     if not _out_of_memory(error):
                         raise
                     limit = _halve(limit, model.device, notice)
                     continue
-                yield [
-                    SlicePrediction(z, *clean_slice(lungs, lesions, labels, spacing), probability)
-                    for z, lungs, lesions, probability in zip(now[part], *masks, strict=True)
-                ]
+                yield [clean(*row) for row in zip(now.zs[part], now.slices[part], *masks, strict=True)]
                 start = part.stop
 
 
@@ -141,14 +155,17 @@ def _infer(
     probability = restore(torch.cat([logits[name] for name in model.card.outputs], 1).sigmoid(), shape)
     lungs = torch.zeros((len(images), *shape), dtype=torch.uint8, device=model.device)
     lesions = torch.zeros_like(lungs)
-    best = torch.zeros_like(probability[:, 0])
+    best: Tensor | None = None
     values = {label.name: label.value for label in model.card.lesions}
     for channel, name in enumerate(model.card.outputs):
         here = probability[:, channel]
+        wins = here >= levels[name]
         if name == "lungs":
-            lungs.masked_fill_(here >= levels[name], 3)
+            lungs = wins.byte().mul_(3)
+        elif best is None:
+            lesions, best = wins.byte().mul_(values[name]), here
         else:  # where several lesions are likely, the likeliest names the voxel
-            wins = (here >= levels[name]) & (here > best)
+            wins &= (here > best) | (lesions == 0)
             lesions.masked_fill_(wins, values[name])
             best = torch.where(wins, here, best)
     kept = probability.mul(255).round().byte().cpu().numpy() if keep else [None] * len(images)
