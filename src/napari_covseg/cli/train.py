@@ -53,6 +53,8 @@ def train(
     for part, names in split.items():
         output.line(f"{part:<10}  {', '.join(names) or 'nobody'}")
     settings: dict[str, Any] = {"steps": steps, "batch": batch, "seed": seed}
+    if steps is not None:
+        settings["validate_every"] = max(1, steps // 10)
     recipe = Recipe(**{name: value for name, value in settings.items() if value is not None})
     output.follow(_events(output, slices, split, out, recipe, where), "Training")
 
