@@ -9,7 +9,7 @@ from scipy import ndimage
 from napari_covseg.scans.phantom import Phantom, phantom
 
 SMALL = {"shape": (40, 96, 96), "spacing": (8.0, 3.75, 3.75)}
-ILL_SEED = 2  # has ground-glass, consolidation and effusion
+ILL_SEED = 4  # has ground-glass, consolidation and effusion
 
 
 @pytest.fixture(scope="module")

@@ -85,12 +85,12 @@ def draw_disease(
         else []
     )
     foci = []
-    dense = rng.random() < 0.75
+    dense = rng.random() < 0.65
     for i in chosen:
         size = float(np.clip(rng.lognormal(np.log(16), 0.42), 6, 34))
         inward = np.array([0.1 * rng.normal(), -points[i, 1] + 0.2 * rng.normal(), -points[i, 2]])
         form = ball(points[i], size * np.array([1.0, rng.uniform(1.1, 1.9), rng.uniform(1.1, 1.7)]), inward)
-        core = float(rng.uniform(-60, 45)) if dense and rng.random() < 0.45 else None
+        core = float(rng.uniform(-60, 45)) if dense and rng.random() < 0.38 else None
         foci.append(
             Focus(form, size, float(rng.uniform(-690, -540)), core, size * float(rng.uniform(0.25, 0.6)))
         )

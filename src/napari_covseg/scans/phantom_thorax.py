@@ -95,8 +95,8 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     right = float(rng.uniform(0.31, 0.37)) * height
     return Patient(
         height=height,
-        wide=float(rng.uniform(0.93, 1.06)),
-        deep=float(rng.uniform(0.93, 1.06)),
+        wide=float(rng.uniform(0.95, 1.08)),
+        deep=float(rng.uniform(0.96, 1.08)),
         fat=float(rng.uniform(-3, 12)),
         domes=(right, right - float(rng.uniform(4, 16))),
         blood=float(rng.choice([42, 40, 45, 38, 44, 160, 220])),
