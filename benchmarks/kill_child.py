@@ -110,8 +110,7 @@ def kill_often(kills: int, seed: int, case: Case, client: JobClient, job: Predic
         killed = kill_after(moments.uniform(0, seconds), client, job)
         if killed is not None:
             kept.append(check(case, killed, deaths))
-            if sys.stderr.isatty():
-                print(f"\r{len(kept)} of {kills}", end="", file=sys.stderr)
+            print(f"kill {len(kept)} of {kills}: {kept[-1]} slices kept", file=sys.stderr, flush=True)
     last = predict(client, job)
     last.until()
     run_id = last.run_id()
