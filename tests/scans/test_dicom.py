@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tracemalloc
 
 import numpy as np
 import pydicom
@@ -13,6 +14,7 @@ import SimpleITK as sitk
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGLosslessSV1,
 )
@@ -224,6 +226,25 @@ def test_scouts_and_copies_are_left_out(tmp_path, make_series, make_slice):
     scan = read_scan(tmp_path)
     assert len(scan.voxels) == 5
     assert "1 scout image" in scan.notes[0] and "1 file(s) that are copies" in scan.notes[1]
+
+
+def test_raw_data_without_pixels_does_not_disturb(tmp_path, make_series, make_slice):
+    make_series(tmp_path)
+    gone = ["Rows", "Columns", "PixelData"]
+    make_slice(tmp_path / "raw.dcm", drop=gone, SOPClassUID="1.2.840.10008.5.1.4.1.1.66", Modality="CT")
+    assert len(read_scan(tmp_path).voxels) == 5
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLosslessSV1])
+def test_peak_memory_is_little_more_than_the_scan(tmp_path, make_series, ct, syntax):
+    make_series(tmp_path / "few", ct((2, 64, 64)), syntax=syntax)
+    read_scan(tmp_path / "few")  # libraries load outside the measurement
+    make_series(tmp_path / "many", ct((60, 192, 192)), syntax=syntax)
+    tracemalloc.start()
+    scan = read_scan(tmp_path / "many")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 1.2 * scan.voxels.nbytes
 
 
 def test_missing_modality_with_ct_values_is_a_note(tmp_path, make_series):

@@ -83,6 +83,16 @@ def test_nifti_in_metres(tmp_path, ct):
     assert read_scan(tmp_path / "s.nii").spacing == pytest.approx((2.0, 0.8, 0.7))
 
 
+def test_two_orientations_that_differ_are_said(tmp_path, ct):
+    image = nib.Nifti1Image(ct((4, 5, 6)).T, np.diag([-1.0, -1, 2, 1]))
+    image.set_qform(np.diag([1.0, -1, 2, 1]), code=1)
+    image.set_sform(np.diag([-1.0, -1, 2, 1]), code=1)
+    image.to_filename(tmp_path / "s.nii")
+    scan = read_scan(tmp_path / "s.nii")
+    assert "says in two ways how the patient lies" in scan.notes[0]
+    np.testing.assert_allclose(scan.source_affine, np.diag([1, 1, 2, 1]))
+
+
 def test_nifti_without_orientation_is_read_with_a_note(tmp_path, ct):
     image = nib.Nifti1Image(ct((4, 5, 6)).T, None)
     image.header.set_zooms((0.7, 0.8, 2.0))
@@ -209,6 +219,10 @@ def test_not_a_number(tmp_path, ct, ending, value):
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 def test_all_constant(tmp_path, ending):
+    with pytest.raises(ScanError, match=r"s\S+ holds the value -2000 everywhere"):
+        read_scan(
+            write(tmp_path / f"s{ending}", np.array([-2000, -3024], np.int16).repeat(30).reshape(3, 4, 5))
+        )
     with pytest.raises(
         ScanError, match=r"s\S+ holds the value -7 everywhere, so there is no picture in it; export"
     ):

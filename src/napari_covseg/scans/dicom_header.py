@@ -165,9 +165,8 @@ def read_header(path: Path) -> SliceHeader:
         header = _header(path, dataset)
     except Exception as error:  # values are converted on first use, so mangled ones fail here in any way
         raise damaged(path) from error
-    if not header.sop_class and not header.stated_modality and not header.is_image:
-        raise damaged(path)  # the file ends before it says what it is
-    if header.modality == "CT" and not header.is_image:
+    # Scanners also store raw data without pixels as modality CT; that is no damage.
+    if header.sop_class in (*CT_STORAGE, "") and not header.is_image:
         raise damaged(path)
     return header
 

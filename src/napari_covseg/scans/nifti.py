@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_covseg.errors import ScanError
+from napari_covseg.scans.orientation import tilt_degrees
 from napari_covseg.scans.stored import (
     Encoding,
     StoredVolume,
@@ -87,18 +88,12 @@ def _volume(path: Path, header: nib.Nifti1Header, encoding: Encoding) -> StoredV
     to_mm = MM.get(int(header["xyzt_units"]) & 7, 1.0)
     affine = RAS_TO_LPS @ header.get_best_affine()
     affine[:3] *= to_mm
-    coded = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     flat = len(sizes) < 3
     if flat and not np.any(affine[:3, 2]):
         affine[2, 2] = 1.0
     slope, intercept = header.get_slope_inter()
     offset = int(header["vox_offset"]) or int(header.sizeof_hdr + 4)
     voxels = VoxelBytes(path, "gzip", skip=offset) if encoding == "gzip" else VoxelBytes(path, offset=offset)
-    notes = (
-        ()
-        if coded
-        else (f"{path.name} does not say how the patient lies: check left and right before you measure.",)
-    )
     return StoredVolume(
         path,
         shape,
@@ -108,5 +103,20 @@ def _volume(path: Path, header: nib.Nifti1Header, encoding: Encoding) -> StoredV
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
         flat=flat,
-        notes=notes,
+        notes=_notes(path, header),
     )
+
+
+def _notes(path: Path, header: nib.Nifti1Header) -> tuple[str, ...]:
+    """Say where the header leaves doubt about how the patient lies."""
+    by_sform, by_qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+    if not by_sform and not by_qform:
+        return (f"{path.name} does not say how the patient lies: check left and right before you measure.",)
+    # A qform cannot hold a gantry tilt, so it may differ where the sform has one.
+    if by_sform and by_qform and tilt_degrees(header.get_sform()) < 0.3:
+        apart = np.abs(header.get_sform() - header.get_qform())
+        if apart[:3, :3].max() > 0.01 or apart[:3, 3].max() > 0.1:
+            return (
+                f"{path.name} says in two ways how the patient lies, and they differ: its sform is used.",
+            )
+    return ()

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.intensity import Scaling, to_int16, understand
+from napari_covseg.scans.intensity import AIR, Scaling, to_int16, understand
 from napari_covseg.scans.metaimage import read_metaimage_header
 from napari_covseg.scans.nifti import read_nifti_header
 from napari_covseg.scans.nrrd import read_nrrd_header
@@ -55,9 +55,9 @@ def read_volume(path: Path) -> Scan:
     voxels = np.empty(canonical_shape(stored.shape, axes), np.int16)
     view = as_stored(voxels, axes, flips)
     low, high = _fill(stored, view, Scaling("HU"))
-    if low == high:
+    if low == high or high <= AIR:
         raise ScanError(
-            f"{path.name} holds the value {low:g} everywhere, so there is no picture in it; export the "
+            f"{path.name} holds the value {high:g} everywhere, so there is no picture in it; export the "
             "scan again."
         )
     scaling = understand(low, high)
