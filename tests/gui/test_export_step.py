@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_covseg.panels import CovSegDock, ExportStep
 from napari_covseg.scans import Scan
 
-LONG = 120_000
+LONG = 170_000  # ms; the child has to load torch first
 
 
 @pytest.fixture

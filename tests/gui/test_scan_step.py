@@ -15,7 +15,7 @@ from napari_covseg.panels import CovSegDock, ScanStep
 from napari_covseg.panels.scan_facts import facts
 from napari_covseg.scans import Scan, SeriesInfo
 
-LONG = 120_000
+LONG = 170_000  # ms; the child has to load torch first
 
 
 def write_nifti(scan: Scan, path: Path) -> Path:

@@ -17,7 +17,7 @@ from napari_covseg.cases import Review, Workspace
 from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.layers import WINDOWS
 
-LONG = 120_000  # ms; the child has to load torch first
+LONG = 170_000  # ms; the child has to load torch first
 
 
 def wait_until_ready(qtbot: Any, dock: CovSegDock) -> None:

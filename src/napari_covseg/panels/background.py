@@ -39,10 +39,7 @@ def in_background(
         if on_error is not None:
             on_error(str(error))
 
-    worker = create_worker(call, _start_thread=False)
-    worker.returned.connect(then)
-    worker.errored.connect(failed)
-    worker.start()
+    create_worker(call, _connect={"returned": then, "errored": failed})
 
 
 def show_exception(error: BaseException) -> None:

@@ -97,9 +97,9 @@ class Session(QObject):
         viewer.dims.events.current_step.connect(self._on_step)
         viewer.dims.events.order.connect(self._on_step)
         viewer.cursor.events.position.connect(self._on_cursor)
-        app = QCoreApplication.instance()
-        if app is not None:
-            app.aboutToQuit.connect(self.close)
+        # napari tells nobody that a viewer closes
+        viewer.window._qt_window.destroyed.connect(self.close)
+        QCoreApplication.instance().aboutToQuit.connect(self.close)
         self.opening.known_layer()
 
     # --- what is open -------------------------------------------------------------

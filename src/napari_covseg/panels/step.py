@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from napari import Viewer
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QResizeEvent, QShowEvent
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtGui import QResizeEvent
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_covseg.panels.session import session_of
 
@@ -27,19 +27,10 @@ class Step(QWidget):
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.session = session_of(viewer)
-        self._window_known = False
         self.column = QVBoxLayout(self)
         self.column.setContentsMargins(4, 2, 4, 6)
         self.column.setSpacing(5)
         self.column.setAlignment(Qt.AlignmentFlag.AlignTop)
-
-    def showEvent(self, event: QShowEvent) -> None:
-        """Learn in which window this is: the session ends with it."""
-        super().showEvent(event)
-        window = main_window(self)
-        if window is not None and not self._window_known:
-            self._window_known = True
-            window.destroyed.connect(self.session.close)
 
     def add_row(self, *widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:
         """Add widgets side by side; the one at index `stretch` takes the room that is left."""
@@ -49,14 +40,6 @@ class Step(QWidget):
             row.addWidget(widget, 1 if stretch is None or stretch == index else 0)
         self.column.addLayout(row)
         return row
-
-
-def main_window(widget: QWidget) -> QMainWindow | None:
-    """Return the main window that holds a widget, also while its dock floats."""
-    parent: QWidget | None = widget
-    while parent is not None and not isinstance(parent, QMainWindow):
-        parent = parent.parentWidget()
-    return parent
 
 
 def button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
