@@ -1,7 +1,8 @@
 """Dice by patient, each predicted by the fold model that did not see it.
 
-    COVSEG_DATA=... python benchmarks/cross_validation.py
+    COVSEG_DATA=... python benchmarks/cross_validation.py [--record MODEL]
 
+With ``--record`` the means go into the card of a model that learned from all patients.
 The fold models in ``benchmarks/folds`` were written by ``covseg train
 benchmarks/training.toml --fold K --out benchmarks/folds/foldK.safetensors``. The whole way
 is measured: network, threshold, cleaning. Overlap is pooled over a patient's slices and
@@ -10,10 +11,12 @@ then averaged over the patients; the interval is a bootstrap over patients.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
+from record import record
 
 from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.metrics import dice
@@ -26,6 +29,9 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """Print a row per patient and the mean."""
+    parser = argparse.ArgumentParser(description="Dice by patient of the fold models.")
+    parser.add_argument("--record", metavar="MODEL", help="write the means into the card of this model")
+    arguments = parser.parse_args()
     data = read_training_set(HERE / "training.toml")
     rows: list[tuple[float, float]] = []
     print(f"{'patient':18} fold slices   lungs  lesions")
@@ -49,6 +55,7 @@ def main() -> None:
     scores = np.array(rows)
     draws = np.random.default_rng(0).integers(len(scores), size=(10_000, len(scores)))
     low, high = np.percentile(scores[draws].mean(1), [2.5, 97.5], axis=0)
+    means: dict[str, object] = {}
     for column, name in enumerate(("lungs", "lesions")):
         mean, deviation = scores[:, column].mean(), scores[:, column].std(ddof=1)
         print(

@@ -1,6 +1,6 @@
 """The shipped model on phantoms, which no training has seen.
 
-    python benchmarks/phantoms.py [MODEL]
+    python benchmarks/phantoms.py [MODEL] [--record]
 
 Ten phantoms with findings: Dice of the lungs, and of ground-glass and consolidation
 together. Ten without: how much of the lungs is painted.
@@ -8,9 +8,10 @@ together. Ten without: how much of the lungs is painted.
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
+from record import record
 
 from napari_covseg.labels import lesion
 from napari_covseg.metrics import dice
@@ -24,7 +25,11 @@ SEEDS = range(100, 110)
 
 def main() -> None:
     """Print a row per phantom and the means."""
-    model = load_model(find(sys.argv[1] if len(sys.argv) > 1 else DEFAULT).path, "auto")
+    parser = argparse.ArgumentParser(description="A model on phantoms that no training has seen.")
+    parser.add_argument("model", nargs="?", default=DEFAULT, help="id or file")
+    parser.add_argument("--record", action="store_true", help="write the means into the model's card")
+    arguments = parser.parse_args()
+    model = load_model(find(arguments.model).path, "auto")
     findings = [lesion("ground-glass").value, lesion("consolidation").value]
     print("phantom  lungs  lesions   without findings: painted % of lungs")
     rows = []
@@ -39,6 +44,14 @@ def main() -> None:
         print(f"{seed:7}  {rows[-1][0]:.3f}    {rows[-1][1]:.3f}   {share:.2f}", flush=True)
     mean, worst = np.mean(rows, 0), np.max(rows, 0)
     print(f"   mean  {mean[0]:.3f}    {mean[1]:.3f}   {mean[2]:.2f} (largest {worst[2]:.2f})")
+    if arguments.record:
+        means = {
+            "lungs Dice": round(float(mean[0]), 3),
+            "ground-glass and consolidation Dice": round(float(mean[1]), 3),
+            "painted without findings, % of lungs": round(float(mean[2]), 2),
+            "protocol": f"{len(rows)} phantoms with findings and {len(rows)} without",
+        }
+        record(arguments.model, "phantoms", means)
 
 
 if __name__ == "__main__":
