@@ -161,12 +161,15 @@ class Run:
     def _rewrite(self, z: int, labels: dict[Group, npt.NDArray[np.uint8]]) -> None:
         """Replace labels after recording both checksums, so that an interruption leaves either."""
         row = self._row(z)
+        known = row.copy()
         changed = []
         for index, group in enumerate(GROUPS):
             if group in labels:
-                before, after = checksum(self._checked(group, z)), checksum(labels[group])
-                row[index] = before, after
-                if before != after:
+                before, after = known[index]
+                if before != after:  # an earlier rewrite may have been interrupted
+                    before = checksum(self._checked(group, z, known))
+                row[index] = before, checksum(labels[group])
+                if row[index][1] != before:
                     changed.append(group)
         # the same again is not written: replacing a file takes longer than making one
         if changed:
@@ -182,7 +185,8 @@ class Run:
         CaseError
             If the slice is not done yet, is missing, or does not fit its checksum.
         """
-        lungs, lesions = (self._checked(group, z) for group in GROUPS)
+        row = self._row(z)
+        lungs, lesions = (self._checked(group, z, row) for group in GROUPS)
         return lungs, lesions
 
     def read_probabilities(self, z: int) -> npt.NDArray[np.uint8] | None:
@@ -207,13 +211,13 @@ class Run:
             raise CaseError(f"Slice {z} of {where(self._group)} is not predicted yet: run the model.")
         return row
 
-    def _checked(self, group: Group, z: int) -> npt.NDArray[np.uint8]:
-        """Return a slice's labels that fit their row."""
+    def _checked(self, group: Group, z: int, row: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+        """Return a slice's labels that fit `row`, or the one that has come since."""
         for _ in range(3):  # a rewrite may come between reading the row and the labels
-            row = self._row(z)[list(GROUPS).index(group)]
             values = read_slice(self._labels[group], z)
-            if values is not None and checksum(values) in row:
+            if values is not None and checksum(values) in row[list(GROUPS).index(group)]:
                 return values
+            row = self._row(z)
         raise CaseError(f"Slice {z} of {where(self._labels[group])} is missing or damaged: predict again.")
 
 

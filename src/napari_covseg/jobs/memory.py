@@ -8,6 +8,7 @@ import os
 import threading
 from pathlib import Path
 
+import cv2
 import torch
 
 from napari_covseg.models.file import Model, choose_device, load_model
@@ -36,6 +37,7 @@ def loaded_model(path: Path, device: str) -> Model:
     key = (str(path.absolute()), changed, where)
     with _loading:
         torch.set_num_threads(core_count())
+        cv2.setNumThreads(1)  # what it does is too short to share, and torch has all cores
         if key not in _loaded:
             _loaded[key] = load_model(path, where)
         return _loaded[key]

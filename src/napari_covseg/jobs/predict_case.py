@@ -97,8 +97,9 @@ def _slices(job: Predict, case: Case, model: Model, run: Run, control: Control) 
             for number, batch in enumerate(batches):
                 for slice_ in batch:
                     writer.put(slice_)
-                # A person waits for the first one; the others are written meanwhile.
-                yield from told(wait=number == 0)
+                # A person waits for the first one. On a CPU the network has every core, and
+                # what is written beside it takes longer than what is written before it goes on.
+                yield from told(wait=number == 0 or model.device.type == "cpu")
                 while notices:
                     yield Notice(notices.pop(0))
                 yield pace.progress

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_covseg.labels import LESIONS, Label
+from napari_covseg.predict.outlines import parts
 from napari_covseg.scans.scan import Intensity
 
 Mask = npt.NDArray[np.uint8]
@@ -21,6 +24,7 @@ _MARGIN_MM = 6.0
 _UNKNOWN_PIXEL_MM = 1.4
 """Assumed for pictures: an adult chest across 256 pixels."""
 _COARSE = 128
+_READERS = 2
 
 
 def clean_slice(
@@ -110,8 +114,7 @@ def finish_volume(
     step = max(1, -(-max(first.shape) // _COARSE))
     coarse = np.zeros((count, *first[::step, ::step].shape), np.bool_)
     found = False
-    for z in range(count):
-        lungs, _ = read(z)
+    for z, lungs, _ in _read_ahead(read, count):
         coarse[z] = lungs[::step, ::step] > 0
         found = found or bool(lungs.any())
         yield None
@@ -120,8 +123,7 @@ def finish_volume(
     sides = lung_sides(coarse)
     yield None
     pixel = spacing[1:] if spacing else (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
-    for z in range(count):
-        lungs, lesions = read(z)
+    for z, lungs, lesions in _read_ahead(read, count):
         new_lungs = _paint_sides(lungs, sides[z], step)
         new_lesions = lesions
         if np.count_nonzero(new_lungs) < np.count_nonzero(lungs):  # a stray went, with the findings in it
@@ -130,6 +132,17 @@ def finish_volume(
             yield z, new_lungs, new_lesions
         else:
             yield None
+
+
+def _read_ahead(read: Callable[[int], tuple[Mask, Mask]], count: int) -> Iterator[tuple[int, Mask, Mask]]:
+    """Yield z, lungs and lesions of each slice; the next ones are read meanwhile."""
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="covseg-read") as pool:
+        coming = deque(pool.submit(read, z) for z in range(min(2 * _READERS, count)))
+        for z in range(count):
+            lungs, lesions = coming.popleft().result()
+            if z + 2 * _READERS < count:
+                coming.append(pool.submit(read, z + 2 * _READERS))
+            yield z, lungs, lesions
 
 
 def lung_sides(lungs: npt.NDArray[np.bool_]) -> Mask:
@@ -196,20 +209,14 @@ def _paint_sides(lungs: Mask, side: Mask, step: int) -> Mask:
     if not side.any():
         return out
     fine = np.asarray(cv2.resize(side, None, fx=step, fy=step, interpolation=cv2.INTER_NEAREST), np.uint8)
-    fine = fine[: lungs.shape[0], : lungs.shape[1]]
-    outlines, nesting = cv2.findContours(lungs, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    parts = [outline for outline, links in zip(outlines, nesting[0], strict=True) if links[3] < 0]
-    for outline in sorted(parts, key=cv2.contourArea, reverse=True):  # what lies in a hole comes later
-        left, top, width, height = cv2.boundingRect(outline)
-        box = slice(top, top + height), slice(left, left + width)
-        here = np.zeros((height, width), np.uint8)
-        cv2.drawContours(here, [outline], -1, 1, cv2.FILLED, offset=(-left, -top))
+    fine = np.asarray(fine[: lungs.shape[0], : lungs.shape[1]], np.uint8)
+    for box, here in parts(lungs):
         present = [value for value in (1, 2, 3) if (here & (fine[box] == value)).any()]
         if len(present) > 1:  # two lungs that touch in this slice
-            np.copyto(out[box], _nearest(fine[box]), where=here > 0)
+            np.copyto(out[box], _nearest(fine[box]), where=here)
         else:
-            np.copyto(out[box], present[0] if present else 0, where=here > 0)
-    return np.asarray(out * (lungs > 0), np.uint8)
+            np.copyto(out[box], present[0] if present else 0, where=here)
+    return out
 
 
 def _nearest(values: Mask) -> Mask:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,13 +28,15 @@ Voxels = npt.NDArray[np.int16]
 Mask = npt.NDArray[np.uint8]
 ReadSlice = Callable[[int], Voxels]
 
+_WORKERS = max(2, min(8, os.cpu_count() or 2))
+
 
 class _Prepared(NamedTuple):
-    """A batch: which slices, as they were read, and as the network wants them."""
+    """A slice as it was read, and as the network wants it."""
 
-    zs: list[int]
-    slices: list[Voxels]
-    images: Mask
+    z: int
+    voxels: Voxels
+    image: Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +79,14 @@ def predict_slices(
 ) -> Iterator[list[SlicePrediction]]:
     """Label the slices that `order` hands out, nearest to its focus first.
 
-    The first batch is a single slice, so that it appears at once. The next batch is read
-    and prepared while the network works. When the device runs out of memory the batch is
-    halved and nothing is lost.
+    The first batch is a single slice, so that it appears at once. Slices are read, prepared
+    and cleaned in threads: on a GPU while the network works, on a CPU between two batches.
+    When the device runs out of memory the batch is halved and nothing is lost.
 
     Parameters
     ----------
     read_slice : callable
-        z -> ndarray of int16, shape (y, x); called from another thread, one z at a time.
+        z -> ndarray of int16, shape (y, x); called from several threads.
     model : Model
     order : SliceOrder
     intensity : {"HU", "grey"}
@@ -112,45 +115,47 @@ def predict_slices(
     # without lungs there is nothing that findings could have to lie inside
     labels = model.card.lesions if "lungs" in model.card.outputs else ()
 
-    def prepare(zs: list[int]) -> _Prepared:
-        slices = [read_slice(z) for z in zs]
-        return _Prepared(zs, slices, np.stack([model.preparation(voxels, intensity) for voxels in slices]))
+    def prepare(z: int) -> _Prepared:
+        voxels = read_slice(z)
+        return _Prepared(z, voxels, model.preparation(voxels, intensity))
 
-    def clean(z: int, voxels: Voxels, lungs: Mask, lesions: Mask, kept: Mask | None) -> SlicePrediction:
+    def clean(now: _Prepared, lungs: Mask, lesions: Mask, kept: Mask | None) -> SlicePrediction:
         if intensity == "HU":
-            lungs = drop_gas_and_fat(lungs, voxels)
-        return SlicePrediction(z, *clean_slice(lungs, lesions, labels, spacing), kept)
+            lungs = drop_gas_and_fat(lungs, now.voxels)
+        return SlicePrediction(now.z, *clean_slice(lungs, lesions, labels, spacing), kept)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="covseg-prepare") as pool:
-        waiting: Future[_Prepared] | None = None
-        zs = order.take(1)
-        while zs or waiting is not None:
-            if waiting is None:
-                waiting = pool.submit(prepare, zs)
-            now = waiting.result()
-            zs = order.take(limit)
-            waiting = pool.submit(prepare, zs) if zs else None
-            start = 0
-            while start < len(now.zs):
-                part = slice(start, start + limit)
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="covseg-slices") as pool:
+        coming = [pool.submit(prepare, z) for z in order.take(1)]
+        while coming:
+            batch_now = [slice_.result() for slice_ in coming]
+            # On a CPU the network has every core, and waits for its slowest: what is prepared
+            # beside it costs twice as much as what is prepared beside the cleaning.
+            coming = []
+            if model.device.type != "cpu":
+                coming = [pool.submit(prepare, z) for z in order.take(limit)]
+            while batch_now:
+                now = batch_now[:limit]
                 try:
-                    shape = now.slices[0].shape
-                    masks = _infer(model, now.images[part], shape, levels, probabilities)
+                    masks = _infer(
+                        model, [slice_.image for slice_ in now], now[0].voxels.shape, levels, probabilities
+                    )
                 except (MemoryError, RuntimeError) as error:
                     if not _out_of_memory(error):
                         raise
                     limit = _halve(limit, model.device, notice)
                     continue
-                yield [clean(*row) for row in zip(now.zs[part], now.slices[part], *masks, strict=True)]
-                start = part.stop
+                batch_now = batch_now[limit:]
+                cleaned = [pool.submit(clean, *row) for row in zip(now, *masks, strict=True)]
+                coming = coming or [pool.submit(prepare, z) for z in order.take(limit)]
+                yield [slice_.result() for slice_ in cleaned]
 
 
 @torch.inference_mode()
 def _infer(
-    model: Model, images: npt.NDArray[np.uint8], shape: tuple[int, int], levels: dict[str, float], keep: bool
+    model: Model, images: list[Mask], shape: tuple[int, int], levels: dict[str, float], keep: bool
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], list[npt.NDArray[np.uint8] | None]]:
     """Run the network and threshold on the device; only uint8 masks leave it."""
-    inputs = torch.from_numpy(images).to(model.device).unsqueeze(1).float().div_(255.0)
+    inputs = torch.from_numpy(np.stack(images)).to(model.device).unsqueeze(1).float().div_(255.0)
     logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
     probability = restore(torch.cat([logits[name] for name in model.card.outputs], 1).sigmoid(), shape)
     lungs = torch.zeros((len(images), *shape), dtype=torch.uint8, device=model.device)
