@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from record import record
 
 from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import load_model
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import predict_slices
+from record import record
 
 HERE = Path(__file__).parent
 
@@ -58,9 +58,15 @@ def main() -> None:
     means: dict[str, object] = {}
     for column, name in enumerate(("lungs", "lesions")):
         mean, deviation = scores[:, column].mean(), scores[:, column].std(ddof=1)
-        print(
-            f"{name}: Dice {mean:.3f} +- {deviation:.3f}, 95 % interval {low[column]:.3f}-{high[column]:.3f}"
+        interval = [round(float(low[column]), 3), round(float(high[column]), 3)]
+        print(f"{name}: Dice {mean:.3f} +- {deviation:.3f}, 95 % interval {interval[0]}-{interval[1]}")
+        means |= {f"{name} Dice": round(float(mean), 3), f"{name} 95 % interval": interval}
+    if arguments.record:
+        means["protocol"] = (
+            f"{len(scores)} patients in {len(data.folds)} folds, each predicted by a model that has not seen "
+            "the patient; Dice pooled over a patient's slices, then averaged; bootstrap over patients"
         )
+        record(arguments.record, "cross-validation", means)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from record import record
 
 from napari_covseg.labels import lesion
 from napari_covseg.metrics import dice
@@ -19,6 +18,7 @@ from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.file import load_model
 from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans.phantom import phantom
+from record import record
 
 SEEDS = range(100, 110)
 
