@@ -8,7 +8,7 @@ from collections.abc import Callable
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import END, Event
 
-PATIENCE = 60.0  # seconds; only a broken test waits for so long
+PATIENCE = 150.0  # seconds; only a broken test waits for so long
 
 
 class Listener:

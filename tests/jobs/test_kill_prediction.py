@@ -16,6 +16,7 @@ from napari_covseg.jobs.events import Failed, Finished, RunStarted, SlicesDone
 from napari_covseg.jobs.requests import Predict
 
 
+@pytest.mark.timeout(600)  # four children load torch, at the lowest priority
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
 def test_three_kills_in_the_middle_of_a_prediction(
     client: JobClient, listener: Listener, workspace: Workspace, model: str

@@ -86,8 +86,8 @@ def test_a_cancelled_run_keeps_its_slices(workspace: Workspace, model: str, how:
     if how == "close":
         steps.close()
     else:
-        events.append(steps.throw(JobCancelled()))
         with pytest.raises(JobCancelled):
+            events.append(steps.throw(JobCancelled()))
             while True:
                 events.append(next(steps))
     kept = run_of(case, events)
