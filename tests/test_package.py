@@ -19,6 +19,7 @@ import napari_covseg
 PACKAGE = Path(napari_covseg.__file__).parent
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+IMPORTABLE = [path for path in MODULES if path.name != "__main__.py"]
 
 # What the viewer's process may load. The names of rooms stand for all their modules.
 TORCH_FREE = [
@@ -67,7 +68,7 @@ def test_viewer_process_never_loads_torch() -> None:
     wanted = tuple(f"napari_covseg.{name}" for name in TORCH_FREE)
     modules = [
         name
-        for name in map(dotted, MODULES)
+        for name in map(dotted, IMPORTABLE)
         if name in wanted or name.startswith(tuple(f"{w}." for w in wanted))
     ]
     assert {name.split(".")[1] for name in modules} >= {"panels", "cases", "scans", "jobs", "models"}
@@ -80,7 +81,7 @@ def test_viewer_process_never_loads_torch() -> None:
 
 
 def test_rooms_load_without_qt() -> None:
-    rooms = [dotted(p) for p in MODULES if "panels" not in p.parts and p.name != "__main__.py"]
+    rooms = [dotted(p) for p in IMPORTABLE if "panels" not in p.parts]
     light = [name for name in rooms if not name.startswith("napari_covseg._")]
     result = python(
         "import importlib, sys\n"
