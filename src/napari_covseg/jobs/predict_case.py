@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,11 @@ from napari_covseg.jobs.slice_writer import AHEAD, SliceWriter
 from napari_covseg.labels import GROUPS
 from napari_covseg.models.catalogue import find
 from napari_covseg.models.file import Model
-from napari_covseg.predict.clean import finish_volume
+from napari_covseg.predict.clean import coarse_lungs, finish_volume
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import SlicePrediction, predict_slices
 
+Coarse = npt.NDArray[np.bool_]
 Change = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 
@@ -48,8 +49,8 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
         model.card.id, used, model.card.outputs, job.revision, probabilities=job.probabilities
     )
     yield RunStarted(run.id)
-    yield from _slices(job, case, model, run, control)
-    yield from _last_pass(case, model, run)
+    coarse = yield from _slices(job, case, model, run, control)
+    yield from _last_pass(case, model, run, coarse)
     run.finish()
     yield VolumeDone(run.id)
 
@@ -66,8 +67,10 @@ def lesion_thresholds(model: Model, threshold: float | None) -> dict[str, float]
     return {} if threshold is None else {label.name: threshold for label in model.card.lesions}
 
 
-def _slices(job: Predict, case: Case, model: Model, run: Run, control: Control) -> Iterator[Event]:
-    """Label every slice and write it; what is predicted is written also when cancelled."""
+def _slices(
+    job: Predict, case: Case, model: Model, run: Run, control: Control
+) -> Generator[Event, None, list[Coarse]]:
+    """Label every slice and write it, also when cancelled; return the lungs as the last pass wants them."""
     order = SliceOrder(case.shape[0], job.first_slice)
     control.on_focus(order.refocus)
     notices: list[str] = []
@@ -83,6 +86,7 @@ def _slices(job: Predict, case: Case, model: Model, run: Run, control: Control) 
         notice=notices.append,
     )
     pace = Pace(case.shape[0])
+    coarse: dict[int, Coarse] = {}
 
     def write(slice_: SlicePrediction) -> None:
         run.write_slice(slice_.z, slice_.lungs, slice_.lesions, slice_.probabilities)
@@ -96,6 +100,7 @@ def _slices(job: Predict, case: Case, model: Model, run: Run, control: Control) 
         try:
             for number, batch in enumerate(batches):
                 for slice_ in batch:
+                    coarse[slice_.z] = coarse_lungs(slice_.lungs)
                     writer.put(slice_)
                 # A person waits for the first one. On a CPU the network has every core, and
                 # what is written beside it takes longer than what is written before it goes on.
@@ -107,9 +112,10 @@ def _slices(job: Predict, case: Case, model: Model, run: Run, control: Control) 
         except JobCancelled:
             yield from told(wait=True)
             raise
+    return [coarse[z] for z in sorted(coarse)]
 
 
-def _last_pass(case: Case, model: Model, run: Run) -> Iterator[Event]:
+def _last_pass(case: Case, model: Model, run: Run, coarse: list[Coarse]) -> Iterator[Event]:
     count = case.shape[0]
     passing = finish_volume(
         run.read_slice,
@@ -117,6 +123,7 @@ def _last_pass(case: Case, model: Model, run: Run) -> Iterator[Event]:
         spacing=case.spacing,
         intensity=case.intensity,
         labels=model.card.lesions,
+        coarse=coarse,
     )
     now = Progress(count, count, "slices")
 

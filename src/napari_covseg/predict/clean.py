@@ -48,7 +48,7 @@ def clean_slice(
     """
     pixel = spacing or (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
     area = pixel[0] * pixel[1]
-    lungs = np.where(lungs > 0, np.uint8(3), np.uint8(0))
+    lungs = (lungs > 0).astype(np.uint8) * np.uint8(3)
     _drop_and_fill(lungs, _SMALLEST_LUNG_MM2 / area, _LARGEST_HOLE_MM2 / area)
     lesions = lesions.copy()
     _drop_and_fill(lesions, _SMALLEST_LESION_MM2 / area)
@@ -57,21 +57,21 @@ def clean_slice(
 
 def keep_inside(lungs: Mask, lesions: Mask, labels: Sequence[Label], pixel: tuple[float, float]) -> Mask:
     """Zero the voxels of labels that lie inside the lungs where the lungs, dilated by 6 mm, are not."""
-    bound = [label.value for label in labels if label.inside_lungs]
-    if not bound or not lesions.any():
+    bound = np.zeros(256, np.uint8)
+    bound[[label.value for label in labels if label.inside_lungs]] = 1
+    outside = cv2.LUT(lesions, bound) & (lungs == 0)
+    left, top, width, height = cv2.boundingRect(outside)
+    if width == 0:
         return lesions
     down, across = (max(1, round(_MARGIN_MM / size)) for size in pixel)
-    left, top, width, height = cv2.boundingRect(lesions)
     box = (
         slice(max(0, top - down), top + height + down),
         slice(max(0, left - across), left + width + across),
     )
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * across + 1, 2 * down + 1))
-    near = cv2.dilate((lungs[box] > 0).astype(np.uint8), kernel)  # 0 or 1
-    free = np.ones(256, np.uint8)
-    free[bound] = 0
+    near = cv2.dilate((lungs[box] > 0).astype(np.uint8), kernel)
     out = lesions.copy()
-    out[box] *= np.bitwise_or(near, cv2.LUT(lesions[box], free)).astype(np.uint8)
+    out[box][outside[box] > near] = 0
     return out
 
 
@@ -82,6 +82,7 @@ def finish_volume(
     spacing: tuple[float, float, float] | None,
     intensity: Intensity = "HU",
     labels: Sequence[Label] = LESIONS,
+    coarse: Sequence[npt.NDArray[np.bool_]] | None = None,
 ) -> Iterator[tuple[int, Mask, Mask] | None]:
     """Last pass over a labelled volume: keep the lungs, drop strays, tell right from left.
 
@@ -100,6 +101,8 @@ def finish_volume(
         (z, y, x) in mm.
     intensity : {"HU", "grey"}
     labels : sequence of Label
+    coarse : sequence of ndarray, optional
+        `coarse_lungs` of each slice, if they are known: spares reading all twice.
 
     Yields
     ------
@@ -110,21 +113,18 @@ def finish_volume(
     """
     if intensity == "grey" or count == 0:
         return
-    first, _ = read(0)
-    step = max(1, -(-max(first.shape) // _COARSE))
-    coarse = np.zeros((count, *first[::step, ::step].shape), np.bool_)
-    found = False
-    for z, lungs, _ in _read_ahead(read, count):
-        coarse[z] = lungs[::step, ::step] > 0
-        found = found or bool(lungs.any())
-        yield None
-    if not found:  # a model without lungs: its findings lie where they lie
+    if coarse is None:
+        coarse = []
+        for _, lungs, _ in _read_ahead(read, count):
+            coarse.append(coarse_lungs(lungs))
+            yield None
+    if not any(slice_.any() for slice_ in coarse):  # a model without lungs: its findings lie where they lie
         return
-    sides = lung_sides(coarse)
+    sides = lung_sides(np.stack(coarse))
     yield None
     pixel = spacing[1:] if spacing else (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
     for z, lungs, lesions in _read_ahead(read, count):
-        new_lungs = _paint_sides(lungs, sides[z], step)
+        new_lungs = _paint_sides(lungs, sides[z])
         new_lesions = lesions
         if np.count_nonzero(new_lungs) < np.count_nonzero(lungs):  # a stray went, with the findings in it
             new_lesions = keep_inside(new_lungs, lesions, labels, pixel)
@@ -132,6 +132,16 @@ def finish_volume(
             yield z, new_lungs, new_lesions
         else:
             yield None
+
+
+def coarse_lungs(lungs: Mask) -> npt.NDArray[np.bool_]:
+    """Return where the lungs of a slice are on the coarse grid of the last pass."""
+    step = _step(lungs.shape)
+    return np.asarray(lungs[::step, ::step] > 0)
+
+
+def _step(shape: tuple[int, ...]) -> int:
+    return max(1, -(-max(shape) // _COARSE))
 
 
 def _read_ahead(read: Callable[[int], tuple[Mask, Mask]], count: int) -> Iterator[tuple[int, Mask, Mask]]:
@@ -203,13 +213,13 @@ def _part(lungs: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
     return [lungs]
 
 
-def _paint_sides(lungs: Mask, side: Mask, step: int) -> Mask:
+def _paint_sides(lungs: Mask, side: Mask) -> Mask:
     """Give the fine mask the sides of the coarse one; thin parts that it missed take the nearest."""
     out = np.zeros_like(lungs)
     if not side.any():
         return out
-    fine = np.asarray(cv2.resize(side, None, fx=step, fy=step, interpolation=cv2.INTER_NEAREST), np.uint8)
-    fine = np.asarray(fine[: lungs.shape[0], : lungs.shape[1]], np.uint8)
+    step = _step(lungs.shape)
+    fine: Mask = np.repeat(np.repeat(side, step, 0), step, 1)[: lungs.shape[0], : lungs.shape[1]]
     for box, here in parts(lungs):
         present = [value for value in (1, 2, 3) if (here & (fine[box] == value)).any()]
         if len(present) > 1:  # two lungs that touch in this slice

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from napari_covseg.errors import JobError
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import clean_slice
+from napari_covseg.predict.findings import keep_raised
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.tissue import drop_gas_and_fat
 from napari_covseg.scans.scan import Intensity
@@ -62,7 +63,7 @@ class SlicePrediction:
 
 def default_batch(device: torch.device) -> int:
     """Slices per pass: few on a CPU, where more gain nothing and delay a cancel."""
-    return 32 if device.type == "cuda" else 2
+    return 32 if device.type == "cuda" else 4
 
 
 def predict_slices(
@@ -122,7 +123,10 @@ def predict_slices(
     def clean(now: _Prepared, lungs: Mask, lesions: Mask, kept: Mask | None) -> SlicePrediction:
         if intensity == "HU":
             lungs = drop_gas_and_fat(lungs, now.voxels)
-        return SlicePrediction(now.z, *clean_slice(lungs, lesions, labels, spacing), kept)
+        lungs, lesions = clean_slice(lungs, lesions, labels, spacing)
+        if intensity == "HU" and spacing is not None:
+            lesions = keep_raised(lesions, lungs, now.voxels, spacing, labels)
+        return SlicePrediction(now.z, lungs, lesions, kept)
 
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="covseg-slices") as pool:
         coming = [pool.submit(prepare, z) for z in order.take(1)]
