@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]  # of either width, as mixed arithmetic leaves them
 Box = tuple[slice, slice, slice]
 
 # The mean of the squared weights of a cubic B-spline over a lattice cell, per axis.
@@ -52,7 +54,7 @@ class Grid:
         """The slices from `first` up to, not including, `last`."""
         return Grid(self.z[first:last], self.y, self.x, self.width)
 
-    def cover(self, distance: Array, width: float | None = None) -> Array:
+    def cover(self, distance: Floats, width: float | None = None) -> Array:
         """Share of each voxel that lies inside a shape, from its signed distance in mm."""
         return np.clip(0.5 - distance / (width or self.width), 0, 1)
 
@@ -125,7 +127,11 @@ class Ball:
 Shape = Tube | Ball
 
 
-def ball(centre: Sequence[float], radii: Sequence[float], first: Sequence[float] = (1, 0, 0)) -> Ball:
+def ball(
+    centre: Sequence[float] | Floats,
+    radii: Sequence[float] | Floats,
+    first: Sequence[float] | Floats = (1, 0, 0),
+) -> Ball:
     """Return an ellipsoid whose first semi-axis points along `first` (z, y, x)."""
     a = np.asarray(first, float) / np.linalg.norm(first)
     helper = np.eye(3)[int(np.argmin(np.abs(a)))]
@@ -136,7 +142,7 @@ def ball(centre: Sequence[float], radii: Sequence[float], first: Sequence[float]
     return Ball(np.asarray(centre, float), np.asarray(radii, float), np.stack([a, b, np.cross(a, b)]))
 
 
-def oval(grid: Grid, halves: tuple[Array, Array], middle: Array, power: float) -> Array:
+def oval(grid: Grid, halves: tuple[Floats, Floats], middle: Floats, power: float) -> Array:
     """Signed radial distance in mm to a superellipse in each slice.
 
     Parameters
@@ -156,7 +162,7 @@ def oval(grid: Grid, halves: tuple[Array, Array], middle: Array, power: float) -
     return np.asarray(np.sqrt(grid.x**2 + y**2) * (1 - 1 / f) - (f < 0.02) * halves[1], np.float32)
 
 
-def paint(image: Array, cover: Array, value: Array | float) -> None:
+def paint(image: Array, cover: Floats, value: Floats | float) -> None:
     """Lay `value` over `image` in place, with `cover` between 0 and 1."""
     image += cover * (value - image)
 
