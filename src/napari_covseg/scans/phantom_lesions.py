@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,7 @@ def draw_disease(
     if rng.random() < 0.3:  # one-sided disease is common early
         weight[points[:, 2] * rng.choice([-1, 1]) > 0] *= 0.05
     count = int(rng.integers(4, 13))
-    chosen = (
+    chosen: Iterable[int] = (
         rng.choice(len(points), size=min(count, len(points)), replace=False, p=weight / weight.sum())
         if len(points)
         else []

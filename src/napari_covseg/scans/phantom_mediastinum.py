@@ -12,6 +12,7 @@ from napari_covseg.scans.phantom_thorax import CAGE_BACK, CAGE_FRONT, Patient
 # Width in mm over which the surfaces that bound the lungs blend into one another.
 BLEND = 3.5
 FAR = 6 * BLEND
+WALL = 38.0  # HU of the walls of airways and oesophagus
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,21 @@ def _grown(shape: Ball, by: float) -> Ball:
 
 def mediastinum(patient: Patient) -> list[Organ]:
     """Heart, great vessels, oesophagus, trachea and what lies about the spine, in painting order."""
-    p, blood, wall = patient, patient.blood, 38.0
-    base = p.domes[1] / p.height
-    heart = base + 0.06
+    return _heart_and_spine(patient) + _great_vessels(patient) + _between(patient) + _airways(patient)
+
+
+def _heart_height(patient: Patient) -> float:
+    """Height of the middle of the heart, as a share of the lungs' height."""
+    return patient.domes[1] / patient.height + 0.06
+
+
+def _heart_and_spine(patient: Patient) -> list[Organ]:
+    p, blood, beat = patient, patient.blood, patient.heart
+    heart = _heart_height(p)
     levels = np.linspace(-0.6, 1.5, 15)
-    beat = p.heart
     ventricles = p.ball((heart, -67, 26), (58 * beat, 40 * beat, 41 * beat), (-0.5, -0.45, 0.72))
     atrium = p.ball((heart + 0.02, -60, -14), (36 * beat, 34 * beat, 29 * beat))
-    organs = [
+    return [
         Organ(p.tube(*[(h, 0, 0, 17) for h in levels]), None, 1),
         Organ(p.tube(*[(h, 24, 0, 17) for h in levels]), None, 0),
         Organ(p.tube(*[(h, 68, -17, 31) for h in levels]), None, 0),
@@ -51,6 +59,14 @@ def mediastinum(patient: Patient) -> list[Organ]:
         Organ(ventricles, blood + 4, rests=True),
         Organ(atrium, blood, rests=True),
         Organ(p.ball((heart + 0.11, -40, 2), (20, 19, 37)), blood, rests=True),
+    ]
+
+
+def _great_vessels(patient: Patient) -> list[Organ]:
+    p, blood = patient, patient.blood
+    heart = _heart_height(p)
+    base = p.domes[1] / p.height
+    return [
         Organ(
             p.tube((-0.6, -22, 3, 10), (0.1, -24, 9, 11), (0.3, -19, 18, 12), (0.68, -15, 22, 12)),
             blood + 2,
@@ -85,11 +101,18 @@ def mediastinum(patient: Patient) -> list[Organ]:
         Organ(
             p.tube((0.73, -28, 14, 5), (0.86, -26, 24, 5), (0.98, -30, 40, 5), (0.97, -38, 90, 4)), blood, 2
         ),
+    ]
+
+
+def _between(patient: Patient) -> list[Organ]:
+    """Oesophagus, azygos vein, fat and lymph nodes."""
+    p, blood = patient, patient.blood
+    return [
         Organ(
             p.tube(
                 (-0.1, -30, 14, 9), (0.15, -24, 8, 8), (0.5, -21, 4, 7), (0.9, -20, 5, 6.5), (1.5, -20, 3, 6)
             ),
-            wall,
+            WALL,
             2,
         ),
         Organ(p.tube((0.0, -16, -9, 3.5), (0.6, -17, -10, 4), (0.64, -40, -26, 4)), blood, 1),
@@ -98,11 +121,16 @@ def mediastinum(patient: Patient) -> list[Organ]:
         Organ(p.ball((0.55, -42, -2), (12, 10, 12)), 35, 1),
         *[Organ(p.ball((0.52, -31, s * 47), (17, 10, 11)), 10, 0) for s in (-1, 1)],
     ]
+
+
+def _airways(patient: Patient) -> list[Organ]:
+    p = patient
     trachea = [(1.6, -40, 0, 9.5), (1.0, -37, 0, 9.5), (0.62, -33, 3, 9.5)]
-    organs.append(Organ(p.tube(*trachea), wall, 2))
-    organs.append(Organ(p.tube((0.63, -33, 3, 8.5), (0.58, -33, -20, 7.5), (0.52, -32, -38, 6.5)), wall, 2))
-    organs.append(Organ(p.tube((0.63, -33, 3, 8), (0.57, -31, 26, 7), (0.52, -30, 44, 6)), wall, 2))
-    return organs
+    return [
+        Organ(p.tube(*trachea), WALL, 2),
+        Organ(p.tube((0.63, -33, 3, 8.5), (0.58, -33, -20, 7.5), (0.52, -32, -38, 6.5)), WALL, 2),
+        Organ(p.tube((0.63, -33, 3, 8), (0.57, -31, 26, 7), (0.52, -30, 44, 6)), WALL, 2),
+    ]
 
 
 def air_tubes(patient: Patient) -> list[Tube]:
@@ -138,11 +166,10 @@ def lung_distance(
     k = np.float32(BLEND)
 
     def push(distance: Array) -> Array:
-        return np.exp(np.clip(-distance / k, -30, 12))
+        return np.asarray(np.exp(np.clip(-distance / k, -30, 12)), np.float32)
 
-    y_top = (
-        float(np.mean([patient.level(c, np.float32(patient.height)) for c in (CAGE_FRONT, CAGE_BACK)])) + 8
-    )
+    top = np.asarray(patient.height, np.float32)
+    y_top = float(np.mean([patient.level(c, top) for c in (CAGE_FRONT, CAGE_BACK)])) + 8
     apex = patient.height - ((np.abs(grid.x) - 44) ** 2 + (grid.y - y_top) ** 2) / 75 - grid.z
     total = push(-cage) + push(diaphragm) + push(np.asarray(apex / 1.3, np.float32))
     for organ, box, distance in near:

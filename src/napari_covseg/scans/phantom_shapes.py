@@ -56,7 +56,8 @@ class Grid:
 
     def cover(self, distance: Floats, width: float | None = None) -> Array:
         """Share of each voxel that lies inside a shape, from its signed distance in mm."""
-        return np.clip(0.5 - distance / (width or self.width), 0, 1)
+        cover: Array = np.clip(0.5 - distance / (width or self.width), 0, 1)
+        return cover
 
 
 @dataclass(frozen=True)

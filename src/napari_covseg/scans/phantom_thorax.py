@@ -62,7 +62,7 @@ class Patient:
 
     def level(self, values: npt.NDArray[np.float64], z: Array) -> Array:
         """A column of the outline table at heights z in mm, float32, shape of z."""
-        return np.interp(z / self.height, _HEIGHT, values).astype(np.float32)
+        return np.asarray(np.interp(z / self.height, _HEIGHT, values), np.float32)
 
     def spine(self, z: Array) -> Array:
         """The y in mm of the middle of the vertebral bodies at heights z."""
@@ -71,7 +71,7 @@ class Patient:
     def place(self, height: float, back: float, left: float) -> tuple[float, float, float]:
         """(z, y, x) in mm of a point at a share of the height, `back` mm behind the spine's middle."""
         z = height * self.height
-        return z, float(self.spine(np.float32(z))) + back * self.deep, left * self.wide
+        return z, float(self.spine(np.asarray(z, np.float32))) + back * self.deep, left * self.wide
 
     def tube(self, *nodes: tuple[float, float, float, float]) -> Tube:
         """A tube through (height, back, left, radius)."""

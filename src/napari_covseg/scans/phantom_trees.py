@@ -91,7 +91,7 @@ def _divide(
     scale = np.sqrt(
         np.bincount(group, along**2, len(way)) / np.maximum(np.bincount(group, minlength=len(way)), 1)
     )
-    return (along > rng.uniform(-0.45, 0.45, len(way))[group] * scale[group]).astype(np.intp)
+    return np.asarray(along > rng.uniform(-0.45, 0.45, len(way))[group] * scale[group], np.intp)
 
 
 def beside(tree: Branches, shift: float, factor: float) -> Branches:
