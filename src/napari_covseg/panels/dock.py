@@ -69,6 +69,7 @@ def collapsible(step: Step, *, opened: bool) -> QCollapsible:
     section = QCollapsible(step.title, expandedIcon="▾", collapsedIcon="▸")
     section.setDuration(0)
     section.layout().setContentsMargins(0, 0, 0, 0)
+    section.layout().setSpacing(0)
     section.toggleButton().setToolTip("Fold this step away, or open it.")
     section.setContent(step)
     # superqt fixes the height when a step opens; text that grows later would be cut off

@@ -172,7 +172,7 @@ class ScanStep(Step):
             if isinstance(layer, Image) and layer is not self.session.scan_image():
                 self.layer.addItem(layer.name, layer)
         if not self.layer.count():
-            self.layer.addItem("no other image layer", None)
+            self.layer.addItem("no other image", None)
         self.layer.setCurrentIndex(max(self.layer.findText(chosen), 0))
         free = self.layer.currentData() is not None and not self.session.busy_with
         self.layer.setEnabled(free)

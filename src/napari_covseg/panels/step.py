@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from napari import Viewer
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QResizeEvent
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QResizeEvent, QShowEvent, QTextDocument
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_covseg.panels.session import session_of
@@ -80,10 +82,25 @@ class Paragraph(QLabel):
         super().resizeEvent(event)
         self._fit()
 
+    def changeEvent(self, event: QEvent) -> None:
+        """Take the height that a new font asks for."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._fit()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Take the height that is right now that the viewer's style is known."""
+        super().showEvent(event)
+        self._fit()
+
     def _fit(self) -> None:
-        # Qt guesses the height of wrapped text for another width than it then gets
-        if self.width() > 0:
-            self.setFixedHeight(max(self.heightForWidth(self.width()), 0))
+        # Qt's own `heightForWidth` is for another width than the label then gets
+        page = QTextDocument()
+        page.setDefaultFont(self.font())
+        page.setDocumentMargin(0)
+        page.setHtml(self.text())
+        page.setTextWidth(self.contentsRect().width())
+        self.setFixedHeight(ceil(page.size().height()) + 2)
 
 
 def caption(text: str) -> QLabel:
