@@ -41,7 +41,7 @@ def write_threshold_model(path: Path) -> None:
         preparation=Preparation(size=96, clahe_clip=0).to_card(),
         outputs=OUTPUTS,
         thresholds=dict.fromkeys(OUTPUTS, 0.5),
-        scores={"dice": {"lungs": 0.5}, "protocol": "none"},
+        scores={"test": {"lungs": 0.5}, "protocol": "none"},
         licence="BSD-3-Clause",
     )
     save_model(path, network, card)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
 from napari_covseg.models.card import ModelCard
 
 
 def model_facts(card: ModelCard) -> str:
     """Return what one needs to know before running a model, as rich text."""
-    lines = [escape(card.summary)]
-    scores = dice_scores(card.scores)
-    if scores:
-        lines.append(
-            "Dice on patients it never saw: " + ", ".join(f"{escape(k)} {v:.2f}" for k, v in scores.items())
-        )
-    lines.append(escape(card.use))
+    lines = [escape(card.summary), scores_in_words(card), escape(card.use)]
     if card.licence:
         lines.append(f"Licence of the weights: {escape(card.licence)}")
     return "<br>".join(line for line in lines if line)
@@ -36,7 +29,12 @@ def model_details(card: ModelCard) -> str:
     return "<br>".join(f"<b>{name}:</b> {escape(text)}" for name, text in rows.items() if text)
 
 
-def dice_scores(scores: dict[str, Any]) -> dict[str, float]:
-    """Return the Dice of each output from a card's scores, empty if it has none."""
-    dice = scores.get("dice", scores)
-    return {name: float(value) for name, value in dice.items() if isinstance(value, int | float)}
+def scores_in_words(card: ModelCard) -> str:
+    """Return the Dice of a card's outputs, and on whom it was measured; empty if there is none."""
+    for part, value in {**card.scores, "": card.scores}.items():
+        found = {name: value[name] for name in card.outputs if isinstance(value, dict) and name in value}
+        numbers = [f"{name} {dice:.2f}" for name, dice in found.items() if isinstance(dice, int | float)]
+        if numbers:
+            on = f" ({part.replace('_', ' ')})" if part else ""
+            return f"Dice{escape(on)}: {escape(', '.join(numbers))}"
+    return ""

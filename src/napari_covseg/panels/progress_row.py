@@ -46,10 +46,12 @@ class ProgressRow(QWidget):
             self.bar.setFormat(f"{what} …")
 
     def _on_progress(self, progress: Progress) -> None:
-        if progress.total and self.cancel.isEnabled():
-            self.bar.setRange(0, progress.total)
-            self.bar.setValue(progress.done)
-            self.bar.setFormat(progress_text(progress))
+        if not progress.total or not self.cancel.isEnabled():
+            return
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        last_pass = self._step == "segment" and progress.done == progress.total
+        self.bar.setFormat("Last pass in 3-D …" if last_pass else progress_text(progress))
 
     def _on_cancel(self) -> None:
         self.cancel.setEnabled(False)

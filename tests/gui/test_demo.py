@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from napari import Viewer
+from PIL import Image
+
+import napari_covseg._sample_data as sample_data
+from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.demo import Demo
+
+LONG = 170_000
+
+
+def test_the_demo_labels_the_sample_and_leaves_a_picture(
+    workbench: tuple[Viewer, CovSegDock],
+    model_file: Path,
+    qtbot: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sample_data, "SHAPE", (16, 128, 128))
+    monkeypatch.setattr(sample_data, "SPACING", (20.0, 2.8, 2.8))
+    viewer, dock = workbench
+    dock.segment.add_model(str(model_file))
+    demo = Demo(viewer, dock, tmp_path / "demo.png")
+    demo.begin()
+    qtbot.waitUntil((tmp_path / "demo.png").exists, timeout=LONG)
+    assert demo.finished and not demo.trouble
+    width, height = Image.open(tmp_path / "demo.png").size
+    assert width >= 800 and height >= 600
+    qtbot.waitUntil(lambda: dock.session.case is None)  # the window has closed
+
+
+def test_the_demo_says_why_it_failed(
+    workbench: tuple[Viewer, CovSegDock], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer, dock = workbench
+    demo = Demo(viewer, dock, tmp_path / "demo.png")
+    monkeypatch.setattr(viewer, "close", lambda: None)
+    dock.session.import_path(tmp_path / "is_not_there.nii.gz")
+    qtbot.waitUntil(lambda: bool(demo.trouble), timeout=LONG)
+    assert not demo.finished and not (tmp_path / "demo.png").exists()
