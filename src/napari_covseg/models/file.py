@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -84,7 +84,9 @@ def save_model(
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata={"card": card.to_json()})
+        part.write_bytes(
+            save(tensors, metadata={"card": card.to_json()})
+        )  # save_file's is for the owner only
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
         if part.is_file():
