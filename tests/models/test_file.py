@@ -15,7 +15,6 @@ from safetensors import safe_open
 from torch import nn
 
 from napari_covseg.errors import ModelError
-from napari_covseg.models import file as file_module
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import choose_device, load_model, load_network, save_model
 from napari_covseg.networks.build import build_network
@@ -153,11 +152,12 @@ def test_an_interrupted_write_leaves_the_file_before(
 ) -> None:
     before = file.read_bytes()
 
-    def half_way(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
+    def half_way(path: Path, data: bytes) -> int:
+        with path.open("wb") as part:
+            part.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(file_module, "save_file", half_way)
+    monkeypatch.setattr(Path, "write_bytes", half_way)
     with pytest.raises(ModelError, match=r"cannot be written .*No space left on device"):
         save_model(file, network, dataclasses.replace(card, id="newer"))
     assert file.read_bytes() == before

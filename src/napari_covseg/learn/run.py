@@ -119,8 +119,11 @@ def train_model(
         scores["protocol"] = "Dice pooled over each patient, then averaged; the network's output at 0.5"
     card = ModelCard(
         id=name or out.stem,
-        title=f"{recipe.network} for {' and '.join(OUTPUTS)}",
-        summary="Labels lungs and COVID-19 lesions on axial chest CT, slice by slice.",
+        title=f"{'U-Net' if recipe.network == 'unet' else recipe.network} for lungs and lesions",
+        summary=(
+            "Labels lungs and COVID-19 lesions on axial chest CT, slice by slice. Trained on few patients, "
+            "all with COVID-19: check every slice. It may take vessels in healthy lungs for ground-glass."
+        ),
         network={"name": recipe.network, "settings": recipe.settings},
         preparation=Preparation().to_card(),
         outputs=OUTPUTS,
