@@ -89,17 +89,6 @@ def test_the_childs_death_is_told_and_the_next_run_works(
     assert lungs[6, 48, 20] == 1 and lungs[6, 48, 68] == 2
     assert (lesions[6, 50:62, 22:34] == 1).any() and not lesions[:, 48, 48].any()
 
-    # the last pass is undone as a whole, and is no person's doing
-    layer = session.layers.labels["lungs"]
-    viewer.layers.selection.active = layer
-    layer.undo()
-    assert set(np.unique(layer.data)) == {0, 3}
-    assert not session.case.touched["lungs"].any()
-    session.case.flush()
-    assert np.array_equal(session.case.case.labels("lungs")[:], layer.data)
-    layer.redo()
-    assert set(np.unique(layer.data)) == {0, 1, 2}
-
 
 def test_closing_the_scan_while_it_is_labelled(
     workbench: tuple[Viewer, CovSegDock],

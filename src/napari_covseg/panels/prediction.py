@@ -73,6 +73,7 @@ class Prediction(QObject):
         self._run_id = ""
         self._abandoned = False
         self._waiting: dict[int, None] = {}  # slices to merge, in the order they came
+        self._late: set[int] = set()
         self._last_pass: dict[Group, list[SliceChange]] | None = None
         self._end: Event | None = None
         self._timer = QTimer(self)
@@ -98,7 +99,8 @@ class Prediction(QObject):
             self._waiting.update(dict.fromkeys(event.slices))
             self._timer.start()
         elif isinstance(event, VolumeDone):
-            # Anything that still waits is read in its final form with the rest.
+            # What still waits was never seen without the last pass: undoing it must not empty it.
+            self._late = set(self._waiting)
             self._last_pass = {group: [] for group in GROUPS}
             self._waiting = dict.fromkeys(range(len(self._case.voxels)))
             self._timer.start()
@@ -133,8 +135,8 @@ class Prediction(QObject):
                 self.ended.emit(self._end.message if isinstance(self._end, Failed) else "")
 
     def _merge(self, z: int) -> list[int]:
-        in_last_pass = self._last_pass is not None
-        return self._case.merge_slices(self._run_id, [z], self._write_and_note if in_last_pass else None)
+        undoable = self._last_pass is not None and z not in self._late
+        return self._case.merge_slices(self._run_id, [z], self._write_and_note if undoable else None)
 
     def _write_and_note(
         self, group: Group, indices: tuple[npt.NDArray[np.intp], ...], values: npt.NDArray[np.uint8]
