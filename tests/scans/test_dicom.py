@@ -239,12 +239,12 @@ def test_raw_data_without_pixels_does_not_disturb(tmp_path, make_series, make_sl
 def test_peak_memory_is_little_more_than_the_scan(tmp_path, make_series, ct, syntax):
     make_series(tmp_path / "few", ct((2, 64, 64)), syntax=syntax)
     read_scan(tmp_path / "few")  # libraries load outside the measurement
-    make_series(tmp_path / "many", ct((60, 192, 192)), syntax=syntax)
+    make_series(tmp_path / "many", ct((160, 192, 192)), syntax=syntax)
     tracemalloc.start()
     scan = read_scan(tmp_path / "many")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak <= 1.2 * scan.voxels.nbytes
+    assert peak <= 1.2 * scan.voxels.nbytes, peak / scan.voxels.nbytes
 
 
 def test_missing_modality_with_ct_values_is_a_note(tmp_path, make_series):
