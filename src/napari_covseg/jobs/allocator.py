@@ -1,7 +1,8 @@
 """How glibc handles memory that is freed; elsewhere these do nothing.
 
 By default large blocks go back to the kernel at every free. Getting them again for every
-layer of a network cost up to 70 % of its time in page faults on a CPU.
+layer of a network cost up to 70 % of its time in page faults on a CPU. Memory that is
+kept lies in one arena: with one for each thread a prediction held three times as much.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import ctypes
 import sys
 
 # What a process needs in its environment from the start ...
-KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
 def keep_freed_memory() -> None:
@@ -20,6 +21,7 @@ def keep_freed_memory() -> None:
     if libc is not None:
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back_memory() -> None:
