@@ -259,7 +259,7 @@ def test_progress_without_a_terminal_is_plain_lines(scan: Path, model: Path, tmp
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 def test_ctrl_c_leaves_nothing_half_done(model: Path, tmp_path: Path) -> None:
     scan = tmp_path / "long.nii"
-    voxels = np.tile(tiny_scan(10).voxels, (100, 1, 1)).transpose(2, 1, 0)
+    voxels = np.tile(tiny_scan(10).voxels, (500, 1, 1)).transpose(2, 1, 0)
     nib.save(nib.Nifti1Image(voxels, np.diag([1.5, 1.5, 1, 1])), scan)
     command = [sys.executable, "-m", "napari_covseg.cli", "predict", scan, "--model", model, "--json"]
     child = subprocess.Popen(

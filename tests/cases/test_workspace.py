@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import fsspec
@@ -69,6 +71,19 @@ def test_a_workspace_that_was_half_made_is_finished(tmp_path: Path, scan: Scan) 
     again = Workspace.open(made.path)
     assert again.cases() == []
     again.add_case(scan)
+
+
+def test_many_may_begin_the_same_workspace_at_once(tmp_path: Path) -> None:
+    for attempt in range(10):
+        start = Barrier(4)
+
+        def begin(path: Path = tmp_path / str(attempt), start: Barrier = start) -> Workspace:
+            start.wait()
+            return Workspace.open(path)
+
+        with ThreadPoolExecutor(4) as pool:
+            opened = [pool.submit(begin) for _ in range(4)]
+            assert {one.result().path for one in opened} == {str(tmp_path / str(attempt))}
 
 
 def test_a_scan_comes_back_as_it_was(workspace: Workspace, scan_maker: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import platformdirs
 import zarr
+from zarr.errors import ContainsGroupError
 
 from napari_covseg.cases.case import Activity, Case, now
 from napari_covseg.cases.lock import Lock
@@ -195,11 +196,13 @@ def _begin_workspace(folder: Path, create: bool) -> None:
         raise CaseError(f"{folder} is no workspace: choose another folder or import a scan to begin one.")
     with writing("the new workspace", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if any(item.name not in ("cases", "models") for item in folder.iterdir()):
+        names = {item.name for item in folder.iterdir()} - {"cases", "models"}
+        if any(not name.startswith("zarr.json") for name in names):
             raise CaseError(f"{folder} holds other files: choose an empty folder for the workspace.")
-        for name in ("cases", "models"):
-            zarr.open_group(folder / name, mode="a")
-        zarr.open_group(folder, mode="a", attributes={KEY: {"kind": "workspace", "format": FORMAT}})
+        own: dict[str, Any] = {KEY: {"kind": "workspace", "format": FORMAT}}
+        for path, attributes in ((folder / "cases", {}), (folder / "models", {}), (folder, own)):
+            with suppress(ContainsGroupError):  # somebody else begins the same workspace meanwhile
+                zarr.open_group(path, mode="a", attributes=attributes)
 
 
 def _write_case(folder: Path, scan: Scan, progress: Callable[[int, int], None]) -> None:
