@@ -25,7 +25,7 @@ def test_cards_and_devices_are_explained(workbench: tuple[Viewer, CovSegDock], m
     step.add_model(str(model_file))
     assert step.model.currentText() == "Thresholds"
     card = step.card.text()
-    for said in ("Dark is lung", "Dice (test): lungs 0.50", "BSD-3-Clause", "not for diagnosis"):
+    for said in ("Dark is lung", "Dice, test: lungs 0.50", "BSD-3-Clause", "not for diagnosis"):
         assert said in card, said
     assert "lungs, lesion" in step.card.toolTip()
     for index in range(step.device.count()):

@@ -10,7 +10,7 @@ from napari.layers import Image, Labels
 
 from napari_covseg.cases import OpenCase
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.layers import METADATA_KEY, contour_for, labels_layer, scan_layer, scan_layer_name
+from napari_covseg.panels.layers import CONTOUR, METADATA_KEY, labels_layer, scan_layer, scan_layer_name
 from napari_covseg.panels.model_step import SliceChange
 from napari_covseg.panels.strokes import Indices, Strokes
 from napari_covseg.scans import Scan
@@ -105,7 +105,7 @@ class CaseLayers:
 
     def _after_3d(self, event: Any = None) -> None:
         if self._viewer.dims.ndisplay == 2 and "lesions" in self.labels:
-            self.labels["lesions"].contour = contour_for(self._case.voxels.shape)
+            self.labels["lesions"].contour = CONTOUR
 
     def _scan_layer(self, instead_of: Image | None) -> Image:
         known = self._case.case

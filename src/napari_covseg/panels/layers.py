@@ -17,7 +17,7 @@ LAYER_NAMES: dict[Group, str] = {"lungs": "Lungs", "lesions": "Lesions"}
 AXIS_LABELS = ("z", "y", "x")
 LUNGS_OPACITY = 0.2
 LESIONS_OPACITY = 1.0
-FINE = 400  # columns from which an outline of one pixel is too thin to see
+CONTOUR = 1  # an outline leaves what lies beneath visible; thicker ones are slow to compute
 
 Spacing = tuple[float, float, float]
 
@@ -127,14 +127,9 @@ def labels_layer(group: Group, values: npt.NDArray[np.uint8], spacing: Spacing |
         **geometry(spacing),
     )
     if group == "lesions":
-        layer.contour = contour_for(values.shape)
+        layer.contour = CONTOUR
         layer.selected_label = 2  # ground-glass, what is painted most
     return layer
-
-
-def contour_for(shape: tuple[int, ...]) -> int:
-    """Return the thickness, in pixels, of an outline that leaves what lies beneath visible."""
-    return 1 if shape[-1] < FINE else 2
 
 
 def label_name(group: Group, value: int) -> str:

@@ -22,7 +22,7 @@ def model_details(card: ModelCard) -> str:
         "Made": card.created,
         "Trained on": card.trained_on,
         "Finds": ", ".join(card.outputs),
-        "Scored": str(card.scores.get("protocol", "")),
+        "Scored": how_scored(card),
         "Comes from": card.parent,
         "Licence": card.licence,
     }
@@ -30,11 +30,20 @@ def model_details(card: ModelCard) -> str:
 
 
 def scores_in_words(card: ModelCard) -> str:
-    """Return the Dice of a card's outputs, and on whom it was measured; empty if there is none."""
-    for part, value in {**card.scores, "": card.scores}.items():
-        found = {name: value[name] for name in card.outputs if isinstance(value, dict) and name in value}
-        numbers = [f"{name} {dice:.2f}" for name, dice in found.items() if isinstance(dice, int | float)]
-        if numbers:
-            on = f" ({part.replace('_', ' ')})" if part else ""
-            return f"Dice{escape(on)}: {escape(', '.join(numbers))}"
+    """Return the first Dice scores of a card, and on whom they were measured; empty if it has none."""
+    for part, scores in card.scores.items():
+        if isinstance(scores, dict):
+            numbers = [
+                f"{name.removesuffix(' Dice')} {dice:.2f}"
+                for name, dice in scores.items()
+                if isinstance(dice, int | float)
+            ]
+            if numbers:
+                return f"Dice, {escape(part)}: {escape(', '.join(numbers))}"
     return ""
+
+
+def how_scored(card: ModelCard) -> str:
+    """Return how a card's scores were measured."""
+    parts = [card.scores, *(part for part in card.scores.values() if isinstance(part, dict))]
+    return next((str(part["protocol"]) for part in parts if "protocol" in part), "")
