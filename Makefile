@@ -70,7 +70,7 @@ docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: system-screen $(VENV)/desktop
-	$(if $(LINUX),$(XVFB)) $(BIN)/python benchmarks/run.py
+	$(if $(LINUX),$(XVFB)) $(BIN)/python benchmarks/speed.py
 
 clean:
 	rm -rf $(VENV) site demo.png

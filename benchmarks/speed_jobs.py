@@ -1,0 +1,97 @@
+"""Jobs to compare a prediction with; they run in the same child, as jobs of the product do.
+
+The child imports this module when it reads one of these requests, so this folder has to
+be on its PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from napari_covseg.jobs.events import Event, Notice
+from napari_covseg.jobs.run import Control, steps
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The bare network on prepared slices of a case, nothing before or after it.
+
+    The answer is a `Notice` with the seconds of a whole pass over `slices`, the batch as
+    large as the product's.
+    """
+
+    workspace: str
+    case: str
+    model: str
+    slices: int
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Store:
+    """Everything that a prediction reads from the store and writes to it, and nothing else."""
+
+    workspace: str
+    case: str
+    slices: int
+
+
+@steps.register
+def _(job: Forward, control: Control) -> Iterator[Event]:
+    import numpy as np
+    import torch
+
+    from napari_covseg.cases import Workspace
+    from napari_covseg.jobs.memory import loaded_model
+    from napari_covseg.models.catalogue import find
+    from napari_covseg.predict.slices import default_batch
+
+    model = loaded_model(find(job.model).path, "auto")
+    case = Workspace.open(job.workspace).case(job.case)
+    images = np.stack([model.preparation(case.read_slice(z)) for z in range(job.slices)])
+    tensors = torch.from_numpy(images).to(model.device).unsqueeze(1).float().div_(255.0)
+    tensors = tensors.contiguous(memory_format=torch.channels_last)
+    parts = list(tensors.split(job.batch or default_batch(model.device)))
+
+    def once() -> None:
+        for part in parts:
+            model.network(part)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    with torch.inference_mode():
+        model.network(parts[0])
+        # a single slice is over too quickly to be timed once
+        yield Notice(str(_seconds(once, 7 if job.slices == 1 else 1)))
+
+
+@steps.register
+def _(job: Store, control: Control) -> Iterator[Event]:
+    from napari_covseg.cases import Workspace
+
+    case = Workspace.open(job.workspace).case(job.case)
+    latest = case.run(case.runs()[-1].id)
+    labels = [latest.read_slice(z) for z in range(job.slices)]
+    copy = case.begin_run("benchmark", {}, latest.info.class_names, 0, probabilities=False)
+
+    def once() -> None:
+        for z, (lungs, lesions) in enumerate(labels):
+            case.read_slice(z)
+            copy.write_slice(z, lungs, lesions)
+        for z in range(job.slices):  # the last pass in 3-D tells right from left
+            lungs, lesions = copy.read_slice(z)
+            copy.write_final("lungs", z, lungs)
+
+    yield Notice(str(_seconds(once, 1)))
+
+
+def _seconds(once: Callable[[], None], times: int) -> float:
+    taken = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        once()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)

@@ -1,0 +1,100 @@
+"""A prediction in the warm child against the bare network in the same child.
+
+    python benchmarks/speed_predict.py WORKSPACE CASE MODEL [REPEATS]
+
+Prints JSON: slices per second of the whole job (submit to `Finished`), of the network
+alone and of the store alone; seconds until the first slice, and of one bare forward; the
+device. Medians of interleaved repeats.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from napari_covseg.cases import Workspace
+from napari_covseg.jobs.client import JobClient
+from napari_covseg.jobs.events import END, Event, Failed, Finished, Notice, SlicesDone
+from napari_covseg.jobs.requests import Predict, WarmUp
+from speed_jobs import Forward, Store
+
+PATIENCE = 600.0  # seconds
+
+
+class Stopwatch:
+    """Submits jobs one after the other and notes when their events arrive."""
+
+    def __init__(self) -> None:
+        self._client = JobClient()
+
+    def __enter__(self) -> Stopwatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def run(self, job: object, until: type[Event] = Finished) -> tuple[float, list[Event]]:
+        """Return the seconds from submitting to the first event of a kind, and the events; then cancel."""
+        begun = time.perf_counter()
+        job_id = self._client.submit(job)
+        events: list[Event] = []
+        seconds = 0.0
+        while not (events and isinstance(events[-1], END)):
+            for number, event in self._client.poll():
+                if number != job_id:
+                    continue
+                events.append(event)
+                if not seconds and isinstance(event, until):
+                    seconds = time.perf_counter() - begun
+                    self._client.cancel(job_id)
+            if time.perf_counter() - begun > PATIENCE:
+                raise SystemExit(f"no answer in {PATIENCE:.0f} s; the child printed: {self._client.log[-3:]}")
+            time.sleep(0.0005)
+        if isinstance(events[-1], Failed):
+            raise SystemExit(f"{events[-1].message} {self._client.log[-5:]}")
+        return seconds, events
+
+    def answer(self, job: object) -> float:
+        """Return the number that a job of this benchmark tells."""
+        return next(float(event.text) for event in self.run(job)[1] if isinstance(event, Notice))
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    workspace, case, model = sys.argv[1:4]
+    repeats = int(sys.argv[4]) if len(sys.argv) > 4 else 5
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    slices = Workspace.open(workspace).case(case).shape[0]
+    predict = Predict(workspace, case, model, first_slice=slices // 2)
+    whole, bare, store, first, single = [], [], [], [], []
+    with Stopwatch() as watch:
+        watch.run(WarmUp(model))
+        watch.run(predict)
+        for _ in range(repeats):
+            bare.append(watch.answer(Forward(workspace, case, model, slices)))
+            whole.append(watch.run(predict)[0])
+            store.append(watch.answer(Store(workspace, case, slices)))
+        for _ in range(2 * repeats):
+            single.append(watch.answer(Forward(workspace, case, model, 1)))
+            first.append(watch.run(predict, SlicesDone)[0])
+    middle = statistics.median
+    print(
+        json.dumps(
+            {
+                "job": slices / middle(whole),
+                "forward": slices / middle(bare),
+                "store": slices / middle(store),
+                "first": middle(first),
+                "single": middle(single),
+                "device": Workspace.open(workspace).case(case).runs()[-1].settings["device"],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
