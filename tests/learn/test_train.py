@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from napari_covseg.learn.train import (
     sampling_weights,
     score,
     segmentation_loss,
+    slab,
     train,
 )
 from napari_covseg.learn.training_set import TrainingSet
@@ -239,6 +241,41 @@ def test_slices_without_lungs_have_their_own_share(data: TrainingSet, recipe: Re
     assert weights[data.patients == "anna"].sum() == pytest.approx(0.8)
     alone = sampling_weights(recipe, dataclasses.replace(data, negatives=frozenset({"anna", "bert", "cleo"})))
     assert alone.sum() == pytest.approx(1)
+
+
+def test_a_source_may_be_drawn_more_often(data: TrainingSet, recipe: Recipe) -> None:
+    weights = sampling_weights(
+        dataclasses.replace(recipe, balance=0.0), dataclasses.replace(data, weights={"cleo": 3.0})
+    )
+    drawn = [weights[data.patients == name].sum() for name in ("anna", "bert", "cleo")]
+    assert drawn == pytest.approx([0.2, 0.2, 0.6])
+
+
+@pytest.mark.parametrize(("row", "reach", "rows"), [(5, 0, [5]), (5, 1, [4, 5, 6]), (3, 3, [3, 4, 5, 6])])
+def test_a_slab_is_the_mean_of_one_patients_neighbours(
+    data: TrainingSet, row: int, reach: int, rows: list[int]
+) -> None:
+    image, mask = slab(data, row, reach)
+    np.testing.assert_allclose(image, data.images[rows].mean(0), atol=0.5)
+    np.testing.assert_array_equal(mask, data.masks[rows].mean(0) > 0.5)
+    assert image.dtype == np.uint8
+    assert mask.dtype == np.bool_
+
+
+@pytest.mark.parametrize(("share", "slabs"), [(0.0, 0), (1.0, 6)])
+def test_how_often_slices_become_slabs(
+    data: TrainingSet, recipe: Recipe, share: float, slabs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reaches: list[int] = []
+
+    def watched(training: TrainingSet, row: int, reach: int) -> Any:
+        reaches.append(reach)
+        return slab(training, row, reach)
+
+    monkeypatch.setattr(train_module, "slab", watched)
+    run(dataclasses.replace(recipe, slab=share, steps=3), data)
+    assert np.count_nonzero(reaches) == slabs
+    assert set(reaches) <= {0, 1, 2, 3}
 
 
 def test_scores_are_pooled_over_a_patient() -> None:

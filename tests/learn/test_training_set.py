@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,7 @@ def test_a_description_of_several_sources(tmp_path: Path, volume: npt.NDArray[np
             lungs = "lungs.nii.gz"
             threshold = 128
             patient = "eve"
+            weight = 2
             [[source]]
             scan = "scan.nii.gz"
             slices = [3, 4]
@@ -156,6 +158,7 @@ def test_a_description_of_several_sources(tmp_path: Path, volume: npt.NDArray[np
     assert got.folds == {"1": ["adam"], "2": ["eve"]}
     assert got.validation == {"1": ["eve"]}
     assert got.licence == "CC0"
+    assert got.weights == {"eve": 2.0}
     for row, z in enumerate([0, 1, 2, 3, 4, 3, 4], start=2):
         np.testing.assert_array_equal(got.images[row], SMALL(volume[z], "HU"))
         lungs = volume[z] < -300 if row < 7 else np.zeros((40, 64), bool)
@@ -227,6 +230,7 @@ SCAN = '[[source]]\nscan = "scan.nii.gz"\n'
         (SCAN + "negative = true\nslices = [3]", r"are not \[first, last\]"),
         (SCAN + "negative = true\nslices = [0.5, 2]", r"are not \[first, last\]"),
         (SCAN + "negative = true\n" + SCAN + "lungs = 'lungs.nii.gz'", "has labelled and negative slices"),
+        (SCAN + "negative = true\nweight = 0", "has a weight that is not above 0"),
         (SCAN + "lungs = 'other.nii.gz'", r"The mask .*other\.nii\.gz has the shape"),
     ],
 )
@@ -266,3 +270,4 @@ def test_the_checksum_sees_every_change(data: TrainingSet) -> None:
     copies[3].patients[0] = "bert"
     assert copies[0].checksum() == data.checksum()
     assert len({copy.checksum() for copy in [*copies, data.only({"bert"})]}) == 5
+    assert dataclasses.replace(data, weights={"bert": 2.0}).checksum() != data.checksum()

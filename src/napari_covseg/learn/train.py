@@ -42,6 +42,9 @@ class Recipe:
         Decay of the moving average of the weights, which is what is validated and kept.
     negatives : float
         Share of slices from sources without lungs.
+    slab : float
+        Share of slices that are averaged with up to three neighbours on either side, as in a
+        scan of thick slices: vessels turn into streaks and blurs that are no ground-glass.
     balance : float
         Exponent of a patient's slice count in its sampling weight (1: every slice alike,
         0: every patient alike).
@@ -61,6 +64,7 @@ class Recipe:
     weight_decay: float = 1e-4
     average: float = 0.99
     negatives: float = 0.08
+    slab: float = 0.4
     balance: float = 0.5
     validate_every: int = 130
     seed: int = 0
@@ -265,7 +269,7 @@ def as_input(images: npt.NDArray[np.uint8]) -> Tensor:
 def sampling_weights(recipe: Recipe, training: TrainingSet) -> npt.NDArray[np.float64]:
     """Probability of each slice: patients by `balance`, sources without lungs by `negatives`."""
     names, inverse, counts = np.unique(training.patients, return_inverse=True, return_counts=True)
-    share = counts**recipe.balance
+    share = counts**recipe.balance * [training.weights.get(str(name), 1.0) for name in names]
     negative = np.isin(names, sorted(training.negatives))
     if negative.any() and not negative.all():
         share[negative] *= recipe.negatives / share[negative].sum()
@@ -280,8 +284,34 @@ def _sample(
     random = np.random.default_rng([recipe.seed, step])
     sizes = [size for share, size in recipe.stages if step < share * recipe.steps] or [recipe.stages[-1][1]]
     rows = random.choice(len(training), recipe.batch, p=weights)
-    masks = torch.from_numpy(training.masks[rows]).float()
-    return augment(as_input(training.images[rows]), masks, sizes[0], random)
+    reach = np.where(random.random(recipe.batch) < recipe.slab, random.integers(1, 4, recipe.batch), 0)
+    slabs = [slab(training, row, thick) for row, thick in zip(rows, reach, strict=True)]
+    images, masks = (np.stack(part) for part in zip(*slabs, strict=True))
+    return augment(as_input(images), torch.from_numpy(masks).float(), sizes[0], random)
+
+
+def slab(training: TrainingSet, row: int, reach: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Average a slice with its neighbours, as a thicker slice would have shown them.
+
+    Parameters
+    ----------
+    training : TrainingSet
+        Slices of a patient in the order of the scan.
+    row : int
+        The middle slice.
+    reach : int
+        Neighbours on either side, of the same patient only; 0 gives the slice itself.
+
+    Returns
+    -------
+    image : ndarray of uint8, shape (size, size)
+    masks : ndarray of bool, shape (len(OUTPUTS), size, size)
+        What most of the slices show.
+    """
+    near = slice(max(0, row - reach), row + reach + 1)
+    same = training.patients[near] == training.patients[row]
+    images, masks = training.images[near][same], training.masks[near][same]
+    return images.mean(0).round().astype(np.uint8), masks.mean(0) > 0.5
 
 
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:

@@ -25,7 +25,7 @@ OUTPUTS = ("lungs", "lesion")
 """The channels of a training mask, in this order."""
 _SOURCE_KEYS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("patients", "scan", "patient", "lungs", "lesions"), str),
-    **{"slices": list, "threshold": (int, float), "negative": bool},
+    **{"slices": list, "threshold": (int, float), "weight": (int, float), "negative": bool},
 }
 
 
@@ -47,6 +47,8 @@ class TrainingSet:
         Of the data, for the card of a model that learned from it.
     negatives : frozenset of str
         Names of sources whose slices hold no lung.
+    weights : dict of str to float
+        How much more often than others the slices of a source are drawn, where not 1.
     """
 
     images: npt.NDArray[np.uint8]
@@ -56,6 +58,7 @@ class TrainingSet:
     validation: dict[str, list[str]] = field(default_factory=dict)
     licence: str = ""
     negatives: frozenset[str] = frozenset()
+    weights: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,8 +69,10 @@ class TrainingSet:
         return replace(self, images=self.images[keep], masks=self.masks[keep], patients=self.patients[keep])
 
     def checksum(self) -> int:
-        """Return a number that changes with any slice, mask or patient's name."""
+        """Return a number that changes with any slice, mask, weight or patient's name."""
         value = zlib.crc32("\n".join(self.patients.tolist()).encode())
+        if self.weights:
+            value = zlib.crc32(repr(sorted(self.weights.items())).encode(), value)
         for array in (self.images, self.masks):
             value = zlib.crc32(np.ascontiguousarray(array).data, value)
         return value
@@ -117,6 +122,7 @@ def _assemble(description: dict[str, Any], root: Path, preparation: Preparation)
     masks: list[npt.NDArray[np.bool_]] = []
     patients: list[str] = []
     negative: dict[str, bool] = {}
+    weights: dict[str, float] = {}
     sources = description.get("source", [])
     for source in sources if isinstance(sources, list) else [sources]:
         _check_source(source, root)
@@ -124,6 +130,8 @@ def _assemble(description: dict[str, Any], root: Path, preparation: Preparation)
             images.append(image)
             masks.append(mask)
             patients.append(name)
+            if (weight := float(source.get("weight", 1))) != 1:
+                weights[name] = weight
             if negative.setdefault(name, source.get("negative", False)) != source.get("negative", False):
                 raise ScanError(f"{name} has labelled and negative slices: name the negative ones otherwise.")
     if not images:
@@ -138,6 +146,7 @@ def _assemble(description: dict[str, Any], root: Path, preparation: Preparation)
         validation=description.get("validation", {}),
         licence=description.get("licence", ""),
         negatives=frozenset(name for name, without in negative.items() if without),
+        weights=weights,
     )
 
 
@@ -147,10 +156,12 @@ def _check_source(source: object, root: Path) -> None:
         raise ScanError(f"Each [[source]] needs either patients or a scan; this one does not: {source}.")
     for key, value in source.items():
         kind = _SOURCE_KEYS.get(key)
-        if kind is None or ("patients" in source and key not in ("patients", "negative")):
+        if kind is None or ("patients" in source and key not in ("patients", "weight", "negative")):
             raise ScanError(f"The source {source} has a setting that it cannot have, {key}: remove it.")
         if not isinstance(value, kind):
             raise ScanError(f"The source {source} has a setting that cannot be used: {key} = {value!r}.")
+    if not 0 < source.get("weight", 1) < np.inf:
+        raise ScanError(f"The source {source} has a weight that is not above 0: correct it.")
     if "patients" in source and not (root / source["patients"]).is_dir():
         raise ScanError(
             f"There is no folder {root / source['patients']}: correct the path in the description."
