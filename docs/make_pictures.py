@@ -14,7 +14,7 @@ from pathlib import Path
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (1280, 800)
-COLOURS = 200  # of a picture; the window has few, and the files stay small
+COLOURS = 256  # of a picture; the window has few, and the files stay small
 
 
 def main() -> None:
@@ -72,18 +72,22 @@ class Story:
         self.viewer.close()
 
     def correct(self, z: int) -> None:
-        """Erase a little of the largest finding and paint beside it, as a person would."""
+        """Paint the dense part of a finding as consolidation and erase a tip, as a person would."""
         import numpy as np
 
         lesions = self.session.layers.labels["lesions"]
         self.viewer.layers.selection.active = lesions
-        y, x = (int(v) for v in np.median(np.argwhere(lesions.data[z]), axis=0))
-        lesions.mode, lesions.brush_size = "erase", 7
-        for step in range(6):
-            lesions.paint((z, y + step, x), 0)
-        lesions.mode, lesions.selected_label = "paint", 2
-        for step in range(10):
-            lesions.paint((z, y - 22 + step // 2, x - 8 + step), 2)
+        found = lesions.data[z] > 0
+        dense = found & (self.session.case.voxels[z] > -300)
+        y, x = (int(v) for v in np.median(np.argwhere(dense if dense.any() else found), axis=0))
+        lesions.mode, lesions.selected_label, lesions.brush_size = "paint", 3, 7
+        for step in range(-5, 6):
+            lesions.paint((z, y, x + step), 3)
+        top, left = np.argwhere(found)[0]
+        lesions.mode = "erase"
+        for step in range(4):
+            lesions.paint((z, int(top) + step, int(left)), 0)
+        lesions.mode = "paint"
 
     def read_at(self, y: int, x: int) -> None:
         """Put the cursor over a voxel of the slice on screen."""
@@ -97,7 +101,9 @@ class Story:
         rest = time.monotonic() + 0.6
         self.wait(lambda: time.monotonic() > rest)
         pixels = self.viewer.window.screenshot(canvas_only=False, flash=False)
-        small = Image.fromarray(pixels[..., :3]).quantize(COLOURS, dither=Image.Dither.NONE)
+        small = Image.fromarray(pixels[..., :3]).quantize(
+            COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
         small.save(self.out / f"{name}.png", optimize=True)
 
     @staticmethod

@@ -155,6 +155,18 @@ def test_an_early_end_keeps_what_is_done(
     assert prediction.cancelled == (not told)
 
 
+def test_slices_of_which_a_dead_child_could_not_tell(
+    case: OpenCase, layers: CaseLayers, prediction: Prediction, qtbot: Any
+) -> None:
+    job = Job(case, prediction.hear)
+    job.label((4, 5))
+    told, job.hear = job.hear, lambda event: None
+    job.label((6, 7))
+    with qtbot.waitSignal(prediction.ended):
+        told(Failed("The process ended.", True))
+    assert np.flatnonzero(case.review).tolist() == [4, 5, 6, 7]
+
+
 def test_a_damaged_run_is_told_once(
     case: OpenCase, layers: CaseLayers, prediction: Prediction, qtbot: Any
 ) -> None:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from napari_covseg.errors import ModelError
 
+_SMALLEST_RANGE = 0.1
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -86,7 +88,9 @@ class Preparation:
             resized = cv2.resize(values, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
             values = np.asarray(resized, np.float32)
         low, high = float(values.min()), float(values.max())
-        scaled = ((values - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
+        # bicubic weights sum to 1 up to rounding, so that even slices come with a range just above 0
+        gain = 255.0 / (high - low) if high - low > _SMALLEST_RANGE else 0.0
+        scaled = ((values - low) * gain).astype(np.uint8)
         if intensity == "HU" and self.clahe_clip > 0:
             tiles = (self.clahe_tiles, self.clahe_tiles)
             return np.asarray(cv2.createCLAHE(self.clahe_clip, tiles).apply(scaled), np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari import Viewer
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_covseg.panels.export_step import ExportStep
@@ -71,6 +71,7 @@ def collapsible(step: Step, *, opened: bool) -> QCollapsible:
     section.layout().setContentsMargins(0, 0, 0, 0)
     section.layout().setSpacing(0)
     section.toggleButton().setToolTip("Fold this step away, or open it.")
+    section.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
     section.setContent(step)
     # superqt fixes the height when a step opens; text that grows later would be cut off
     section.toggled.connect(lambda opened: step.setMaximumHeight(ANY_HEIGHT if opened else 0))

@@ -107,6 +107,9 @@ class Prediction(QObject):
         elif isinstance(event, END):
             self._end = event
             self.cancelled = isinstance(event, Cancelled)
+            if isinstance(event, Failed) and self._run_id:
+                # a child that died has finished slices of which it could not tell
+                self._waiting.update(dict.fromkeys(range(len(self._case.voxels))))
             self._timer.start()
 
     def abandon(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from math import ceil
 
 from napari import Viewer
-from qtpy.QtCore import QEvent, Qt
-from qtpy.QtGui import QResizeEvent, QShowEvent, QTextDocument
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtGui import QTextDocument
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_covseg.panels.session import session_of
 
 RESEARCH_USE = "Research use, not for diagnosis"
+WIDTH_HINT = 280
 
 
 class Step(QWidget):
@@ -68,39 +69,40 @@ class Paragraph(QLabel):
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         if small:
             self.setStyleSheet("font-size: 11px;")
+        policy = QSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
+        policy.setHeightForWidth(True)
+        self.setSizePolicy(policy)
         self.setText(text)
 
     def setText(self, text: str | None) -> None:
         """Show a text; nothing takes no room."""
         if text != self.text():
             super().setText(text)
-            self._fit()
         self.setVisible(bool(text))
 
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Take the height that the new width asks for."""
-        super().resizeEvent(event)
-        self._fit()
-
-    def changeEvent(self, event: QEvent) -> None:
-        """Take the height that a new font asks for."""
-        super().changeEvent(event)
-        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
-            self._fit()
-
-    def showEvent(self, event: QShowEvent) -> None:
-        """Take the height that is right now that the viewer's style is known."""
-        super().showEvent(event)
-        self._fit()
-
-    def _fit(self) -> None:
-        # Qt's own `heightForWidth` is for another width than the label then gets
+    def heightForWidth(self, width: int) -> int:
+        """Return the height of the wrapped text; QLabel's own is that of a much narrower one."""
         page = QTextDocument()
         page.setDefaultFont(self.font())
         page.setDocumentMargin(0)
-        page.setHtml(self.text())
-        page.setTextWidth(self.contentsRect().width())
-        self.setFixedHeight(ceil(page.size().height()) + 2)
+        page.setHtml(self.text().replace("\n", "<br>"))
+        frame = self.width() - self.contentsRect().width()
+        page.setTextWidth(max(width - frame, 1))
+        return ceil(float(page.size().height())) + int(frame)
+
+    def sizeHint(self) -> QSize:
+        """Return the width that it has and the height that goes with it."""
+        return QSize(WIDTH_HINT, self.heightForWidth(WIDTH_HINT))
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Ask for another height when the viewer's style sets another font."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self.updateGeometry()
+
+    def minimumSizeHint(self) -> QSize:
+        """Return a size that a narrow dock can still give."""
+        return QSize(WIDTH_HINT // 2, self.fontMetrics().lineSpacing())
 
 
 def caption(text: str) -> QLabel:

@@ -31,7 +31,7 @@ def paint_abdomen(
     bowel = np.maximum(inside + 9, (0.75 - coarse - 0.5 * middle) * 14)
     paint(image, grid.cover(bowel) * (grid.z < right - 45), 34 + 10 * middle)
     wind = np.maximum(np.maximum(bowel + 4, grid.y + 25), (1.3 - coarse - 0.6 * middle) * 14)
-    paint(image, grid.cover(wind) * (grid.z < right - 60) * (grid.x > -20), -900.0)
+    paint(image, grid.cover(wind) * (grid.z < right - 60) * (grid.x > -20), -970.0)
     fall = np.clip(right - 25 - grid.z, 0, 200)
     edge = 30 - 0.8 * (grid.y + 45) - 0.0015 * np.clip(grid.y + 60, 0, 200) ** 2 - 0.45 * fall
     liver = np.maximum(inside, (grid.x - edge * w) / 1.4 + 7 * coarse)
@@ -58,7 +58,7 @@ def paint_abdomen(
         paint(image[box], part.cover(distance), 40.0)
         paint(image[box], part.cover(distance + 3.5), food + 16 * middle[box])
         pocket = np.maximum(distance + 3.5, part.y - np.float32(level) + 0 * distance)
-        paint(image[box], part.cover(pocket), -940.0)
+        paint(image[box], part.cover(pocket), -985.0)
 
 
 def _paint_inside(
