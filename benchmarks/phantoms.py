@@ -20,7 +20,7 @@ from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans.phantom import phantom
 from record import record
 
-SEEDS = range(100, 110)
+SEEDS = range(400, 410)
 
 
 def main() -> None:

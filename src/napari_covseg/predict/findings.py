@@ -13,7 +13,8 @@ from napari_covseg.labels import LESIONS, Label
 _PIXEL_MM = 1.4
 _VESSEL_MM = 7.0
 _NORMAL_HU = -860.0
-_RAISED_HU, _RAISED_BY_HU = -800.0, 60.0
+_RAISED_HU, _RAISED_BY_HU = -800.0, 100.0
+_RAISED_SHARE = 0.5
 _FAT_HU = (-200, -30)
 
 
@@ -29,7 +30,7 @@ def keep_raised(
     Ground-glass and consolidation raise the density of the lung itself, to -800 HU and more.
     Vessels that run side by side, or through the slice at a slant, look alike to a network.
     A grey opening takes away what is narrower than 7 mm; a finding stays where the rest is
-    above -800 HU, and 60 HU above the rest of the slice's lungs, on three tenths of it.
+    above -800 HU, and 100 HU above the rest of the slice's lungs, on half of it or more.
 
     Parameters
     ----------
@@ -71,6 +72,6 @@ def keep_raised(
     size = np.maximum(np.bincount(parts.ravel(), minlength=number), 1)
     share = np.bincount(parts.ravel(), raised.ravel(), minlength=number) / size
     fat = np.bincount(parts.ravel(), (kinds == 1).ravel(), minlength=number) / size
-    drop = (share < 0.3) | (fat > 0.6)
+    drop = (share < _RAISED_SHARE) | (fat > 0.6)
     drop[0] = False
     return np.where(drop[found], 0, lesions).astype(np.uint8)
