@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 from napari_covseg.models.card import ModelCard
+
+_FIRST = ("cross-validation", "test")
 
 
 def model_facts(card: ModelCard) -> str:
@@ -30,20 +33,26 @@ def model_details(card: ModelCard) -> str:
 
 
 def scores_in_words(card: ModelCard) -> str:
-    """Return the first Dice scores of a card, and on whom they were measured; empty if it has none."""
-    for part, scores in card.scores.items():
-        if isinstance(scores, dict):
-            numbers = [
-                f"{name.removesuffix(' Dice')} {dice:.2f}"
-                for name, dice in scores.items()
-                if isinstance(dice, int | float)
-            ]
-            if numbers:
-                return f"Dice, {escape(part)}: {escape(', '.join(numbers))}"
+    """Return the Dice scores of a card, and on whom they were measured; empty if it has none."""
+    for part, scores in _parts(card):
+        named = [name for name in scores if name.endswith(" Dice")] or list(scores)
+        numbers = [
+            f"{name.removesuffix(' Dice')} {scores[name]:.2f}"
+            for name in named
+            if isinstance(scores[name], int | float)
+        ]
+        if numbers:
+            return f"Dice, {escape(part)}: {escape(', '.join(numbers))}"
     return ""
 
 
 def how_scored(card: ModelCard) -> str:
     """Return how a card's scores were measured."""
-    parts = [card.scores, *(part for part in card.scores.values() if isinstance(part, dict))]
+    parts = [card.scores, *(scores for _, scores in _parts(card))]
     return next((str(part["protocol"]) for part in parts if "protocol" in part), "")
+
+
+def _parts(card: ModelCard) -> list[tuple[str, dict[str, Any]]]:
+    """Return the measurements of a card, those on patients that say most first."""
+    parts = [(part, scores) for part, scores in card.scores.items() if isinstance(scores, dict)]
+    return sorted(parts, key=lambda named: _FIRST.index(named[0]) if named[0] in _FIRST else len(_FIRST))
