@@ -20,7 +20,7 @@ from napari_covseg.models.catalogue import find
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import coarse_lungs, finish_volume
 from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import SlicePrediction, predict_slices
+from napari_covseg.predict.slices import SlicePrediction, predict_slices, rehearse
 
 Coarse = npt.NDArray[np.bool_]
 Change = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -56,10 +56,12 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
 
 
 def warm_up(job: WarmUp) -> Iterator[Event]:
-    """Load a model, or for None only the libraries: importing this module did that."""
+    """Load a model and try it, or for None only load the libraries: importing this module did that."""
     if job.model is not None:
         path = find(job.model).path
-        yield from in_thread(lambda: loaded_model(path, job.device), lambda: Progress(0, 0, "models"))
+        yield from in_thread(
+            lambda: rehearse(loaded_model(path, job.device)), lambda: Progress(0, 0, "models")
+        )
 
 
 def lesion_thresholds(model: Model, threshold: float | None) -> dict[str, float]:

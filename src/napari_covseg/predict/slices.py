@@ -66,6 +66,20 @@ def default_batch(device: torch.device) -> int:
     return 32 if device.type == "cuda" else 4
 
 
+def rehearse(model: Model) -> None:
+    """Label one batch of empty slices, so that the first real one need not wait.
+
+    The first pass of a network chooses its kernels and takes the memory that later ones use again.
+    """
+    size = model.preparation.size
+    empty = [np.zeros((size, size), np.uint8)] * default_batch(model.device)
+    try:
+        _infer(model, empty, (size, size), model.card.thresholds, False)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):  # with real slices the batch is halved
+            raise
+
+
 def predict_slices(
     read_slice: ReadSlice,
     model: Model,
