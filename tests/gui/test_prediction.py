@@ -38,7 +38,7 @@ def case(scan: Scan) -> Iterator[OpenCase]:
 @pytest.fixture
 def layers(make_napari_viewer: Any, case: OpenCase) -> CaseLayers:
     viewer: Viewer = make_napari_viewer()
-    return CaseLayers(viewer, case, lambda: None)
+    return CaseLayers(viewer, case, lambda slices: None)
 
 
 class Job:

@@ -10,7 +10,7 @@ from napari import Viewer
 from napari.layers import Labels
 
 from napari_covseg.panels.model_step import Packed, slice_change
-from napari_covseg.panels.strokes import Strokes
+from napari_covseg.panels.strokes import Change, Strokes
 
 SHAPE = (4, 20, 24)
 
@@ -20,10 +20,19 @@ class Told:
 
     def __init__(self) -> None:
         self.painted = np.zeros(SHAPE, bool)
+        self.changes: list[Change] = []
         self.model: list[int] = []
 
-    def on_painted(self, indices: Any) -> None:
-        self.painted[indices] = True
+    def on_change(self, change: Change) -> None:
+        self.painted[change.index] = True
+        self.changes.append(change)
+
+    def last(self) -> tuple[str, np.ndarray]:
+        """Return the tool of the last change, and the labels of before put back into nothing."""
+        change = self.changes[-1]
+        before = np.zeros(SHAPE, np.uint8)
+        before[change.index] = change.before
+        return change.tool, before
 
     def on_model_step(self, slices: list[int]) -> None:
         self.model += slices
@@ -44,7 +53,7 @@ def told() -> Told:
 
 @pytest.fixture
 def strokes(layer: Labels, told: Told) -> Strokes:
-    return Strokes(layer, told.on_painted, told.on_model_step)
+    return Strokes(layer, told.on_change, told.on_model_step)
 
 
 def write_as_model(layer: Labels, strokes: Strokes, new: np.ndarray) -> None:
@@ -158,3 +167,101 @@ def test_no_change_is_no_step(layer: Labels, strokes: Strokes) -> None:
     layer.paint((1, 9, 9), 2)
     layer.undo()
     assert not layer.data.any()
+
+
+def limits_of(layer: Labels, told: Told, refused: np.ndarray, brushable: np.ndarray | None = None) -> Strokes:
+    """Return strokes that refuse voxels."""
+    paintable = ~refused if brushable is None else brushable & ~refused
+    return Strokes(
+        layer,
+        told.on_change,
+        told.on_model_step,
+        brushable=lambda before, after, key: paintable[key],
+        allowed=lambda before, after, key: ~refused[key],
+    )
+
+
+@pytest.mark.parametrize("how", ["brush", "polygon", "setitem"])
+def test_protected_voxels_stay_in_every_way_to_paint(layer: Labels, told: Told, how: str) -> None:
+    refused = np.zeros(SHAPE, bool)
+    refused[:, :, 10:] = True
+    strokes = limits_of(layer, told, refused)
+    layer.brush_size = 7
+    if how == "brush":
+        layer.paint((1, 9, 9), 2)
+    elif how == "polygon":
+        layer.paint_polygon([(1, 3, 3), (1, 12, 3), (1, 12, 15)], 2)
+    else:
+        layer.data_setitem((np.array([1, 1]), np.array([3, 3]), np.array([4, 14])), 2)
+    after = layer.data.copy()
+    assert after.any() and not after[refused].any()
+    assert np.array_equal(told.painted, after > 0)
+    layer.undo()
+    assert not layer.data.any()
+    layer.redo()
+    assert np.array_equal(layer.data, after)
+    strokes.disconnect()
+    layer.paint((1, 9, 14), 2)
+    assert layer.data[refused].any()
+
+
+def test_a_step_of_protected_voxels_only_is_no_step(layer: Labels, told: Told) -> None:
+    layer.paint((1, 3, 3), 4)
+    limits_of(layer, told, np.ones(SHAPE, bool))
+    before = layer.data.copy()
+    layer.data_setitem((np.array([1]), np.array([9]), np.array([9])), 2)
+    layer.paint((1, 12, 12), 2)
+    assert np.array_equal(layer.data, before) and not told.changes
+    layer.undo()
+    assert not layer.data.any()
+
+
+def test_the_values_before_are_told(layer: Labels, strokes: Strokes, told: Told) -> None:
+    layer.data[1, 8:12, 8:12] = 3
+    layer.brush_size, layer.mode = 5, "paint"
+    original = layer.data.copy()
+    layer.paint((1, 9, 9), 2)
+    painted = layer.data.copy()
+    changed = painted != original
+    assert told.last()[0] == "brush"
+    assert np.array_equal(told.last()[1], np.where(changed, original, 0))
+    layer.undo()
+    tool, before = told.last()
+    assert tool == "undo" and np.array_equal(before, np.where(changed, painted, 0))
+    layer.redo()
+    tool, before = told.last()
+    assert tool == "redo" and np.array_equal(before, np.where(changed, original, 0))
+
+
+def test_a_voxel_that_a_step_changed_twice_is_told_once(layer: Labels, strokes: Strokes, told: Told) -> None:
+    at = (np.array([1]), np.array([5]), np.array([6]))
+    with layer.block_history():
+        layer.data_setitem(at, 2)
+        layer.data_setitem(at, 3)
+    assert told.changes[-1].before.tolist() == [0]
+    layer.undo()
+    assert layer.data[1, 5, 6] == 0 and told.changes[-1].before.tolist() == [3]
+
+
+def test_a_tool_writes_one_step_in_any_order_of_voxels(layer: Labels, strokes: Strokes, told: Told) -> None:
+    index = tuple(axis[::-1].copy() for axis in np.nonzero(np.ones(SHAPE, bool)))
+    before = layer.data[index]
+    after = (np.arange(len(before)) % 4 + 1).astype(np.uint8)
+    assert strokes.write(index, before, after, "grow") == len(before)
+    written = layer.data.copy()
+    assert np.array_equal(written[index], after)
+    assert told.last()[0] == "grow" and len(told.changes) == 1 and not told.model
+    layer.undo()
+    assert not layer.data.any() and told.last()[0] == "undo" and not told.model
+    layer.redo()
+    assert np.array_equal(layer.data, written)
+
+
+def test_a_tool_that_is_late_spares_what_was_painted_meanwhile(
+    layer: Labels, strokes: Strokes, told: Told
+) -> None:
+    index = (np.array([1, 1]), np.array([5, 5]), np.array([5, 6]))
+    before = layer.data[index]
+    layer.data[1, 5, 5] = 4
+    assert strokes.write(index, before, np.full(2, 2, np.uint8), "grow") == 1
+    assert layer.data[1, 5, 5:7].tolist() == [4, 2]

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from napari import Viewer
 from napari.layers import Image, Labels
 
 from napari_covseg.cases import OpenCase
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.layers import CONTOUR, METADATA_KEY, labels_layer, scan_layer, scan_layer_name
+from napari_covseg.panels.limits import Limits
 from napari_covseg.panels.model_step import SliceChange
-from napari_covseg.panels.strokes import Indices, Strokes
+from napari_covseg.panels.strokes import Change, Indices, Strokes
 from napari_covseg.scans import Scan
 
 
@@ -25,17 +28,22 @@ class CaseLayers:
     case : OpenCase
         Its arrays are what the layers draw and edit; nothing is copied.
     on_changed : callable
-        Called after a person has changed labels.
+        Takes the slices in which a person has changed labels.
     instead_of : Image, optional
         A layer that shows the same scan already; it becomes the scan's layer.
     """
 
     def __init__(
-        self, viewer: Viewer, case: OpenCase, on_changed: Callable[[], Any], instead_of: Image | None = None
+        self,
+        viewer: Viewer,
+        case: OpenCase,
+        on_changed: Callable[[list[int]], Any],
+        instead_of: Image | None = None,
     ) -> None:
         self._viewer = viewer
         self._case = case
         self._on_changed = on_changed
+        self.limits = Limits(case)
         known = case.case
         shown = Scan.from_header(known.header, case.voxels)
         self.scan = self._scan_layer(instead_of)
@@ -99,6 +107,22 @@ class CaseLayers:
         if group in self._strokes:
             self._strokes[group].add_model_step(changes)
 
+    def write(
+        self,
+        group: Group,
+        index: Indices,
+        before: npt.NDArray[np.uint8],
+        after: npt.NDArray[np.uint8],
+        tool: str,
+    ) -> int:
+        """Change labels as one step of a person; see `Strokes.write`."""
+        return self._strokes[group].write(index, before, after, tool) if group in self._strokes else 0
+
+    def name_brush(self, name: str) -> None:
+        """Say what the brush is called while it is limited; empty when it is not."""
+        for strokes in self._strokes.values():
+            strokes.brush = name
+
     def _before_3d(self, event: Any = None) -> None:
         if self._viewer.dims.ndisplay == 3 and "lesions" in self.labels:
             self.labels["lesions"].contour = 0
@@ -123,12 +147,20 @@ class CaseLayers:
         return instead_of
 
     def _follow(self, group: Group, layer: Labels) -> Strokes:
-        def painted(indices: Indices) -> None:
-            self._case.mark_painted(group, indices)
-            self._on_changed()
+        limits = self.limits
+
+        def changed(change: Change) -> None:
+            self._case.mark_painted(group, change.index)
+            self._on_changed(np.unique(change.index[0]).tolist())
 
         def model_step(slices: list[int]) -> None:
             self._case.mark_changed(group, slices)
-            self._on_changed()
+            self._on_changed(slices)
 
-        return Strokes(layer, painted, model_step)
+        return Strokes(
+            layer,
+            changed,
+            model_step,
+            brushable=lambda before, after, key: limits.brushable(group, before, after, key),
+            allowed=lambda before, after, key: limits.allowed(group, before, after, key),
+        )

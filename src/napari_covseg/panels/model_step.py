@@ -75,3 +75,51 @@ def slice_change(
     mask = np.zeros(shape[1:], np.bool_)
     mask[y, x] = True
     return SliceChange((int(z[0]), Packed(mask)), Packed(before), Packed(after))
+
+
+class ToolChange(SliceChange):
+    """How a person's tool changed one slice.
+
+    Attributes
+    ----------
+    tool : str
+        What the tool is called.
+    """
+
+    tool: str = ""
+
+
+def tool_changes(
+    shape: tuple[int, ...],
+    index: tuple[npt.NDArray[np.intp], ...],
+    before: npt.NDArray[np.uint8],
+    after: npt.NDArray[np.uint8],
+    tool: str,
+) -> list[ToolChange]:
+    """Pack the change of a tool, slice by slice.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the scan, (z, y, x).
+    index : tuple of ndarray
+        (z, y, x) of the changed voxels, in any order, each once.
+    before, after : ndarray of uint8
+        Their values.
+    tool : str
+        What the tool is called.
+    """
+    flat = np.ravel_multi_index(index, shape)
+    order = np.argsort(flat, kind="stable")
+    z, y, x = (axis[order] for axis in index)
+    starts = np.flatnonzero(np.diff(z, prepend=-1))
+    changes = []
+    for part in np.split(np.arange(len(z)), starts[1:]):
+        rows = order[part]
+        packed = slice_change(
+            (shape[0], shape[1], shape[2]), (z[part], y[part], x[part]), before[rows], after[rows]
+        )
+        change = ToolChange(*packed)
+        change.tool = tool
+        changes.append(change)
+    return changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -24,7 +25,7 @@ from napari_covseg.panels.opening import Opening
 from napari_covseg.panels.prediction import Prediction
 from napari_covseg.panels.work import Work
 
-StepName = Literal["scan", "segment", "export"]
+StepName = Literal["scan", "segment", "learn", "export"]
 _SESSIONS: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
 
 
@@ -49,6 +50,8 @@ class Session(QObject):
         A case was opened or closed.
     labels_changed
         Labels or review states are new, by a person or a model.
+    slices_changed : list of int
+        Before `labels_changed`: in which slices.
     busy_changed : str
         What is being done, in words; empty when nothing is.
     progressed : Progress
@@ -64,6 +67,7 @@ class Session(QObject):
 
     case_changed = Signal()
     labels_changed = Signal()
+    slices_changed = Signal(object)
     busy_changed = Signal(str)
     progressed = Signal(object)
     slice_changed = Signal()
@@ -191,7 +195,7 @@ class Session(QObject):
             return
         self.close_case()
         self.case = case
-        self.layers = CaseLayers(self.viewer, case, self.labels_changed.emit, instead_of)
+        self.layers = CaseLayers(self.viewer, case, self.tell_changed, instead_of)
         self.letters.visible = case.case.intensity == "HU"
         self.layers.scan.events.contrast_limits.connect(lambda: self.window_changed.emit())
         self.predicted_by = last_model(case)
@@ -277,7 +281,12 @@ class Session(QObject):
     def _on_slices_changed(self, slices: tuple[int, ...]) -> None:
         if self.layers is not None:
             self.layers.redraw(slices, self.slice_on_screen)
-            self.labels_changed.emit()
+            self.tell_changed(slices)
+
+    def tell_changed(self, slices: Iterable[int]) -> None:
+        """Say that labels or review states of these slices are new."""
+        self.slices_changed.emit(list(slices))
+        self.labels_changed.emit()
 
     def _on_step(self, event: Any = None) -> None:
         if self.prediction is not None and self.job is not None:

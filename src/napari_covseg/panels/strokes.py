@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Labels
 
-from napari_covseg.panels.model_step import SliceChange
+from napari_covseg.panels.model_step import SliceChange, ToolChange, tool_changes
 
-Indices = tuple[npt.NDArray[np.integer[Any]], ...]
+Indices = tuple[npt.NDArray[np.intp], ...]
+Allowed = Callable[[npt.NDArray[np.uint8], Any, Any], "npt.NDArray[np.bool_] | None"]
+TOOL_OF_MODE = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What one step of a person has changed.
+
+    Attributes
+    ----------
+    index : tuple of ndarray
+        (z, y, x) of the voxels, each once.
+    before : ndarray of uint8
+        Their values before; those after are in the layer.
+    tool : str
+        What they were changed with.
+    """
+
+    index: Indices
+    before: npt.NDArray[np.uint8]
+    tool: str
 
 
 class Strokes:
-    """Tells of every voxel that a person paints, erases, undoes or redoes.
+    """Tells of every voxel that a person paints, erases, undoes or redoes, and limits where.
 
     napari emits ``paint`` when something is painted, but for undo and redo only
     ``set_data``, the event of any redraw; the length of the redo history tells them apart.
@@ -23,26 +46,42 @@ class Strokes:
     Parameters
     ----------
     layer : Labels
-    on_painted : callable
-        Takes (z, y, x) index arrays of voxels that a person changed.
+    on_change : callable
+        Takes the `Change` of each step that a person made, undid or redid.
     on_model_step : callable
         Takes the slices of a model's step that was undone or redone.
+    brushable, allowed : callable, optional
+        Take values before, values after and their place in the layer; return a mask, or
+        None for everywhere. The first limits what napari's brush, eraser, fill and polygon
+        paint; what any other way of painting has changed against the second is put back
+        within the same step.
     """
 
     def __init__(
-        self, layer: Labels, on_painted: Callable[[Indices], None], on_model_step: Callable[[list[int]], None]
+        self,
+        layer: Labels,
+        on_change: Callable[[Change], None],
+        on_model_step: Callable[[list[int]], None],
+        brushable: Allowed | None = None,
+        allowed: Allowed | None = None,
     ) -> None:
         self._layer = layer
-        self._on_painted = on_painted
+        self._on_change = on_change
         self._on_model_step = on_model_step
+        self._brushable = brushable
+        self._allowed = allowed
         self._undone = len(layer._redo_history)
+        self.brush = ""  # what the brush is called while it is limited
         layer.events.paint.connect(self._on_paint)
         layer.events.set_data.connect(self._on_set_data)
+        self._hook()
 
     def disconnect(self) -> None:
         """Stop following the layer."""
         self._layer.events.paint.disconnect(self._on_paint)
         self._layer.events.set_data.disconnect(self._on_set_data)
+        for name in ("_apply_mask_to_data", "data_setitem"):
+            self._layer.__dict__.pop(name, None)
 
     def add_model_step(self, changes: Sequence[SliceChange]) -> None:
         """Make what a model has written already one step that Ctrl+Z takes back.
@@ -60,9 +99,106 @@ class Strokes:
             for change in changes:
                 self._layer._save_history(change)
 
+    def write(
+        self,
+        index: Indices,
+        before: npt.NDArray[np.uint8],
+        after: npt.NDArray[np.uint8],
+        tool: str,
+    ) -> int:
+        """Change voxels as one step of a person, and tell of it.
+
+        Voxels that have changed since `before` was read are passed over.
+
+        Parameters
+        ----------
+        index : tuple of ndarray
+            (z, y, x) of the voxels, each once.
+        before, after : ndarray of uint8
+            Their values.
+        tool : str
+            What they are changed with.
+
+        Returns
+        -------
+        int
+            How many voxels have changed.
+        """
+        data = self._layer.data
+        fits = data[index] == before
+        if self._allowed is not None:
+            allowed = self._allowed(before, after, index)
+            fits = fits if allowed is None else fits & allowed
+        index = tuple(axis[fits] for axis in index)
+        before, after = before[fits], after[fits]
+        if not len(before):
+            return 0
+        data[index] = after
+        self.add_model_step(tool_changes(data.shape, index, before, after, tool))
+        self._on_change(Change(index, before, tool))
+        self._layer.refresh(thumbnail=False, highlight=False, extent=False)
+        return len(before)
+
+    def _hook(self) -> None:
+        """Go before the two methods through which all painting goes.
+
+        napari tells of a step that is not a drag before it has written it; in a block of
+        history it tells afterwards.
+        """
+        layer, kind = self._layer, type(self._layer)
+
+        def limited(data: Any, mask: Any, new_label: int, place: Any) -> Any:
+            allowed = None if self._brushable is None else self._brushable(data, new_label, place)
+            if allowed is not None:
+                mask = mask & allowed
+            with self._one_step():
+                return kind._apply_mask_to_data(layer, data, mask, new_label, place)
+
+        def data_setitem(*args: Any, **kwargs: Any) -> None:
+            with self._one_step():
+                kind.data_setitem(layer, *args, **kwargs)
+
+        if hasattr(kind, "_apply_mask_to_data"):
+            layer._apply_mask_to_data = limited
+        layer.data_setitem = data_setitem
+
+    def _one_step(self) -> AbstractContextManager[None]:
+        # a block within a drag's would end the drag's step early
+        return nullcontext() if self._layer._block_history else self._layer.block_history()
+
     def _on_paint(self, event: Any) -> None:
         self._undone = len(self._layer._redo_history)
-        self._tell([atom for atom in event.value if not isinstance(atom, SliceChange)])
+        atoms = event.value
+        if any(isinstance(atom, SliceChange) for atom in atoms):
+            return  # who wrote it knows
+        self._put_back(atoms)
+        if atoms:
+            mode = str(self._layer.mode)
+            tool = TOOL_OF_MODE.get(mode, "painting")
+            limited = self.brush and mode in ("paint", "erase")
+            self._tell(atoms, f"{self.brush} {tool}" if limited else tool)
+
+    def _put_back(self, atoms: list[Any]) -> None:
+        """Restore protected voxels of a step, and leave the rest as the step."""
+        if self._allowed is None:
+            return
+        kept, refused = [], False
+        for atom in atoms:
+            index, before, after = parts(atom)
+            allowed = self._allowed(before, after, index)
+            if allowed is None or allowed.all():
+                kept.append(atom)
+                continue
+            refused = True
+            self._layer.data[tuple(axis[~allowed] for axis in index)] = before[~allowed]
+            if allowed.any():
+                left = tuple(axis[allowed] for axis in index)
+                kept.append((left, before[allowed], after[allowed]))
+        if refused:
+            atoms[:] = kept
+            if not kept:
+                self._layer._undo_history.pop()
+            self._layer.refresh()
 
     def _on_set_data(self, event: Any = None) -> None:
         layer = self._layer
@@ -71,29 +207,55 @@ class Strokes:
         if not more:
             return
         self._undone = undone
-        steps = list(layer._redo_history)[-more:] if more > 0 else list(layer._undo_history)[more:]
-        for atoms in steps:
-            self._tell(atoms)
+        # napari keeps the atoms of a step in the order in which they were undone or redone
+        if more > 0:
+            for atoms in list(layer._redo_history)[-more:]:
+                self._tell(atoms, "undo", backwards=True)
+        else:
+            for atoms in list(layer._undo_history)[more:]:
+                self._tell(atoms, "redo")
 
-    def _tell(self, atoms: Sequence[Any]) -> None:
-        model = [atom.z for atom in atoms if isinstance(atom, SliceChange)]
+    def _tell(self, atoms: Sequence[Any], tool: str, *, backwards: bool = False) -> None:
+        model = [a.z for a in atoms if isinstance(a, SliceChange) and not isinstance(a, ToolChange)]
         if model:
             self._on_model_step(model)
-        for atom in atoms:
-            if not isinstance(atom, SliceChange):
-                self._on_painted(changed_voxels(atom))
+        changes = [parts(a) for a in atoms if isinstance(a, ToolChange) or not isinstance(a, SliceChange)]
+        if not changes:
+            return
+        axes = zip(*(index for index, _, _ in changes), strict=True)
+        index = tuple(np.concatenate(axis) for axis in axes)
+        before = np.concatenate([new if backwards else old for _, old, new in changes])
+        if len(changes) > 1 and not all(hasattr(atom, "slice_key") for atom in atoms):
+            # a voxel that a step changed twice was, before the step, what it first was
+            flat = np.ravel_multi_index(index, self._layer.data.shape)
+            first = np.unique(flat, return_index=True)[1]
+            index, before = tuple(axis[first] for axis in index), before[first]
+        self._on_change(Change(index, before, tool))
 
 
-def changed_voxels(atom: Any) -> Indices:
-    """Return (z, y, x) index arrays of one entry of napari's labels history.
+def parts(atom: Any) -> tuple[Indices, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return (z, y, x), values before and values after of one entry of napari's labels history.
 
     An entry is a box with a mask (brush, fill, polygon) or a tuple that starts with
-    the indices (`Labels.data_setitem`).
+    the indices (`Labels.data_setitem`, and this package's own).
     """
-    if not hasattr(atom, "slice_key"):
-        return tuple(np.atleast_1d(np.asarray(axis)) for axis in atom[0])
-    starts = [part.start for part in atom.slice_key]
-    shape = [part.stop - part.start for part in atom.slice_key]
-    mask = atom.mask if atom.mask is not None else np.ones(shape, bool)
-    inside = np.nonzero(np.reshape(mask, shape))
-    return tuple(axis + start for axis, start in zip(inside, starts, strict=True))
+    if hasattr(atom, "slice_key"):
+        starts = [part.start for part in atom.slice_key]
+        shape = [part.stop - part.start for part in atom.slice_key]
+        mask = atom.mask if atom.mask is not None else np.ones(shape, bool)
+        inside = np.nonzero(np.reshape(mask, shape))
+        index = tuple(axis + start for axis, start in zip(inside, starts, strict=True))
+        old, new = np.ravel(atom.old_values), atom.new_value
+    elif isinstance(atom, SliceChange):
+        y, x = np.nonzero(np.asarray(atom.indices[1]))
+        index = (np.full(len(y), atom.z), y, x)
+        old, new = np.asarray(atom.before), np.asarray(atom.after)
+    else:
+        index = tuple(np.atleast_1d(np.asarray(axis)) for axis in atom[0])
+        old, new = atom[1], atom[2]
+    shape = index[0].shape
+    return (
+        index,
+        np.broadcast_to(np.asarray(old, np.uint8), shape),
+        np.broadcast_to(np.asarray(new, np.uint8), shape),
+    )
