@@ -1,0 +1,305 @@
+"""A model learns from a few corrected slices: a minute at most, and never worse off than before."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_covseg.errors import ModelError
+from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.learn.score import score
+from napari_covseg.learn.warp import Crops, Warp
+from napari_covseg.models.file import Model
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How a model is fine-tuned; written into its card.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps at most.
+    seconds : float, optional
+        Time at most; the learning rate falls to nothing by then.
+    batch : int
+        Corrected slices per step.
+    learning_rate : float
+        Peak of AdamW's; it rises over a tenth of the steps and falls along a cosine.
+    weight_decay : float
+    average : float
+        Decay of the moving average of the weights, which is what is measured and kept.
+    crop : int
+        Height and width, in pixels, of what a step sees of a slice; a step costs in proportion.
+    freeze : tuple of str
+        Beginnings of the names of parameters that stay as they are.
+    warp : Warp, optional
+        Augmentation; None leaves it out.
+    memory_batch : int
+        Slices of the memory per step.
+    memory_weight : float
+        Of the memory's loss.
+    hold_out : float
+        Share of the corrected slices that decides and is not learned from.
+    measure_every : int
+        Steps from one look at the held-out slices to the next.
+    seed : int
+    """
+
+    steps: int = 60
+    seconds: float | None = None
+    batch: int = 6
+    learning_rate: float = 5e-4
+    weight_decay: float = 1e-4
+    average: float = 0.9
+    crop: int = 192
+    freeze: tuple[str, ...] = ()
+    warp: Warp | None = field(default_factory=Warp)
+    memory_batch: int = 2
+    memory_weight: float = 0.5
+    hold_out: float = 0.2
+    measure_every: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FinetuneProgress:
+    """What is told after every step, and once before the first.
+
+    Attributes
+    ----------
+    step, steps : int
+        Steps done, and at most.
+    loss : float
+        Of this step; NaN before the first.
+    seconds : float
+        Since the beginning.
+    held_out : dict of str to float, or None
+        Dice per output on the held-out slices, where it was measured.
+    best : bool
+        Whether these weights are the best so far.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+    held_out: dict[str, float] | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class FinetuneResult:
+    """The best weights, and how they came about.
+
+    Attributes
+    ----------
+    model : Model
+        Ready to predict, on the device of its parent, with its parent's card.
+    step : int
+        The step of these weights; 0 is the parent itself.
+    losses : ndarray of float, shape (steps done,)
+    measured : ndarray of int, shape (m,)
+        The steps at which the held-out slices were looked at.
+    held_out : ndarray of float, shape (m, outputs)
+        Their Dice; NaN without held-out slices.
+    seconds : float
+    """
+
+    model: Model
+    step: int
+    losses: npt.NDArray[np.float64]
+    measured: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.float64]
+    seconds: float
+
+
+def finetune(
+    model: Model,
+    corrected: LabelledSlices,
+    held_out: LabelledSlices | None = None,
+    memory: LabelledSlices | None = None,
+    settings: FinetuneSettings | None = None,
+) -> Iterator[FinetuneProgress | FinetuneResult]:
+    """Fine-tune a copy of a model; `Finetuning` says more, and can be asked for its result at any time.
+
+    Yields
+    ------
+    FinetuneProgress
+        After every step, and once before the first.
+    FinetuneResult
+        Last.
+    """
+    run = Finetuning(model, corrected, held_out, memory, settings)
+    yield from run.steps()
+    yield run.result()
+
+
+class Finetuning:
+    """One fine-tuning of a copy of a model. The model itself never changes.
+
+    Normalisation layers keep what they have learned: in a loaded model they are folded
+    into their convolutions, and any others stay in evaluation mode. Every step's slices
+    and augmentation depend only on the seed and the step.
+
+    Parameters
+    ----------
+    model : Model
+    corrected : LabelledSlices
+        What a person has corrected or accepted; at least one.
+    held_out : LabelledSlices, optional
+        Choose the best weights; without them the last are kept.
+    memory : LabelledSlices, optional
+        What the model said before, as probabilities, on slices that it should not forget.
+    settings : FinetuneSettings, optional
+
+    Raises
+    ------
+    ModelError
+        If there is nothing to learn from.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        corrected: LabelledSlices,
+        held_out: LabelledSlices | None = None,
+        memory: LabelledSlices | None = None,
+        settings: FinetuneSettings | None = None,
+    ) -> None:
+        if not len(corrected):
+            raise ModelError("There is nothing to learn from: correct or accept a few slices first.")
+        self.settings = settings or FinetuneSettings()
+        self._parent = model
+        self._held_out = held_out if held_out is not None and len(held_out) else None
+        self._corrected = Crops(corrected, model)
+        self._memory = Crops(memory, model) if memory is not None and len(memory) else None
+        self._network = _trainable(model.network, self.settings.freeze)
+        self._average = copy.deepcopy(model.network).eval()
+        self._best, self._best_step, self._best_score = copy.deepcopy(self._average.state_dict()), 0, -1.0
+        self._losses: list[float] = []
+        self._curve: list[tuple[int, list[float]]] = []
+        self._seconds = 0.0
+
+    def steps(self) -> Iterator[FinetuneProgress]:
+        """Learn; between two steps it may be left for good, and `result` asked."""
+        settings, network = self.settings, self._network
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
+        started = time.perf_counter()
+        yield self._look(0, float("nan"))
+        for step in range(1, settings.steps + 1):
+            done = self._share_done(step)
+            if done >= 1 and step > 1:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * _schedule(done)
+            loss = self._loss(np.random.default_rng([settings.seed, step]))
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            _follow(self._average, network, min(settings.average, step / (step + 4)))
+            self._losses.append(float(loss.detach()))
+            self._seconds = time.perf_counter() - started
+            if step % settings.measure_every == 0 or step == settings.steps:
+                yield self._look(step, self._losses[-1])
+            else:
+                yield FinetuneProgress(step, settings.steps, self._losses[-1], self._seconds)
+
+    def result(self) -> FinetuneResult:
+        """Return the best so far; without held-out slices, the last."""
+        network = copy.deepcopy(self._average)
+        step = len(self._losses)
+        if self._held_out is not None:
+            network.load_state_dict(self._best)
+            step = self._best_step
+        return FinetuneResult(
+            model=replace(self._parent, network=network.eval().requires_grad_(False)),
+            step=step,
+            losses=np.array(self._losses, np.float64),
+            measured=np.array([step for step, _ in self._curve], np.int64),
+            held_out=np.array([row for _, row in self._curve], np.float64).reshape(
+                -1, len(self._parent.card.outputs)
+            ),
+            seconds=self._seconds,
+        )
+
+    def _loss(self, random: np.random.Generator) -> Tensor:
+        settings = self.settings
+        images, targets, weight = self._corrected.sample(settings.batch, settings.crop, settings.warp, random)
+        if self._memory is not None and settings.memory_batch:
+            old = self._memory.sample(settings.memory_batch, settings.crop, settings.warp, random)
+            logits = self._logits(torch.cat([images, old[0]]))
+            new = len(images)
+            remembered = F.binary_cross_entropy_with_logits(logits[new:], old[1], old[2])
+            return segmentation_loss(logits[:new], targets, weight) + settings.memory_weight * remembered
+        return segmentation_loss(self._logits(images), targets, weight)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits = self._network(images)
+        return torch.cat([logits[name] for name in self._parent.card.outputs], 1)
+
+    def _look(self, step: int, loss: float) -> FinetuneProgress:
+        """Measure the averaged weights, keep them if they are the best."""
+        scores, best = None, self._held_out is None
+        if self._held_out is not None:
+            scores = score(replace(self._parent, network=self._average), self._held_out)
+            value = float(np.mean(list(scores.values())))
+            self._curve.append((step, list(scores.values())))
+            if best := value >= self._best_score:
+                self._best = copy.deepcopy(self._average.state_dict())
+                self._best_score, self._best_step = value, step
+        return FinetuneProgress(step, self.settings.steps, loss, self._seconds, scores, best)
+
+    def _share_done(self, step: int) -> float:
+        """Share of the steps, or of the time, that is over when `step` begins."""
+        by_steps = (step - 1) / self.settings.steps
+        limit = self.settings.seconds
+        return by_steps if limit is None else max(by_steps, self._seconds / limit)
+
+
+def segmentation_loss(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """Binary cross-entropy plus (1 - Dice over the batch), each a mean over the outputs.
+
+    Parameters
+    ----------
+    logits, targets, weight : Tensor, shape (n, outputs, h, w)
+        A weight is how much a pixel counts, 0 to 1.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, weight)
+    probability = logits.sigmoid() * weight
+    over = (0, 2, 3)
+    both = (probability * targets).sum(over)
+    total = probability.sum(over) + (targets * weight).sum(over)
+    return entropy + (1 - (2 * both + 1) / (total + 1)).mean()
+
+
+def _trainable(network: nn.Module, freeze: tuple[str, ...]) -> nn.Module:
+    """Return a copy that learns; normalisation that is left stays in evaluation mode."""
+    copied = copy.deepcopy(network).eval()
+    for name, parameter in copied.named_parameters():
+        parameter.requires_grad_(not name.startswith(freeze) if freeze else True)
+    return copied
+
+
+def _schedule(done: float) -> float:
+    """Share of the peak learning rate when this share of the work is done."""
+    rise = 0.1
+    if done < rise:
+        return (done + 0.02) / (rise + 0.02)
+    return 0.5 + 0.5 * float(np.cos(np.pi * min(1.0, (done - rise) / (1 - rise))))
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)

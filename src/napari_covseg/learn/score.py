@@ -1,0 +1,39 @@
+"""What a model says of prepared slices, and how right it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.metrics import dice
+from napari_covseg.models.file import Model
+
+
+@torch.inference_mode()
+def probabilities(model: Model, images: npt.NDArray[np.uint8], batch: int = 4) -> npt.NDArray[np.uint8]:
+    """Return what a model says of prepared slices, (n, size, size): uint8 (n, outputs, size, size)."""
+    rows = []
+    for start in range(0, len(images), batch):
+        chunk = torch.from_numpy(images[start : start + batch]).to(model.device)
+        inputs = chunk.unsqueeze(1).float().div_(255)
+        logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
+        stacked = torch.cat([logits[name] for name in model.card.outputs], 1)
+        rows.append(stacked.sigmoid().mul_(255).round_().byte().cpu().numpy())
+    empty = np.zeros((0, len(model.card.outputs), *images.shape[1:]), np.uint8)
+    return np.concatenate([empty, *rows])
+
+
+def score(model: Model, slices: LabelledSlices) -> dict[str, float]:
+    """Dice per output at the card's thresholds, pooled over the slices."""
+    said = probabilities(model, slices.images)
+    truth = slices.targets >= 128 if slices.targets.dtype == np.uint8 else slices.targets.astype(np.bool_)
+    scores = {}
+    for channel, name in enumerate(model.card.outputs):
+        predicted = said[:, channel] >= model.card.thresholds[name] * 255
+        there = truth[:, channel]
+        if slices.valid is not None:
+            predicted, there = predicted & slices.valid[:, channel], there & slices.valid[:, channel]
+        scores[name] = dice(predicted, there)
+    return scores

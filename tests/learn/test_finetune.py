@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_covseg.errors import ModelError
+from napari_covseg.learn.finetune import (
+    FinetuneProgress,
+    FinetuneResult,
+    FinetuneSettings,
+    Finetuning,
+    finetune,
+)
+from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.learn.score import probabilities, score
+from napari_covseg.models.card import ModelCard
+from napari_covseg.models.file import Model, load_model, save_model
+from napari_covseg.models.preparation import Preparation
+from napari_covseg.networks.build import build_network
+
+FEW = FinetuneSettings(steps=12, batch=3, crop=48, learning_rate=5e-3, measure_every=4)
+
+
+def slices(count: int, seed: int) -> LabelledSlices:
+    """Bright discs are lungs, and a brighter spot is a lesion."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:64, :64]
+    targets = np.zeros((count, 2, 64, 64), bool)
+    for target in targets:
+        centre = rng.uniform(24, 40, 2)
+        target[0] = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 20**2
+        target[1] = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 7**2
+    images = 30 + 90 * targets[:, 0] + 110 * targets[:, 1] + rng.integers(0, 20, (count, 64, 64))
+    return LabelledSlices(images.astype(np.uint8), targets, tuple(("case", z) for z in range(count)))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    settings = {"features": [4, 8], "bottleneck": 16}
+    outputs = ("lungs", "lesion")
+    card = ModelCard(
+        id="parent",
+        title="Random weights",
+        summary="Knows nothing.",
+        network={"name": "unet", "settings": settings},
+        preparation=Preparation(size=64).to_card(),
+        outputs=outputs,
+        thresholds=dict.fromkeys(outputs, 0.5),
+    )
+    path = tmp_path_factory.mktemp("model") / "parent.safetensors"
+    save_model(path, build_network("unet", outputs, settings), card)
+    return path
+
+
+@pytest.fixture
+def parent(file: Path) -> Model:
+    return load_model(file, "cpu")
+
+
+def end(events: list) -> FinetuneResult:
+    assert isinstance(events[-1], FinetuneResult)
+    return events[-1]
+
+
+def weights(model: Model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.network.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_few_slices_make_the_model_better_on_others(parent: Model) -> None:
+    settings = replace(FEW, steps=80, measure_every=20, learning_rate=1e-2)
+    result = end(list(finetune(parent, slices(4, 0), slices(2, 1), None, settings)))
+    before, after = score(parent, slices(5, 2)), score(result.model, slices(5, 2))
+    assert after["lungs"] > before["lungs"] + 0.2
+    assert len(result.losses) == 80 and result.losses[-10:].mean() < result.losses[:10].mean()
+
+
+def test_every_step_is_told_and_the_held_out_slices_are_measured(parent: Model) -> None:
+    told = list(finetune(parent, slices(3, 0), slices(2, 1), None, FEW))
+    progress = [event for event in told if isinstance(event, FinetuneProgress)]
+    assert [event.step for event in progress] == list(range(13))
+    assert math.isnan(progress[0].loss) and all(event.loss > 0 for event in progress[1:])
+    assert [event.step for event in progress if event.held_out] == [0, 4, 8, 12]
+    result = end(told)
+    assert result.measured.tolist() == [0, 4, 8, 12] and result.held_out.shape == (4, 2)
+    means = result.held_out.mean(1)
+    assert result.step == result.measured[np.flatnonzero(means == means.max())[-1]]
+    assert result.step == [event.step for event in progress if event.best][-1]
+    assert score(result.model, slices(2, 1)) == pytest.approx(
+        dict(zip(parent.card.outputs, result.held_out[means.argmax()], strict=True))
+    )
+
+
+def test_weights_that_only_get_worse_leave_the_parent(parent: Model) -> None:
+    held_out = slices(2, 1)
+    said = probabilities(parent, held_out.images) >= 128
+    held_out = replace(held_out, targets=said)  # nobody agrees with the parent as well as itself
+    settings = replace(FEW, learning_rate=0.1, measure_every=12)
+    result = end(list(finetune(parent, slices(3, 0), held_out, None, settings)))
+    assert result.step == 0 and same(weights(result.model), weights(parent))
+
+
+def test_without_held_out_slices_the_last_weights_are_kept(parent: Model) -> None:
+    result = end(list(finetune(parent, slices(3, 0), None, None, FEW)))
+    assert result.step == 12 and result.held_out.shape == (0, 2)
+    assert not same(weights(result.model), weights(parent))
+
+
+def test_the_parent_never_changes(parent: Model, file: Path) -> None:
+    before, on_disk = weights(parent), file.read_bytes()
+    list(finetune(parent, slices(3, 0), slices(2, 1), slices(2, 3), FEW))
+    assert same(weights(parent), before) and file.read_bytes() == on_disk
+    assert not any(parameter.grad is not None for parameter in parent.network.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights(parent: Model) -> None:
+    one, two, other = (
+        end(list(finetune(parent, slices(3, 0), None, slices(2, 3), replace(FEW, seed=seed))))
+        for seed in (1, 1, 2)
+    )
+    assert same(weights(one.model), weights(two.model)) and np.array_equal(one.losses, two.losses)
+    assert not same(weights(one.model), weights(other.model))
+
+
+def test_an_interrupted_fine_tuning_gives_the_best_so_far(parent: Model) -> None:
+    run = Finetuning(parent, slices(3, 0), slices(2, 1), None, FEW)
+    steps = run.steps()
+    for told in steps:
+        if told.step == 9:
+            break
+    steps.close()
+    result = run.result()
+    assert len(result.losses) == 9 and result.measured.tolist() == [0, 4, 8]
+    assert result.step in (0, 4, 8)
+    alone = Finetuning(parent, slices(3, 0), None, None, FEW)
+    assert alone.result().step == 0  # also before the first step
+    assert same(weights(alone.result().model), weights(parent))
+
+
+def test_time_ends_a_fine_tuning(parent: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("napari_covseg.learn.finetune.time.perf_counter", lambda: float(next(clock)))
+    result = end(list(finetune(parent, slices(3, 0), None, None, replace(FEW, seconds=5.0))))
+    assert len(result.losses) == 5
+
+
+def test_memory_keeps_the_model_as_it_was(parent: Model) -> None:
+    known = slices(4, 7)
+    memory = replace(known, targets=probabilities(parent, known.images))
+
+    def drift(memory: LabelledSlices | None) -> float:
+        settings = replace(FEW, steps=40, memory_weight=5.0, memory_batch=4, warp=None, crop=64)
+        result = end(list(finetune(parent, slices(3, 0), None, memory, settings)))
+        said = probabilities(result.model, known.images).astype(int)
+        return float(np.abs(said - probabilities(parent, known.images)).mean())
+
+    assert drift(memory) < 0.6 * drift(None)
+
+
+def test_what_does_not_count_is_not_learned(parent: Model) -> None:
+    """Labels that are wrong, but outside of the mask, change nothing."""
+    right = slices(3, 0)
+    valid = np.ones(right.targets.shape, bool)
+    valid[:, 1] = False
+    wrong = right.targets.copy()
+    wrong[:, 1] = ~wrong[:, 1]
+    settings = replace(FEW, warp=None)
+    one, two = (
+        end(list(finetune(parent, replace(right, targets=targets, valid=valid), None, None, settings)))
+        for targets in (right.targets, wrong)
+    )
+    assert np.array_equal(one.losses, two.losses)
+
+
+def test_frozen_layers_stay(parent: Model) -> None:
+    result = end(
+        list(finetune(parent, slices(3, 0), None, None, replace(FEW, freeze=("encoders", "bottom"))))
+    )
+    before, after = weights(parent), weights(result.model)
+    for name in before:
+        changed = not torch.equal(before[name], after[name])
+        assert changed == (not name.startswith(("encoders", "bottom"))), name
+
+
+def test_nothing_to_learn_from_is_an_error(parent: Model) -> None:
+    with pytest.raises(ModelError, match="correct or accept"):
+        list(finetune(parent, slices(3, 0).take([])))
