@@ -130,23 +130,76 @@ def test_a_read_only_folder_can_be_read(
     assert np.array_equal(seen.voxels, scan.voxels)
 
 
+def damage_chunk(chunk: Path, how: str) -> bytes:
+    """Damage a chunk; returns what it was."""
+    whole = chunk.read_bytes()
+    if how == "missing":
+        chunk.unlink()
+    elif how == "empty":
+        chunk.write_bytes(b"")
+    else:
+        chunk.write_bytes(whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:])
+    return whole
+
+
 @pytest.mark.parametrize("name", ["0", "labels/lungs/0", "labels/lesions/touched", "review", "activity"])
 @pytest.mark.parametrize("damage", ["flipped", "empty"])
-def test_damage_is_named_and_the_lock_given_back(
-    workspace: Workspace, case_id: str, name: str, damage: str
+def test_what_is_damaged_is_named_and_the_rest_is_there(
+    workspace: Workspace, case_id: str, scan: Any, name: str, damage: str
 ) -> None:
     with OpenCase(workspace, case_id) as opened:
         for group in ("lungs", "lesions"):
-            opened.mark_painted(group, 0)
+            opened.live[group][:2] = 1
+            opened.mark_painted(group, np.s_[:2])
+        opened.set_review(3, Review.ACCEPTED)
     case = workspace.case(case_id)
-    chunk = next(Path(case.path, name).glob("c.*"))
-    whole = chunk.read_bytes()
-    chunk.write_bytes(b"" if damage == "empty" else whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:])
-    with pytest.raises(CaseError, match="damaged") as raised:
-        OpenCase(workspace, case_id)
-    assert case.path in one_sentence(raised.value)
-    chunk.write_bytes(whole)
-    OpenCase(workspace, case_id).close()
+    chunk = next(Path(case.path, name).glob("c.0*"))
+    damage_chunk(chunk, damage)
+    (info,) = workspace.cases()
+    assert info.id == case_id
+    with OpenCase(workspace, case_id) as opened:
+        (found,) = opened.damaged
+        assert case.path in one_sentence(CaseError(found.message))
+        assert "damaged" in found.message
+        for what, live in (("labels/lungs/0", opened.live["lungs"]), ("0", opened.voxels + 1024)):
+            assert live[0].any() == (what != name)
+            assert live[1].all() or what == "0"
+        assert np.array_equal(opened.voxels[1:], scan.voxels[1:])
+        assert (opened.review[3] == Review.ACCEPTED) == (name != "review")
+        assert opened.revision == 3
+        assert len(opened.history()) == 3
+
+
+@pytest.mark.parametrize("kind", ["0", "touched"])
+def test_what_is_damaged_is_kept_beside_before_it_is_written_again(
+    workspace: Workspace, case_id: str, kind: str
+) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        opened.live["lungs"][:2] = 1
+        opened.mark_painted("lungs", np.s_[:2])
+    chunk = Path(workspace.case(case_id).path, "labels/lungs", kind, "c.0.0.0")
+    damage_chunk(chunk, "flipped")
+    damaged = chunk.read_bytes()
+    with OpenCase(workspace, case_id) as opened:
+        opened.live["lungs"][1, 3] = 2
+        opened.record("lungs", voxels(1, 3, range(24)), 1)
+    assert chunk.read_bytes() == damaged  # nobody had a reason to write it
+    for count in range(2):
+        with OpenCase(workspace, case_id) as opened:
+            opened.live["lungs"][0, 3] = 2
+            opened.record("lungs", voxels(0, 3, range(24)), 0)
+        kept = sorted(path.name for path in chunk.parent.glob("*.damaged"))
+        assert kept == ["c.0.0.0.1.damaged", "c.0.0.0.damaged"][1 - count :]
+        assert chunk.with_name(kept[0]).read_bytes() == damaged
+        with OpenCase(workspace, case_id) as opened:
+            assert not opened.damaged
+            assert (opened.live["lungs"][0, 3] == 2).all()
+        damage_chunk(chunk, "empty")
+        damaged = b""
+
+
+def voxels(z: int, y: int, x: range) -> tuple[Any, Any, Any]:
+    return np.full(len(x), z), np.full(len(x), y), np.array(x)
 
 
 def test_a_slice_of_the_scan_that_is_missing_is_not_taken_for_zeros(
@@ -154,11 +207,24 @@ def test_a_slice_of_the_scan_that_is_missing_is_not_taken_for_zeros(
 ) -> None:
     case = workspace.case(case_id)
     Path(case.path, "0/c.3.0.0").unlink()
-    for read in (lambda: case.read_slice(3), case.scan, lambda: OpenCase(workspace, case_id)):
+    for read in (lambda: case.read_slice(3), case.scan):
         with pytest.raises(CaseError, match=r"Slice 3 of .* is missing") as raised:
             read()
         one_sentence(raised.value)
     assert np.array_equal(case.read_slice(2), scan.voxels[2])
+    with OpenCase(workspace, case_id) as opened:
+        assert [(one.what, one.z) for one in opened.damaged] == [("scan", 3)]
+        assert (opened.voxels[3] == -1024).all()
+
+
+def test_a_scan_of_which_nothing_is_left_does_not_open(workspace: Workspace, case_id: str) -> None:
+    for chunk in Path(workspace.case(case_id).path, "0").glob("c.*"):
+        chunk.unlink()
+    with pytest.raises(CaseError, match="No slice of") as raised:
+        OpenCase(workspace, case_id)
+    one_sentence(raised.value)
+    with pytest.raises(CaseError, match="No slice of"):  # and not that it is open already
+        OpenCase(workspace, case_id)
 
 
 @pytest.mark.parametrize("name", ["review", "activity"])
@@ -166,8 +232,9 @@ def test_a_record_that_is_missing_is_not_taken_for_zeros(
     workspace: Workspace, case_id: str, name: str
 ) -> None:
     Path(workspace.case(case_id).path, name, "c.0").unlink()
-    with pytest.raises(CaseError, match="damaged"):
-        OpenCase(workspace, case_id)
+    with OpenCase(workspace, case_id) as opened:
+        assert [one.what for one in opened.damaged] == [name]
+        assert "damaged" in opened.damaged[0].message
 
 
 def test_a_drive_that_is_gone(workspace: Workspace, case_id: str) -> None:

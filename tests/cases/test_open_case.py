@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_covseg.cases import OpenCase, Review, Workspace
-from napari_covseg.cases import arrays as arrays_module
+from napari_covseg.cases import OpenCase, Review, Workspace, chunks
 from napari_covseg.errors import CaseError
 
 
@@ -89,22 +88,23 @@ def test_undoing_a_models_write_is_saved_and_leaves_no_touch(opened: OpenCase) -
     assert opened.case.labels("lungs")[2].all()
     assert not opened.touched["lungs"].any()
     assert opened.review[2] == Review.UNTOUCHED
-    assert opened.revision == 0
+    assert [(one.tool, one.slices) for one in opened.history()] == [("undo", (2,))]
 
 
-def test_touches_are_on_disk_before_the_labels(opened: OpenCase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_revision_is_on_disk_before_the_labels(opened: OpenCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened.flush()
     order = []
-    real = arrays_module.write_slice
+    real = chunks._write_file
 
-    def note(array: Any, z: int, values: Any) -> None:
-        order.append(array.path.rsplit("/", 1)[-1])
-        real(array, z, values)
+    def note(path: str, data: bytes) -> None:
+        order.append(Path(path).parent.name)
+        real(path, data)
 
-    monkeypatch.setattr(arrays_module, "write_slice", note)
+    monkeypatch.setattr(chunks, "_write_file", note)
     opened.live["lungs"][1:3] = 1
     opened.mark_painted("lungs", np.s_[1:3])
     opened.flush()
-    assert order == ["touched", "touched", "0", "0"]
+    assert order == ["revisions", "touched", "touched", "0", "0", "review", "activity"]
 
 
 def test_only_what_changed_is_written(opened: OpenCase) -> None:

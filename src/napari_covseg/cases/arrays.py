@@ -1,10 +1,11 @@
-"""An open case's arrays: read into memory sparingly, written back slice by slice."""
+"""An open case's arrays: read into memory sparingly, brought up to date by the history."""
 
 from __future__ import annotations
 
 import math
 import mmap
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,74 +14,137 @@ import numpy.typing as npt
 import zarr
 
 from napari_covseg.cases.case import Activity, Case, now
-from napari_covseg.cases.store import read_slice, write_slice
+from napari_covseg.cases.history import History
+from napari_covseg.cases.ledger import Damage, Ledger
+from napari_covseg.cases.store import DamagedError, read_slice
 from napari_covseg.cases.writer import Key
+from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS, Group
 
-# Ranks of what is written, in this order: a voxel is known to be a person's before it is on disk.
-TOUCHED, LABELS, REVIEW, ACTIVITY = range(4)
-
 T = TypeVar("T", np.uint8, np.bool_)
+_AIR = -1024
+_DamageByPlace = dict[tuple[str, str, int], Damage]
 
 
 @dataclass
 class Arrays:
-    """What is in memory and where it is kept; the writer's thread knows this and no more.
+    """What is in memory.
 
     Attributes
     ----------
-    case : Case
     voxels : ndarray of int16, shape (z, y, x)
     live, touched : dict of ndarray
         uint8 and bool (z, y, x) by label group.
     review : ndarray of uint8, shape (z,)
-    activity : Activity
+    ledger : Ledger
+        What writes them.
+    stale : list of Key
+        What an interruption has left behind on disk, and has to be written.
     """
 
-    case: Case
     voxels: npt.NDArray[np.int16]
     live: dict[Group, npt.NDArray[np.uint8]]
     touched: dict[Group, npt.NDArray[np.bool_]]
     review: npt.NDArray[np.uint8]
-    activity: Activity
-
-    def save(self, key: Key) -> None:
-        """Write what `key` names: (rank, label group, slice). Raises CaseError."""
-        rank, name, z = key
-        group: Group = "lungs" if name == "lungs" else "lesions"
-        if rank == TOUCHED:
-            write_slice(self.case.touched(group), z, self.touched[group][z].copy())
-        elif rank == LABELS:
-            write_slice(self.case.labels(group), z, self.live[group][z].copy())
-        elif rank == REVIEW:
-            self.case.write_review(self.review.copy())
-        else:
-            self.case.write_activity(self.activity)
+    ledger: Ledger
+    stale: list[Key]
 
 
 def load_arrays(case: Case) -> Arrays:
-    """Read a case into memory. Raises CaseError."""
-    return Arrays(
-        case=case,
-        voxels=case.read_voxels(),
-        live={group: _read(case.labels(group), np.uint8) for group in GROUPS},
-        touched={group: _read(case.touched(group), np.bool_) for group in GROUPS},
-        review=case.review,
-        activity=replace(case.activity, opened=now()),
-    )
+    """Read a case into memory; what is damaged is empty there and listed in the ledger.
+
+    Revisions that are newer than the label slices are made again, so that the case is as
+    after the last revision that is whole.
+
+    Raises
+    ------
+    CaseError
+        If the drive is gone, or if nothing of the scan can be read.
+    """
+    ledger = open_ledger(case)
+    damaged = ledger.damaged
+    voxels = _voxels(case, damaged)
+    live = {group: _read(case.labels(group), np.uint8, "labels", group, damaged) for group in GROUPS}
+    touched = {group: _read(case.touched(group), np.bool_, "touched", group, damaged) for group in GROUPS}
+    stale: list[Key] = []
+    for record in ledger.history.unsettled():
+        for packed in record.parts:
+            packed.unpack().apply(live[packed.group][packed.z], touched[packed.group][packed.z])
+        stale += ledger.apply_record(record)
+    return Arrays(voxels, live, touched, ledger.review.copy(), ledger, stale)
 
 
-def _read(array: zarr.Array[Any], dtype: type[T]) -> npt.NDArray[T]:
+def settle(case: Case) -> Ledger:
+    """Bring a case on disk up to its last revision; for who holds the lock.
+
+    Raises
+    ------
+    CaseError
+        If the disk is full, or the case cannot be read.
+    """
+    ledger = open_ledger(case)
+    stale = {key for record in ledger.history.unsettled() for key in ledger.apply_record(record)}
+    for key in sorted(stale):
+        ledger.save(key)
+    return ledger
+
+
+def open_ledger(case: Case) -> Ledger:
+    """Return what a case is written with, its review states as they are on disk. Raises CaseError."""
+    damaged: _DamageByPlace = {}
+
+    def tolerant(what: str, read: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except DamagedError as error:
+            damaged[what, "", -1] = Damage(what, "", -1, str(error))
+            return otherwise()
+
+    review = tolerant("review", lambda: case.review, lambda: np.zeros(case.shape[0], np.uint8))
+    activity = tolerant("activity", lambda: case.activity, lambda: Activity(now(), now(), 0))
+    history = History(case, activity.revision)
+    return Ledger(case, history, review, replace(activity, opened=now()), damaged)
+
+
+def sparse_copy(memory: npt.NDArray[T]) -> npt.NDArray[T]:
+    """Return a copy, (z, y, x), that takes memory only where it is not zero."""
+    copy = sparse_zeros(memory.shape, memory.dtype.type)
+    for to, values in zip(copy, memory, strict=True):
+        if values.any():
+            np.copyto(to, values, where=values != 0)
+    return copy
+
+
+def _voxels(case: Case, damaged: _DamageByPlace) -> npt.NDArray[np.int16]:
+    voxels = np.empty(case.shape, np.int16)
+    for z in range(case.shape[0]):
+        try:
+            voxels[z] = case.read_slice(z)
+        except DamagedError as error:
+            damaged["scan", "", z] = Damage("scan", "", z, str(error))
+            voxels[z] = _AIR if case.intensity == "HU" else 0
+    if case.shape[0] and sum(what == "scan" for what, _, _ in damaged) == case.shape[0]:
+        raise CaseError(f"No slice of {case.path} can be read: restore it or import the scan again.")
+    return voxels
+
+
+def _read(
+    array: zarr.Array[Any], dtype: type[T], what: str, group: Group, damaged: _DamageByPlace
+) -> npt.NDArray[T]:
     """Read an array, (z, y, x), touching memory only where it is not zero."""
-    memory = _zeros(array.shape, dtype)
+    memory = sparse_zeros(array.shape, dtype)
     for z in range(len(memory)):
-        values = read_slice(array, z)
+        try:
+            values = read_slice(array, z)
+        except DamagedError as error:
+            damaged[what, group, z] = Damage(what, group, z, str(error))
+            continue
         if values is not None and values.any():
             np.copyto(memory[z], values, where=values != 0)
     return memory
 
 
-def _zeros(shape: tuple[int, ...], dtype: type[T]) -> npt.NDArray[T]:
+def sparse_zeros(shape: tuple[int, ...], dtype: type[T]) -> npt.NDArray[T]:
     """Return zeros that take memory only where something is written, a few kB at a time.
 
     On Linux NumPy asks for pages of 2 MB, with which a few lesions cost as much memory as

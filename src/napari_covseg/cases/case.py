@@ -18,19 +18,25 @@ from zarr.storage import LocalStore
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.run import Run, RunInfo, create_run
 from napari_covseg.cases.store import (
+    FORMAT,
+    KEY,
+    DamagedError,
     check_format,
     children,
+    create_rows,
     read_record,
     read_slice,
     reading,
     where,
     write_record,
+    writing,
 )
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import Group
 from napari_covseg.scans.scan import Intensity, Scan
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a case was used of which nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,13 @@ class Activity:
 
     def as_record(self) -> npt.NDArray[np.int64]:
         """Return opened and modified (microseconds since 1970, UTC) and revision, int64 (3,)."""
-        times = [(time - _EPOCH) // timedelta(microseconds=1) for time in (self.opened, self.modified)]
+        times = [(time - NEVER) // timedelta(microseconds=1) for time in (self.opened, self.modified)]
         return np.array([*times, self.revision], np.int64)
 
     @classmethod
     def from_record(cls, record: npt.NDArray[np.int64]) -> Activity:
         """Rebuild from `as_record`."""
-        opened, modified = (_EPOCH + timedelta(microseconds=int(time)) for time in record[:2])
+        opened, modified = (NEVER + timedelta(microseconds=int(time)) for time in record[:2])
         return cls(opened, modified, int(record[2]))
 
 
@@ -130,7 +136,7 @@ class Case:
         """
         values = read_slice(self.voxels, z)
         if values is None:
-            raise CaseError(f"Slice {z} of {self.path} is missing: restore it or import the scan again.")
+            raise DamagedError(f"Slice {z} of {self.path} is missing: restore it or import the scan again.")
         return values
 
     def read_voxels(self) -> npt.NDArray[np.int16]:
@@ -169,6 +175,34 @@ class Case:
     def write_activity(self, activity: Activity) -> None:
         """Write when the case was used; only for who holds the lock."""
         write_record(self._array("activity"), activity.as_record(), "the activity record")
+
+    def history(self, name: str) -> zarr.Array[Any] | None:
+        """Return the array "revisions" or "sessions" of the history, None if it has not begun."""
+        path = f"history/{name}"
+        with reading("The history", self.path):
+            if path not in self._arrays and path not in self._group:
+                return None
+        return self._array(path)
+
+    def first_revision(self, counted: int) -> int:
+        """Return the number of the first revision that is kept.
+
+        Parameters
+        ----------
+        counted : int
+            Changes that were made so far, which a case from before there was a history has only counted.
+        """
+        if self.history("revisions") is None:
+            return counted + 1
+        try:
+            return int(check_format(self._subgroup("history", "r"), "history")["first"])
+        except DamagedError:
+            return 1
+
+    def begin_history(self, first: int) -> None:
+        """Make the arrays of a history whose first revision has this number; only for who holds the lock."""
+        with writing("the history", self.path):
+            create_history(self._group, first)
 
     def lock(self) -> Lock:
         """Take the right to change the case.
@@ -254,6 +288,16 @@ class Case:
                     raise KeyError(name)
             self._arrays[name] = array.with_config({"write_empty_chunks": True})
         return self._arrays[name]
+
+
+def create_history(case: zarr.Group, first: int) -> None:
+    """Make an empty history; it is one once ``revisions`` is there."""
+    own = {"kind": "history", "format": FORMAT, "first": first}
+    group = case.require_group("history")
+    group.update_attributes({KEY: own})
+    for name in ("sessions", "revisions"):
+        if name not in group:
+            create_rows(group, name)
 
 
 def now() -> datetime:

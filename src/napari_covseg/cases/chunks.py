@@ -53,6 +53,52 @@ def has_chunk(array: zarr.Array[Any], index: Index) -> bool:
     return bool(sync(array.store.exists(f"{array.path}/{array.metadata.encode_chunk_key(index)}")))
 
 
+def chunk_indices(array: zarr.Array[Any]) -> list[Index]:
+    """Return which chunks were ever written, in any order; OSError if the array is gone."""
+    if isinstance(array.store, LocalStore):
+        names = os.listdir(Path(array.store.root, array.path))
+        _check_folder(array)
+    else:
+        names = sync(_names(array))
+    found = [name[2:].split(".") for name in names if name.startswith("c.")]
+    return [tuple(map(int, parts)) for parts in found if all(part.isdecimal() for part in parts)]
+
+
+async def _names(array: zarr.Array[Any]) -> list[str]:
+    return [name async for name in array.store.list_dir(array.path)]
+
+
+def remove_chunk(array: zarr.Array[Any], index: Index) -> None:
+    """Remove a chunk of a local array; nothing if there is none."""
+    path = _local_path(array, index)
+    if path is not None:
+        _patiently(lambda: Path(path).unlink(missing_ok=True))
+
+
+def set_aside(array: zarr.Array[Any], index: Index) -> None:
+    """Keep the bytes of a damaged chunk of a local array beside it, under a name that is free."""
+    path = _local_path(array, index)
+    if path is None or not os.path.exists(path):
+        return
+    kept, count = f"{path}.damaged", 1
+    while os.path.exists(kept):
+        kept, count = f"{path}.{count}.damaged", count + 1
+    _patiently(lambda: os.rename(path, kept))
+
+
+def to_disk(array: zarr.Array[Any], index: Index) -> None:
+    """Wait until a chunk of a local array outlives a power failure."""
+    path = _local_path(array, index)
+    for name in (path, os.path.dirname(path)) if path is not None else ():
+        if sys.platform == "win32" and name != path:
+            continue  # a folder cannot be opened there
+        file = os.open(name, os.O_RDWR if name == path else os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
 def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any] | None:
     """Return the chunk at `index` of the chunk grid, or None if it was never written.
 
@@ -61,11 +107,23 @@ def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any] | None:
     OSError, ValueError, RuntimeError
         If it cannot be read, or does not fit its checksum, or its size is wrong.
     """
-    path = _local_path(array, index)
-    if path is None:
+    if _local_path(array, index) is None:
         if not has_chunk(array, index):
             return None
         return np.asarray(array.get_block_selection(index))
+    data = read_bytes(array, index)
+    if data is None:
+        return None
+    values = np.frombuffer(data, array.dtype.newbyteorder("<"))
+    return values.reshape(array.chunks).astype(array.dtype)
+
+
+def read_bytes(array: zarr.Array[Any], index: Index) -> bytes | None:
+    """Return the values of a chunk as bytes, little endian, without a copy; as `read_chunk` else."""
+    path = _local_path(array, index)
+    if path is None:
+        values = read_chunk(array, index)
+        return None if values is None else values.tobytes()
     try:
         data = _patiently(lambda: _read_file(path))
     except FileNotFoundError:
@@ -74,8 +132,7 @@ def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any] | None:
     body, check = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
     if google_crc32c.value(body) != int.from_bytes(check, "little"):
         raise ValueError(f"{path} does not fit its checksum")
-    values = np.frombuffer(_BLOSC.decode(body), array.dtype.newbyteorder("<"))
-    return values.reshape(array.chunks).astype(array.dtype)
+    return bytes(_BLOSC.decode(body))
 
 
 def write_chunk(array: zarr.Array[Any], index: Index, values: npt.NDArray[Any]) -> None:

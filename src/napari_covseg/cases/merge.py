@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.cases.case import Case
+from napari_covseg.cases.arrays import settle
+from napari_covseg.cases.case import Case, now
+from napari_covseg.cases.draft import Draft, Voxels
+from napari_covseg.cases.ledger import ACTIVITY, REVIEW, Ledger
+from napari_covseg.cases.revision import Packed
 from napari_covseg.cases.run import Run
-from napari_covseg.cases.store import read_slice, write_slice
-from napari_covseg.labels import GROUPS
+from napari_covseg.labels import GROUPS, Group
 
 
 class Review(IntEnum):
@@ -53,6 +57,19 @@ def writable(
     return np.asarray((predicted != live) & ~touched)
 
 
+def merged_voxels(
+    group: Group,
+    z: int,
+    mask: npt.NDArray[np.bool_],
+    live: npt.NDArray[np.uint8],
+    predicted: npt.NDArray[np.uint8],
+) -> Voxels:
+    """Return what a merge changes in a slice, before it does; arrays are (y, x), `mask` from `writable`."""
+    flat = np.flatnonzero(mask)
+    none = np.zeros(len(flat), np.bool_)
+    return Voxels(group, flat + z * mask.size, live[mask], predicted[mask], none, none)
+
+
 def review_after_merge(review: int) -> Review:
     """Return a slice's state after a prediction was merged into it."""
     return Review.PREDICTED if review == Review.UNTOUCHED else Review(review)
@@ -81,27 +98,43 @@ def merge_run(case: Case, run: Run, slices: Iterable[int] | None = None) -> list
     """
     lock = case.lock()
     try:
+        ledger = settle(case)
         done = np.flatnonzero(run.done)
-        wanted = done if slices is None else np.intersect1d(done, list(slices))
-        review = case.review
-        changed = [int(z) for z in wanted if _merge_on_disk(case, run, int(z), int(review[z]))]
+        wanted = [int(z) for z in (done if slices is None else np.intersect1d(done, list(slices)))]
+        draft = Draft(ledger.history.last + 1, now(), run.info.model_id, "merge", run.id)
         for z in wanted:
-            review[z] = review_after_merge(int(review[z]))
-        case.write_review(review)
+            _note_merge(draft, ledger, run, z)
+        if draft.packed or draft.review:
+            _write_merge(draft, ledger)
     finally:
         lock.release()
-    return changed
+    return sorted({part.z for part in draft.packed})
 
 
-def _merge_on_disk(case: Case, run: Run, z: int, review: int) -> bool:
-    changed = False
+def _note_merge(draft: Draft, ledger: Ledger, run: Run, z: int) -> None:
+    """Note down what a run changes in a slice; packed it takes a few kB."""
+    review = int(ledger.review[z])
+    size = ledger.slice_size
     for group, predicted in zip(GROUPS, run.read_slice(z), strict=True):
-        live = read_slice(case.labels(group), z)
-        touched = read_slice(case.touched(group), z)
-        live = np.zeros_like(predicted) if live is None else live
-        touched = np.zeros(live.shape, np.bool_) if touched is None else touched
+        live, touched = ledger.state(group, z)
         mask = writable(predicted, live, touched, review)
         if mask.any():
-            write_slice(case.labels(group), z, np.where(mask, predicted, live))
-            changed = True
-    return changed
+            change = merged_voxels(group, z, mask, live, predicted)
+            draft.packed += [Packed.of(part) for part in change.split(size, ledger.state)]
+    state = review_after_merge(review)
+    if state != review:
+        draft.review.append((z, review, int(state)))
+
+
+def _write_merge(draft: Draft, ledger: Ledger) -> None:
+    """Write the revision, then slice by slice what it explains."""
+    record = draft.record()
+    ledger.history.write(record)
+    for part in record.parts:
+        for key in ledger.apply_record(replace(record, parts=(part,))):
+            ledger.save(key)
+    ledger.apply_record(replace(record, parts=()))
+    ledger.activity = replace(ledger.activity, modified=record.when)
+    ledger.save((REVIEW, "", 0))
+    ledger.save((ACTIVITY, "", 0))
+    ledger.history.compact()

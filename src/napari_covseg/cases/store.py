@@ -15,13 +15,25 @@ from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore
 
-from napari_covseg.cases.chunks import CHUNK_NAMES, compressors, has_chunk, read_chunk, write_chunk
+from napari_covseg.cases.chunks import (
+    CHUNK_NAMES,
+    chunk_indices,
+    compressors,
+    has_chunk,
+    read_bytes,
+    read_chunk,
+    write_chunk,
+)
 from napari_covseg.errors import CaseError
 
 FORMAT = 1
 """Version of the layout; a store with a higher one is refused."""
 KEY = "covseg"
 """Attribute under which a group keeps what OME-Zarr has no place for."""
+
+ROW_BYTES = 1 << 20
+"""Size of a chunk of an array from `create_rows`, before it is compressed."""
+_ROWS = 2**31 - 1
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -38,6 +50,10 @@ def where(group: zarr.Group | zarr.Array[Any]) -> str:
     return f"{store}/{group.path}"
 
 
+class DamagedError(CaseError):
+    """Something of a case that is there but cannot be made sense of; the rest may be whole."""
+
+
 @contextmanager
 def reading(what: str, place: str | Path) -> Iterator[None]:
     """Turn what can go wrong while reading `what` at `place` into a CaseError."""
@@ -51,10 +67,10 @@ def reading(what: str, place: str | Path) -> Iterator[None]:
         else:
             reason = error.strerror or str(error)
             text = f"{what} of {place} cannot be read ({reason}): check the drive or the network."
-        raise CaseError(text) from error
+        raise (DamagedError if error.errno == errno.EIO else CaseError)(text) from error
     # zarr and its codecs raise any of these on bytes that they cannot make sense of
     except (ValueError, RuntimeError, KeyError, TypeError, BaseZarrError) as error:
-        raise CaseError(
+        raise DamagedError(
             f"{what} of {place} is damaged: restore it from a backup or import the scan again."
         ) from error
 
@@ -228,6 +244,68 @@ def write_record(array: zarr.Array[Any], values: npt.NDArray[Any], what: str) ->
     """
     with writing(what, where(array)):
         write_chunk(array, (0,) * array.ndim, values)
+
+
+def create_rows(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Create an array with a row of bytes for each number, of which most are never written.
+
+    A row is as many chunks of `ROW_BYTES` as its bytes need, usually one.
+    """
+    return group.create_array(
+        name,
+        shape=(_ROWS, _ROWS),
+        dtype=np.uint8,
+        chunks=(1, ROW_BYTES),
+        compressors=compressors(),
+        chunk_key_encoding=CHUNK_NAMES,
+        dimension_names=("number", "byte"),
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+
+
+def rows(array: zarr.Array[Any]) -> list[int]:
+    """Return which rows of an array from `create_rows` are there, whole or not; CaseError if it is gone."""
+    with reading("The list of revisions", where(array)):
+        return sorted({index[0] for index in chunk_indices(array)})
+
+
+def read_row(array: zarr.Array[Any], number: int) -> bytes:
+    """Return the bytes of a row, followed by zeros; a chunk that cannot be read is zeros too.
+
+    What lies in a row says itself how long it is and carries a checksum.
+
+    Raises
+    ------
+    CaseError
+        If the array is gone.
+    """
+    pieces: list[bytes] = []
+    while True:
+        try:
+            with reading(f"Revision {number}", where(array)):
+                piece = read_bytes(array, (number, len(pieces)))
+        except DamagedError:
+            piece = bytes(ROW_BYTES)
+        if piece is None:
+            return b"".join(pieces)
+        pieces.append(piece)
+
+
+def write_row(array: zarr.Array[Any], number: int, data: bytes, what: str) -> None:
+    """Write a row; one that is longer than `ROW_BYTES` may be left half written by a crash.
+
+    Raises
+    ------
+    CaseError
+        If the disk is full or the folder is read-only.
+    """
+    with writing(what, where(array)):
+        for piece, begin in enumerate(range(0, len(data), ROW_BYTES)):
+            chunk = np.zeros((1, ROW_BYTES), np.uint8)
+            part = np.frombuffer(data[begin : begin + ROW_BYTES], np.uint8)
+            chunk[0, : len(part)] = part
+            write_chunk(array, (number, piece), chunk)
 
 
 def _slice_index(array: zarr.Array[Any], z: int) -> tuple[int, ...]:

@@ -19,12 +19,13 @@ import platformdirs
 import zarr
 from zarr.errors import ContainsGroupError
 
-from napari_covseg.cases.case import Activity, Case, now
+from napari_covseg.cases.case import NEVER, Activity, Case, now
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.ome import LUNG_WINDOW, image_metadata, label_metadata, labels_metadata
 from napari_covseg.cases.store import (
     FORMAT,
     KEY,
+    DamagedError,
     check_format,
     children,
     create_record,
@@ -249,7 +250,10 @@ def _remove_leftovers(incoming: Path) -> None:
 
 
 def _info(case: Case) -> CaseInfo:
-    activity = case.activity
+    try:
+        activity = case.activity
+    except DamagedError:  # the case itself may be whole, and opens
+        activity = Activity(NEVER, NEVER, 0)
     return CaseInfo(
         id=case.id,
         name=case.name,
