@@ -24,3 +24,7 @@ class ModelError(CovsegError):
 
 class JobError(CovsegError):
     """A job that cannot start, or that its child process could not finish."""
+
+
+class EditError(CovsegError):
+    """A correction that cannot be made: there is nothing there, or its settings make no sense."""

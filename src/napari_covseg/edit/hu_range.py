@@ -1,0 +1,67 @@
+"""Ranges of Hounsfield units that bound brush, eraser and growing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_covseg.edit.edit import Index
+from napari_covseg.errors import EditError
+
+Voxels = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class HuRange:
+    """HU from `low` to `high`, both included; for pictures, grey values.
+
+    Raises
+    ------
+    EditError
+        If `low` lies above `high`.
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise EditError(
+                f"The range from {self.low} to {self.high} HU is empty: its lower end has to come first."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high} HU".replace("-", "\N{MINUS SIGN}")
+
+
+PRESETS: dict[str, HuRange] = {
+    "ground-glass": HuRange(-800, -500),
+    "consolidation": HuRange(-300, 50),
+    "effusion": HuRange(0, 50),
+}
+
+
+def in_range(voxels: Voxels, hu_range: HuRange) -> npt.NDArray[np.bool_]:
+    """Return where voxels, int16 of any shape, lie in a range: to draw it on the image."""
+    return np.asarray((voxels >= hu_range.low) & (voxels <= hu_range.high))
+
+
+def limit(index: Index, voxels: Voxels, hu_range: HuRange) -> npt.NDArray[np.bool_]:
+    """Return, for each voxel of an edit or of a brush stroke, whether its HU lie in a range.
+
+    Parameters
+    ----------
+    index : tuple of ndarray
+        z, y, x.
+    voxels : ndarray of int16, shape (z, y, x)
+        HU.
+    hu_range : HuRange
+
+    Returns
+    -------
+    ndarray of bool
+        One per voxel of `index`: ``edit.only(limit(edit.index, voxels, hu_range))``.
+    """
+    return in_range(voxels[index], hu_range)

@@ -1,0 +1,136 @@
+"""Connected parts of a slice or a volume, as runs along x.
+
+A chest CT of 300 slices has 80 million voxels but less than a million runs: they take a
+hundredth of the memory of an array of part numbers, and a tenth of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from napari_covseg.edit.edit import Box, Index
+from napari_covseg.edit.place import Point, Progress, each, no_progress
+
+Runs = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The parts of a mask; voxels whose faces touch belong to one part.
+
+    Attributes
+    ----------
+    box : tuple of slice
+        Where the mask lies in the scan.
+    start, stop : ndarray of intp
+        Runs in order, as positions in the box with an empty column behind each row and an
+        empty row behind each slice.
+    part : ndarray of int32
+        The part of each run.
+    sizes : ndarray of int64
+        Voxels of each part.
+    """
+
+    box: Box
+    start: Runs
+    stop: Runs
+    part: npt.NDArray[np.int32]
+    sizes: npt.NDArray[np.int64]
+
+    def at(self, point: Point) -> int | None:
+        """Return the part that a voxel (z, y, x) of the scan belongs to; None if it is in no part."""
+        z, y, x = (c - side.start for c, side in zip(point, self.box, strict=True))
+        row, plane = _strides(self.box)
+        place = z * plane + y * row + x
+        run = int(np.searchsorted(self.start, place, side="right")) - 1
+        return int(self.part[run]) if run >= 0 and place < self.stop[run] else None
+
+    def touching_edge(self, *, of_slices: bool) -> npt.NDArray[np.bool_]:
+        """Return, for each part, whether it reaches the edge of the box, or of a slice of it."""
+        row, plane = _strides(self.box)
+        depth, height, width = (side.stop - side.start for side in self.box)
+        z, place = np.divmod(self.start, plane)
+        y, x = np.divmod(place, row)
+        edge = (x == 0) | (x + self.stop - self.start == width) | (y == 0) | (y == height - 1)
+        if not of_slices:
+            edge |= (z == 0) | (z == depth - 1)
+        touching = np.zeros(len(self.sizes), bool)
+        touching[self.part[edge]] = True
+        return touching
+
+    def index(self, chosen: npt.NDArray[np.bool_]) -> Index:
+        """Return z, y, x in the scan of the voxels of the chosen parts, a bool for each part."""
+        runs = chosen[self.part]
+        start, length = self.start[runs], (self.stop - self.start)[runs]
+        first = np.cumsum(length) - length
+        place = np.arange(int(length.sum())) + np.repeat(start - first, length)
+        row, plane = _strides(self.box)
+        z, place = np.divmod(place, plane)
+        y, x = np.divmod(place, row)
+        return z + self.box[0].start, y + self.box[1].start, x + self.box[2].start
+
+
+def find_parts(
+    mask: Callable[[int], npt.NDArray[np.bool_]],
+    box: Box,
+    *,
+    three_d: bool = True,
+    progress: Progress = no_progress,
+) -> Parts:
+    """Find the connected parts of a mask.
+
+    Parameters
+    ----------
+    mask : callable
+        z -> bool (y, x), both of the box; called once for each slice.
+    box : tuple of slice
+        With ends inside the scan.
+    three_d : bool
+        Whether parts go on from slice to slice.
+    progress : callable, optional
+
+    Returns
+    -------
+    Parts
+    """
+    row, plane = _strides(box)
+    starts, stops = [], []
+    for number, z in enumerate(each(range(box[0].start, box[0].stop), progress)):
+        start, stop = _runs(mask(z), row)
+        starts.append(start + number * plane)
+        stops.append(stop + number * plane)
+    start, stop = np.concatenate(starts), np.concatenate(stops)
+    links = [_overlaps(start, stop, step) for step in ((row, plane) if three_d else (row,))]
+    one, other = (np.concatenate(ends) for ends in zip(*links, strict=True))
+    graph = sparse.coo_array((np.ones(len(one), bool), (one, other)), (len(start), len(start)))
+    number, part = csgraph.connected_components(graph, directed=False) if len(start) else (0, start)
+    sizes = np.bincount(part, weights=stop - start, minlength=number).astype(np.int64)
+    return Parts(box, start, stop, part.astype(np.int32, copy=False), sizes)
+
+
+def _strides(box: Box) -> tuple[int, int]:
+    """Steps from row to row and from slice to slice: an empty place behind each keeps runs apart."""
+    row = box[2].stop - box[2].start + 1
+    return row, row * (box[1].stop - box[1].start + 1)
+
+
+def _runs(mask: npt.NDArray[np.bool_], row: int) -> tuple[Runs, Runs]:
+    flat = np.zeros(mask.shape[0] * row + 1, bool)
+    flat[1:].reshape(-1, row)[:, :-1] = mask
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    return edges[0::2], edges[1::2]
+
+
+def _overlaps(start: Runs, stop: Runs, step: int) -> tuple[Runs, Runs]:
+    """Return pairs of runs that lie over each other, one row or slice of `step` places apart."""
+    low = np.searchsorted(stop, start + step, side="right")
+    count = np.searchsorted(start, stop + step, side="left") - low
+    one = np.repeat(np.arange(len(start)), count)
+    other = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
+    return one, other
