@@ -16,7 +16,7 @@ from torch import nn
 
 from napari_covseg.errors import ModelError
 from napari_covseg.models.card import ModelCard
-from napari_covseg.models.file import choose_device, load_model, load_network, save_model
+from napari_covseg.models.file import choose_device, load_model, load_network, model_bytes, save_model, unfold
 from napari_covseg.networks.build import build_network
 
 IMAGES = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -179,3 +179,24 @@ def test_devices() -> None:
     for name in ("cuda:99", "meta"):
         with pytest.raises(ModelError, match="This machine has no device"):
             choose_device(name)
+
+
+def test_a_model_file_can_be_read_from_memory(file: Path) -> None:
+    from_file, from_memory = load_model(file, "cpu"), load_model(file.read_bytes(), "cpu", "model 1 of mine")
+    assert from_memory.card == from_file.card
+    assert torch.equal(logits(from_memory.network), logits(from_file.network))
+
+
+@pytest.mark.parametrize("size", [0, 100, -40])
+def test_damaged_bytes_are_named(file: Path, size: int) -> None:
+    with pytest.raises(ModelError, match="model 1 of mine"):
+        load_model(file.read_bytes()[:size], "cpu", "model 1 of mine")
+
+
+def test_a_loaded_model_is_written_as_it_was(file: Path) -> None:
+    first = again = load_model(file, "cpu")
+    for half, tolerance in ((False, 1e-4), (True, 2e-2)):  # and again after that
+        again = load_model(model_bytes(unfold(again), again.card, half=half), "cpu")
+        torch.testing.assert_close(
+            logits(again.network), logits(first.network), atol=tolerance, rtol=tolerance
+        )

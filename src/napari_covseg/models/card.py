@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from napari_covseg.errors import ModelError
 from napari_covseg.labels import LESIONS, Label, lesion
@@ -136,14 +137,7 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 0 < length <= min(_LARGEST_HEADER, path.stat().st_size):
-                raise ModelError(
-                    f"{path} is not a model file (no safetensors header): choose a .safetensors file."
-                )
-            header = json.loads(file.read(length))
-        text = header["__metadata__"]["card"]
+            return _read_card(file, path.stat().st_size, str(path))
     except FileNotFoundError as error:
         raise ModelError(
             f"The model file {path} does not exist: check the path, or run `covseg models`."
@@ -152,8 +146,28 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
         raise ModelError(
             f"The model file {path} cannot be read ({error.strerror}): check its permissions."
         ) from error
+
+
+def card_of(data: bytes, source: str) -> ModelCard:
+    """Read the card of a model file that is in memory; `source` names it in errors.
+
+    Raises
+    ------
+    ModelError
+        If it is no safetensors file, or has no card.
+    """
+    return _read_card(io.BytesIO(data), len(data), source)
+
+
+def _read_card(file: BinaryIO, size: int, source: str) -> ModelCard:
+    start = file.read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if not 0 < length <= min(_LARGEST_HEADER, size):
+        raise ModelError(f"{source} is not a model file (no safetensors header): choose a .safetensors file.")
+    try:
+        text = json.loads(file.read(length))["__metadata__"]["card"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
-            f"{path} has no model card in its header: choose a file written by napari-covseg."
+            f"{source} has no model card in its header: choose a file written by napari-covseg."
         ) from error
-    return ModelCard.from_json(text, str(path))
+    return ModelCard.from_json(text, source)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_covseg.errors import ModelError
-from napari_covseg.models.card import ModelCard, read_card
+from napari_covseg.models.card import ModelCard, card_of, read_card
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network
 
@@ -77,18 +77,13 @@ def save_model(
         If the file cannot be written.
     """
     path = Path(path)
-    tensors = {
-        name: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in network.state_dict().items()
-    }
+    data = model_bytes(network, card, half=half)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(
-            save(tensors, metadata={"card": card.to_json()})
-        )  # save_file's is for the owner only
+        part.write_bytes(data)  # save_file's is for the owner only
         os.replace(part, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         if part.is_file():
             part.unlink()
         raise ModelError(
@@ -96,35 +91,61 @@ def save_model(
         ) from error
 
 
-def load_network(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]:
+def model_bytes(network: nn.Module, card: ModelCard, *, half: bool = True) -> bytes:
+    """Return what `save_model` writes."""
+    tensors = {
+        name: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    return save(tensors, metadata={"card": card.to_json()})
+
+
+def load_network(source: str | os.PathLike[str] | bytes, name: str = "") -> tuple[nn.Module, ModelCard]:
     """Read a model file as it was trained, float32, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    source : path or bytes
+        A file, or its content.
+    name : str
+        What errors call it; a file's path by default.
 
     Raises
     ------
     ModelError
         If the file is damaged, or its weights do not fit the network that its card names.
     """
-    card = read_card(path)
+    if isinstance(source, bytes):
+        card = card_of(source, name or "the model")
+    else:
+        card, name = read_card(source), name or str(source)
     network = build_network(card.network["name"], card.outputs, card.network.get("settings", {}))
     try:
-        tensors = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        stored = load(source) if isinstance(source, bytes) else load_file(source)
+        tensors = {k: v.float() if v.is_floating_point() else v for k, v in stored.items()}
         network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ModelError(
-            f"The weights in {path} are damaged or do not fit its card: get the file again."
+            f"The weights in {name} are damaged or do not fit its card: get the file again."
         ) from error
     return network.eval(), card
 
 
-def load_model(path: str | os.PathLike[str], device: str = "auto") -> Model:
+def load_model(source: str | os.PathLike[str] | bytes, device: str = "auto", name: str = "") -> Model:
     """Load a model ready to predict: normalisation folded in, channels last, warmed up.
+
+    Parameters
+    ----------
+    source, name
+        As for `load_network`.
+    device : str
 
     Raises
     ------
     ModelError
         If the file cannot be used, or the device is not there.
     """
-    network, card = load_network(path)
+    network, card = load_network(source, name)
     where = choose_device(device)
     _fold_normalisation(network)
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -134,6 +155,32 @@ def load_model(path: str | os.PathLike[str], device: str = "auto") -> Model:
     ):  # the first pass builds the convolution plans: not on the reader's first slice
         network(torch.zeros(1, 1, preparation.size, preparation.size, device=where))
     return Model(network, card, preparation, where)
+
+
+def unfold(model: Model) -> nn.Module:
+    """Return the network of a loaded model as `save_model` wants it, on the CPU.
+
+    Each normalisation that was folded into its convolution becomes one that only adds the
+    convolution's bias: the outputs are the same.
+    """
+    card = model.card
+    network = build_network(card.network["name"], card.outputs, card.network.get("settings", {})).eval()
+    folded = {name: value.detach().cpu() for name, value in model.network.state_dict().items()}
+    state = network.state_dict()
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Sequential):
+            for i in range(len(module) - 1):
+                convolution, normalisation = module[i], module[i + 1]
+                if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+                    bias = folded.pop(f"{name}.{i}.bias")
+                    if convolution.bias is not None:
+                        state[f"{name}.{i}.bias"].zero_()
+                    plain = {"weight": 1.0, "running_mean": 0.0, "running_var": 1 - normalisation.eps}
+                    for key, value in plain.items():
+                        state[f"{name}.{i + 1}.{key}"].fill_(value)
+                    state[f"{name}.{i + 1}.bias"].copy_(bias)
+    network.load_state_dict({**state, **folded})
+    return network
 
 
 def _fold_normalisation(network: nn.Module) -> None:
