@@ -150,7 +150,8 @@ class CaseLayers:
         limits = self.limits
 
         def changed(change: Change) -> None:
-            self._case.mark_painted(group, change.index)
+            z, y, x = change.index
+            self._case.record(group, (z, y, x), change.before, change.tool)
             self._on_changed(np.unique(change.index[0]).tolist())
 
         def model_step(slices: list[int]) -> None:

@@ -7,6 +7,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
+from napari_covseg.panels.correct_step import CorrectStep
 from napari_covseg.panels.export_step import ExportStep
 from napari_covseg.panels.reading import ReadingLine
 from napari_covseg.panels.scan_step import ScanStep
@@ -18,7 +19,7 @@ ANY_HEIGHT = 16_777_215  # Qt's own
 
 
 class CovSegDock(QWidget):
-    """Scan, segment, export: each step collapses.
+    """Scan, segment, correct, export: each step collapses.
 
     Parameters
     ----------
@@ -31,6 +32,7 @@ class CovSegDock(QWidget):
         self.setMinimumWidth(WIDTH)
         self.scan = ScanStep(napari_viewer)
         self.segment = SegmentStep(napari_viewer)
+        self.correct = CorrectStep(napari_viewer)
         self.export = ExportStep(napari_viewer)
         self.session = self.scan.session
         self.reading = ReadingLine(self.session)
@@ -44,7 +46,8 @@ class CovSegDock(QWidget):
         self.sections = [
             collapsible(self.scan, opened=True),
             collapsible(self.segment, opened=True),
-            collapsible(self.export, opened=False),  # all three are too much for a low screen
+            collapsible(self.correct, opened=False),  # all are too much for a low screen
+            collapsible(self.export, opened=False),
         ]
         for section in self.sections:
             column.addWidget(section)

@@ -8,14 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.cases import OpenCase, Review
+from napari_covseg.edit import HuRange
+from napari_covseg.edit.hu_range import in_range
 from napari_covseg.labels import GROUPS, Group
-
-HuRange = tuple[int, int]
-PRESETS: dict[str, HuRange] = {
-    "Ground-glass": (-800, -500),
-    "Consolidation": (-300, 50),
-    "Effusion": (0, 50),
-}
 
 
 class Limits:
@@ -29,8 +24,8 @@ class Limits:
     ----------
     locked : dict of set of int
         Label values, by group, that nothing changes from or to.
-    hu_range : tuple of int, or None
-        Brush and eraser change only voxels from the first to the second value.
+    hu_range : HuRange or None
+        Brush and eraser change only voxels in it.
     """
 
     def __init__(self, case: OpenCase) -> None:
@@ -77,7 +72,5 @@ class Limits:
         allowed = self.allowed(group, before, after, key)
         if self.hu_range is None:
             return allowed
-        low, high = self.hu_range
-        voxels = self._case.voxels[key]
-        inside = (voxels >= low) & (voxels <= high)
+        inside = in_range(self._case.voxels[key], self.hu_range)
         return np.asarray(inside if allowed is None else allowed & inside)

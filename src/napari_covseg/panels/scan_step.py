@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QSizePolic
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background
+from napari_covseg.panels.hu_overlay import is_aid
 from napari_covseg.panels.layers import WINDOWS
 from napari_covseg.panels.mouse import HINT, set_window
 from napari_covseg.panels.progress_row import ProgressRow
@@ -169,7 +170,7 @@ class ScanStep(Step):
         chosen = self.layer.currentText()
         self.layer.clear()
         for layer in self.session.viewer.layers:
-            if isinstance(layer, Image) and layer is not self.session.scan_image():
+            if isinstance(layer, Image) and layer is not self.session.scan_image() and not is_aid(layer):
                 self.layer.addItem(layer.name, layer)
         if not self.layer.count():
             self.layer.addItem("no other image", None)

@@ -19,10 +19,14 @@ from napari_covseg.jobs.requests import Predict
 from napari_covseg.models.catalogue import available
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.case_layers import CaseLayers
+from napari_covseg.panels.correction import Correction
+from napari_covseg.panels.keys import Keys
 from napari_covseg.panels.letters import OrientationLetters
 from napari_covseg.panels.mouse import RadiologyMouse
 from napari_covseg.panels.opening import Opening
 from napari_covseg.panels.prediction import Prediction
+from napari_covseg.panels.reviewing import Reviewing
+from napari_covseg.panels.shortcuts import actions
 from napari_covseg.panels.work import Work
 
 StepName = Literal["scan", "segment", "learn", "export"]
@@ -93,6 +97,9 @@ class Session(QObject):
         self.opening = Opening(self)
         self.letters = OrientationLetters(viewer)
         self.mouse = RadiologyMouse(viewer, self.scan_image)
+        self.correction = Correction(self)
+        self.reviewing = Reviewing(self)
+        self.keys = Keys(viewer, actions(self))
         self.work = Work(self)
         self.work.child_died.connect(self._on_child_died)
         self.saving_failed.connect(show_error)
@@ -158,6 +165,7 @@ class Session(QObject):
         if self.prediction is not None:
             self.prediction.abandon()
             self.end()
+        self.keys.unbind()
         layers, self.layers = self.layers, None
         case, self.case = self.case, None
         if layers is not None:
@@ -199,6 +207,7 @@ class Session(QObject):
         self.letters.visible = case.case.intensity == "HU"
         self.layers.scan.events.contrast_limits.connect(lambda: self.window_changed.emit())
         self.predicted_by = last_model(case)
+        self.keys.bind([self.layers.scan, *self.layers.labels.values()])
         self.end()
         self.case_changed.emit()
         self.labels_changed.emit()

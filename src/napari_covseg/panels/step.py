@@ -9,6 +9,7 @@ from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_covseg.panels.keys import shown
 from napari_covseg.panels.session import session_of
 
 RESEARCH_USE = "Research use, not for diagnosis"
@@ -50,6 +51,31 @@ def button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
     made = QPushButton(text)
     made.setToolTip(tooltip)
     made.setCheckable(checkable)
+    return made
+
+
+def small(text: str, key: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
+    """Return a narrow button that shows its key, and leaves the keyboard to the picture.
+
+    Parameters
+    ----------
+    text : str
+        One short word.
+    key : str
+        As napari writes it; empty for none.
+    tooltip : str
+    checkable : bool
+        Whether it stays down.
+    """
+    made = button(
+        f"{text}  {shown(key)}".rstrip(),
+        f"{tooltip} Key: {shown(key)}." if key else tooltip,
+        checkable=checkable,
+    )
+    made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    made.setMinimumWidth(0)
+    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    made.setStyleSheet("padding: 3px 1px;")
     return made
 
 

@@ -1,0 +1,303 @@
+"""Correcting an open case: brush and tools of one viewer, whoever asks (a button or a key)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QObject, Signal
+
+from napari_covseg.cases import Review
+from napari_covseg.edit import PRESETS, Edit, HuRange, Protection
+from napari_covseg.errors import CovsegError
+from napari_covseg.jobs.events import Progress
+from napari_covseg.labels import GROUPS, Group
+from napari_covseg.panels.background import Abandoned, show_exception
+from napari_covseg.panels.hu_overlay import HuOverlay
+from napari_covseg.panels.tools import Tool, Work, tool
+
+if TYPE_CHECKING:
+    from napari_covseg.panels.session import Session
+
+BRUSH_STEP = 1.25  # from one size to the next
+
+
+class Correction(QObject):
+    """Brush, range and tools.
+
+    Parameters
+    ----------
+    session : Session
+
+    Signals
+    -------
+    changed
+        Another label, tool, size, range or layer is chosen.
+    working : str
+        The tool that runs over the volume, empty when it has ended.
+    progressed : Progress
+    """
+
+    changed = Signal()
+    working = Signal(str)
+    progressed = Signal(object)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._session = session
+        self.volume = False
+        self.limited = False
+        self.hu_range = next(iter(PRESETS.values()))
+        self.clicking = ""  # the tool that waits for clicks
+        self.running = ""
+        self._stop = False
+        self._overlay = HuOverlay(session.viewer)
+        session.viewer.layers.selection.events.active.connect(self._on_active)
+        session.viewer.mouse_drag_callbacks.append(self._on_mouse)
+        session.case_changed.connect(self._on_case_changed)
+
+    # --- what is chosen -----------------------------------------------------------
+
+    @property
+    def group(self) -> Group:
+        """The labels that are worked on: those of the selected layer, else the lesions."""
+        active = self._session.viewer.layers.selection.active
+        for group, layer in self._layers().items():
+            if layer is active:
+                return group
+        return "lesions"
+
+    @property
+    def layer(self) -> Labels | None:
+        """The layer that is worked on, None without a case."""
+        return self._layers().get(self.group)
+
+    @property
+    def value(self) -> int:
+        """The label that is chosen."""
+        layer = self.layer
+        return int(layer.selected_label) if layer is not None else 0
+
+    @property
+    def mode(self) -> str:
+        """What napari's mouse does on the layer, for example "paint"."""
+        layer = self.layer
+        return str(layer.mode) if layer is not None else ""
+
+    @property
+    def brush_mm(self) -> float:
+        """Diameter of the brush in mm; in pixels for pictures."""
+        layer = self.layer
+        return float(layer.brush_size) * self._pixel() if layer is not None else 0.0
+
+    @brush_mm.setter
+    def brush_mm(self, size: float) -> None:
+        layer = self.layer
+        if layer is not None:
+            layer.brush_size = max(1.0, round(size / self._pixel()))
+            self.changed.emit()
+
+    def scale_brush(self, steps: int) -> None:
+        """Make the brush larger, or smaller with a negative number, by at least a pixel each."""
+        layer = self.layer
+        if layer is not None:
+            size = float(layer.brush_size)
+            scaled = round(size * BRUSH_STEP**steps)
+            layer.brush_size = max(1, scaled if scaled != size else size + steps)
+            self.changed.emit()
+
+    def choose_label(self, value: int) -> None:
+        """Paint with a label from now on."""
+        layer = self.layer
+        if layer is not None and value in {label.value for label in GROUPS[self.group]}:
+            layer.selected_label = value
+            self.changed.emit()
+
+    def paint(self, mode: str) -> None:
+        """Take napari's "paint" or "erase", or put it away if it is in the hand."""
+        layer = self.layer
+        if layer is None:
+            return
+        self.clicking = ""
+        self._select(layer)
+        layer.mode = "pan_zoom" if self.mode == mode else mode
+        self.changed.emit()
+
+    def lock(self, value: int, locked: bool) -> None:
+        """Protect a label of the group from every change, or free it."""
+        layers = self._session.layers
+        if layers is not None:
+            values = layers.limits.locked[self.group]
+            values.add(value) if locked else values.discard(value)
+            self.changed.emit()
+
+    def is_locked(self, value: int) -> bool:
+        """Return whether a label of the group is protected."""
+        layers = self._session.layers
+        return layers is not None and value in layers.limits.locked[self.group]
+
+    def set_volume(self, volume: bool) -> None:
+        """Work on the whole volume, or on the slice; the brush too."""
+        self.volume = volume
+        for layer in self._layers().values():
+            layer.n_edit_dimensions = 3 if volume else 2
+        self.changed.emit()
+
+    def set_range(self, limited: bool, hu_range: HuRange | None = None) -> None:
+        """Limit brush and eraser to a HU range, which is drawn on the image meanwhile."""
+        self.limited = limited
+        self.hu_range = hu_range or self.hu_range
+        layers = self._session.layers
+        if layers is not None:
+            layers.limits.hu_range = self.hu_range if limited else None
+            layers.name_brush("HU-range" if limited else "")
+            if limited:
+                self._overlay.show(layers.scan, self.hu_range.low, self.hu_range.high)
+            else:
+                self._overlay.hide()
+        self.changed.emit()
+
+    # --- tools --------------------------------------------------------------------
+
+    def use(self, name: str) -> None:
+        """Run a tool, or have it wait for clicks; a second time puts it away."""
+        chosen = tool(name)
+        if not chosen.click:
+            self.run(chosen)
+            return
+        self.clicking = "" if self.clicking == name else name
+        layer = self.layer
+        if layer is not None and self.clicking:
+            self._select(layer)
+            layer.mode = "pan_zoom"
+        self.changed.emit()
+
+    def put_away(self) -> None:
+        """Take no tool in the hand."""
+        self.clicking = ""
+        if self.layer is not None:
+            self.layer.mode = "pan_zoom"
+        self.changed.emit()
+
+    def run(self, chosen: Tool, at: tuple[int, int, int] | None = None) -> None:
+        """Run a tool: on a slice at once, over the volume beside the viewer's thread.
+
+        Parameters
+        ----------
+        chosen : Tool
+        at : tuple of int, optional
+            Voxel (z, y, x) of a click.
+        """
+        if self._session.case is None or self.running:
+            return
+        self._stop = False
+        work = self._work(chosen, at)
+        if not work.volume:
+            try:
+                self._write(work, chosen.run(work), chosen)
+            except CovsegError as error:
+                show_exception(error)
+            return
+        self.running = chosen.name
+        self.working.emit(chosen.name)
+        create_worker(
+            chosen.run,
+            work,
+            _connect={"returned": lambda edit: self._ended(work, edit, chosen), "errored": self._failed},
+        )
+
+    def cancel(self) -> None:
+        """Stop the tool that runs; it changes nothing then."""
+        self._stop = True
+
+    def _work(self, chosen: Tool, at: tuple[int, int, int] | None) -> Work:
+        session = self._session
+        case, layers, group = session.case, session.layers, self.group
+        assert case is not None and layers is not None
+        limits = layers.limits
+        return Work(
+            group=group,
+            labels=case.live[group],
+            lungs=case.live["lungs"],
+            other=case.live["lungs" if group == "lesions" else "lesions"],
+            voxels=case.voxels,
+            spacing=case.case.spacing,
+            z=session.slice_on_screen if at is None else at[0],
+            volume=chosen.always_volume or (self.volume and chosen.volume),
+            value=self.value,
+            at=at,
+            hu_range=self.hu_range if self.limited else None,
+            corrected=tuple(np.flatnonzero(case.review >= Review.CORRECTED).tolist()),
+            protect=Protection(frozenset(limits.locked[group]), limits.accepted),
+            progress=self._tell_progress,
+        )
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        if self._stop:
+            raise Abandoned
+        if self.running:
+            self.progressed.emit(Progress(done, total, "steps"))
+
+    def _ended(self, work: Work, edit: Edit, chosen: Tool) -> None:
+        self._finish()
+        case = self._session.case
+        if case is not None and case.live[work.group] is work.labels and not self._stop:
+            self._write(work, edit, chosen)
+
+    def _failed(self, error: BaseException) -> None:
+        self._finish()
+        show_exception(error)
+
+    def _finish(self) -> None:
+        self.running = ""
+        self.working.emit("")
+
+    def _write(self, work: Work, edit: Edit, chosen: Tool) -> None:
+        assert self._session.layers is not None
+        written = self._session.layers.write(work.group, edit.index, edit.before, edit.after, edit.tool)
+        if written:
+            if chosen.goes_on:
+                self._session.reviewing.go_to(work.z + 1)
+            return
+        why = " There are locked labels or accepted slices." if edit.held else ""
+        show_info(f"{chosen.text}: nothing to change here.{why}")
+
+    # --- what happens in the viewer -------------------------------------------------
+
+    def _on_mouse(self, viewer: Any, event: Any) -> None:
+        image = self._session.scan_image()
+        if not self.clicking or image is None or event.button != 1 or viewer.dims.ndisplay != 2:
+            return
+        place = np.rint(np.asarray(image.world_to_data(event.position))).astype(int)
+        if (place < 0).any() or (place >= image.data.shape).any():
+            return
+        event.handled = True  # the picture does not move
+        self.run(tool(self.clicking), (int(place[0]), int(place[1]), int(place[2])))
+
+    def _on_active(self, event: Any = None) -> None:
+        self.changed.emit()
+
+    def _on_case_changed(self) -> None:
+        self.cancel()
+        self.clicking = ""
+        self._overlay.hide()
+        self.limited = False
+        for layer in self._layers().values():
+            for name in ("mode", "brush_size", "selected_label"):
+                getattr(layer.events, name).connect(self._on_active)
+        self.set_volume(self.volume)
+
+    def _layers(self) -> dict[Group, Labels]:
+        return self._session.layers.labels if self._session.layers is not None else {}
+
+    def _select(self, layer: Labels) -> None:
+        self._session.viewer.layers.selection.active = layer
+
+    def _pixel(self) -> float:
+        """Return the size in mm that napari's brush counts in."""
+        case = self._session.case
+        spacing = case.case.spacing if case is not None else None
+        return min(spacing if self.volume else spacing[1:]) if spacing is not None else 1.0

@@ -1,0 +1,212 @@
+"""All slices in one row: state, how much is found, how sure the model is; a click goes there."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtGui import (
+    QColor,
+    QHelpEvent,
+    QImage,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QPixmap,
+    QPolygonF,
+)
+from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
+
+from napari_covseg.cases import Review
+
+COLOURS: dict[Review, tuple[int, int, int]] = {
+    Review.UNTOUCHED: (70, 74, 82),
+    Review.PREDICTED: (84, 130, 190),
+    Review.CORRECTED: (230, 170, 60),
+    Review.ACCEPTED: (80, 175, 110),
+}
+WORDS: dict[Review, str] = {
+    Review.UNTOUCHED: "no labels yet",
+    Review.PREDICTED: "predicted, not reviewed",
+    Review.CORRECTED: "corrected",
+    Review.ACCEPTED: "accepted",
+}
+HEIGHT = 64
+CELLS = 14  # height of the row of states; the rest is for bars and curve
+BAR = QColor(235, 90, 60, 190)
+CURVE = QColor(240, 240, 240)
+MARK = QColor(255, 255, 255)
+BACK = QColor(32, 35, 41)
+
+Floats = npt.NDArray[np.float64]
+
+
+class ReviewStrip(QWidget):
+    """A row of slices from the feet (left) to the head (right).
+
+    Everything but the mark of the slice on screen is drawn once and kept until it changes.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+
+    Signals
+    -------
+    chosen : int
+        The slice that was clicked, or dragged to.
+    """
+
+    chosen = Signal(int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._review: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._area: Floats = np.zeros(0)
+        self._uncertainty: Floats = np.zeros(0)
+        self._current = 0
+        self._drawn: QPixmap | None = None
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setFixedHeight(HEIGHT)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setToolTip(
+            "All slices: their state, findings as bars, the model's doubt as a curve. Click to go there."
+        )
+
+    def sizeHint(self) -> QSize:
+        """Return a size that fits the dock."""
+        return QSize(280, HEIGHT)
+
+    def show_slices(
+        self, review: npt.NDArray[np.uint8], area: npt.NDArray[np.int64], uncertainty: Floats
+    ) -> None:
+        """Draw these slices.
+
+        Parameters
+        ----------
+        review : ndarray of uint8, shape (z,)
+            `Review` states.
+        area : ndarray of int, shape (z,)
+            Voxels of findings.
+        uncertainty : ndarray of float, shape (z,)
+            Of any unit; NaN where it is unknown.
+        """
+        self._review, self._uncertainty = review.copy(), uncertainty.copy()
+        self._area = area.astype(np.float64)
+        self._drawn = None
+        self.update()
+
+    def show_current(self, z: int) -> None:
+        """Mark the slice on screen."""
+        if z != self._current:
+            self._current = z
+            self.update()
+
+    def slice_at(self, x: float) -> int | None:
+        """Return the slice at a horizontal position in pixels, None if there are none."""
+        count = len(self._review)
+        return min(max(int(x * count / max(self.width(), 1)), 0), count - 1) if count else None
+
+    def place_of(self, z: int) -> float:
+        """Return the horizontal position of a slice's middle in pixels."""
+        return (z + 0.5) * float(self.width()) / max(len(self._review), 1)
+
+    # --- drawing ------------------------------------------------------------------
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Draw what is kept, and the mark."""
+        ratio = self.devicePixelRatioF()
+        if self._drawn is None or self._drawn.size() != self.size() * ratio:
+            self._drawn = self._draw(ratio)
+        painter = QPainter(self)
+        painter.drawPixmap(0, 0, self._drawn)
+        if len(self._review):
+            width = max(self.width() / len(self._review), 3.0)
+            x = self.place_of(self._current) - width / 2
+            painter.setPen(QPen(MARK, 1.5))
+            painter.drawRect(QRectF(x, 0.75, width, self.height() - 1.5))
+        painter.end()
+
+    def _draw(self, ratio: float) -> QPixmap:
+        pixmap = QPixmap(self.size() * ratio)
+        pixmap.setDevicePixelRatio(ratio)
+        pixmap.fill(BACK)
+        if not len(self._review):
+            return pixmap
+        painter = QPainter(pixmap)
+        top, bottom = 3.0, float(self.height() - CELLS - 2)
+        self._draw_bars(painter, top, bottom)
+        painter.drawImage(
+            QRectF(0, self.height() - CELLS, self.width(), CELLS),
+            cells(self._review),
+            QRectF(0, 0, len(self._review), 1),
+        )
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        self._draw_curve(painter, top, bottom)
+        painter.end()
+        return pixmap
+
+    def _draw_bars(self, painter: QPainter, top: float, bottom: float) -> None:
+        most = self._area.max()
+        if not most:
+            return
+        width = self.width() / len(self._area)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(BAR)
+        for z in np.flatnonzero(self._area):
+            height = max(self._area[z] / most * (bottom - top), 1.0)
+            painter.drawRect(QRectF(z * width, bottom - height, max(width, 1.0), height))
+
+    def _draw_curve(self, painter: QPainter, top: float, bottom: float) -> None:
+        known = np.flatnonzero(np.isfinite(self._uncertainty))
+        if len(known) < 2:
+            return
+        most = max(float(self._uncertainty[known].max()), 1e-9)
+        points = [
+            QPointF(self.place_of(int(z)), bottom - float(self._uncertainty[z]) / most * (bottom - top))
+            for z in known
+        ]
+        painter.setPen(QPen(CURVE, 1.2))
+        painter.drawPolyline(QPolygonF(points))
+
+    # --- the mouse ----------------------------------------------------------------
+
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:
+        """Go to the slice under the mouse."""
+        self._choose(event)
+
+    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
+        """Go on while the button is down."""
+        self._choose(event)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Say of the slice under the mouse what is known of it."""
+        if isinstance(event, QHelpEvent):
+            z = self.slice_at(event.pos().x())
+            QToolTip.showText(event.globalPos(), self.toolTip() if z is None else self.describe(z), self)
+            return True
+        return bool(super().event(event))
+
+    def describe(self, z: int) -> str:
+        """Return what is known of a slice, in one line."""
+        said = [
+            f"Slice {z + 1}: {WORDS[Review(int(self._review[z]))]}",
+            f"{int(self._area[z])} pixels of findings",
+        ]
+        if np.isfinite(self._uncertainty[z]):
+            said.append(f"doubt {self._uncertainty[z]:.0f} bits")
+        return ", ".join(said)
+
+    def _choose(self, event: QMouseEvent | None) -> None:
+        if event is not None and event.buttons() & Qt.MouseButton.LeftButton:
+            z = self.slice_at(event.position().x())
+            if z is not None:
+                self.chosen.emit(z)
+
+
+def cells(review: npt.NDArray[np.uint8]) -> QImage:
+    """Return a picture of one pixel per slice in the colour of its state."""
+    palette = np.array([COLOURS[Review(state)] for state in range(len(COLOURS))], np.uint8)
+    pixels = np.ascontiguousarray(palette[review])
+    count = len(review)
+    return QImage(pixels.tobytes(), count, 1, 3 * count, QImage.Format.Format_RGB888).copy()

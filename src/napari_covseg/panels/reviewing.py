@@ -1,0 +1,230 @@
+"""Reviewing an open case: which slice is next, what state it has, what lies under the overlay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_covseg.cases import Review, Run
+from napari_covseg.edit.order import DEFAULT_STRATEGY, next_slice
+from napari_covseg.errors import CaseError
+from napari_covseg.panels.background import in_background
+from napari_covseg.panels.hu_overlay import AID_KEY
+from napari_covseg.panels.layers import labels_layer
+from napari_covseg.panels.slice_facts import SliceFacts
+
+if TYPE_CHECKING:
+    from napari_covseg.panels.session import Session
+
+SETTLE = 150  # ms; changes that come faster are counted together
+MODEL_LAYER = "Model's findings"
+
+
+class Reviewing(QObject):
+    """Slices of one session, in the order in which a look is worth most.
+
+    Parameters
+    ----------
+    session : Session
+
+    Signals
+    -------
+    facts_changed
+        What is known of the slices is new.
+    accepted : int
+        A person has accepted this slice.
+    """
+
+    facts_changed = Signal()
+    accepted = Signal(int)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._session = session
+        self.facts: SliceFacts | None = None
+        self.model_layer: Labels | None = None
+        self._visited: list[int] = []
+        self._hidden: list[Labels] = []
+        self._stale: set[int] = set()
+        self._run: Run | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(SETTLE)
+        self._timer.timeout.connect(self._recount)
+        session.case_changed.connect(self._on_case_changed)
+        session.slices_changed.connect(self._on_slices_changed)
+        session.slice_changed.connect(self._on_slice_changed)
+        session.busy_changed.connect(self._on_busy)
+
+    # --- where to look ------------------------------------------------------------
+
+    def go_to(self, z: int) -> None:
+        """Show a slice."""
+        image = self._session.scan_image()
+        if image is not None:
+            world = image.data_to_world((z, 0, 0))[0]
+            self._session.viewer.dims.set_point(0, world)
+
+    def go_next(self) -> None:
+        """Show the slice that nobody has reviewed and where a look is worth most."""
+        case = self._session.case
+        if case is None or self.facts is None:
+            return
+        self._recount()
+        done = np.flatnonzero(case.review >= Review.CORRECTED)
+        here = self._session.slice_on_screen
+        passed = {*done.tolist(), here}  # one has looked at this one
+        if len(done) == len(case.review):
+            show_info("Every slice is corrected or accepted.")
+            return
+        if len(passed) == len(case.review):
+            passed.discard(here)
+        self._visited.append(here)
+        self.go_to(next_slice(DEFAULT_STRATEGY, self.facts.features(), passed))
+
+    def go_back(self) -> None:
+        """Show the slice from which *next* came here."""
+        if self._visited:
+            self.go_to(self._visited.pop())
+
+    # --- states -------------------------------------------------------------------
+
+    def accept(self) -> None:
+        """Take the slice on screen as right: nothing changes it from now on, unless it is reopened."""
+        self._set(Review.ACCEPTED)
+        if self._session.case is not None:
+            self.accepted.emit(self._session.slice_on_screen)
+
+    def reopen(self) -> None:
+        """Have the slice on screen open for changes again."""
+        case = self._session.case
+        if case is None:
+            return
+        z = self._session.slice_on_screen
+        if case.review[z] != Review.ACCEPTED:
+            return
+        touched = any(painted[z].any() for painted in case.touched.values())
+        labelled = any(labels[z].any() for labels in case.live.values())
+        state = Review.PREDICTED if labelled or case.case.runs() else Review.UNTOUCHED
+        self._set(Review.CORRECTED if touched else state)
+
+    def _set(self, state: Review) -> None:
+        case = self._session.case
+        if case is None:
+            return
+        z = self._session.slice_on_screen
+        try:
+            case.set_review(z, state)
+        except CaseError as error:
+            show_info(str(error))
+            return
+        self._session.tell_changed([z])
+
+    # --- what lies under the labels -------------------------------------------------
+
+    def hide(self) -> None:
+        """Hide all labels, to see what lies beneath."""
+        layers = self._session.layers
+        if layers is None or self._hidden:
+            return
+        self._hidden = [layer for layer in layers.labels.values() if layer.visible]
+        for layer in self._hidden:
+            layer.visible = False
+
+    def unhide(self) -> None:
+        """Show what was hidden."""
+        for layer in self._hidden:
+            layer.visible = True
+        self._hidden.clear()
+
+    @property
+    def comparing(self) -> bool:
+        """Whether the model's findings are shown instead of the corrected ones."""
+        return self.model_layer is not None
+
+    def compare(self) -> None:
+        """Show the model's findings instead of the corrected ones, or go back."""
+        session = self._session
+        case, layers = session.case, session.layers
+        if self.model_layer is not None:
+            self._stop_comparing()
+        elif case is not None and layers is not None and "lesions" in layers.labels:
+            runs = case.case.runs()
+            if not runs:
+                show_info("No model has labelled this scan yet.")
+                return
+            self._run = case.case.run(runs[-1].id)
+            active = session.viewer.layers.selection.active
+            layer = labels_layer("lesions", np.zeros_like(case.live["lesions"]), case.case.spacing)
+            layer.name, layer.editable = MODEL_LAYER, False
+            layer.metadata[AID_KEY] = True
+            self.model_layer = layer
+            self._fill_model_layer()
+            session.viewer.add_layer(layer)
+            layers.labels["lesions"].visible = False
+            session.viewer.layers.selection.active = active
+        self.facts_changed.emit()
+
+    def _stop_comparing(self) -> None:
+        layer, self.model_layer, self._run = self.model_layer, None, None
+        if layer in self._session.viewer.layers:
+            self._session.viewer.layers.remove(layer)
+        layers = self._session.layers
+        if layers is not None and "lesions" in layers.labels:
+            layers.labels["lesions"].visible = True
+
+    def _fill_model_layer(self) -> None:
+        """Read the slice on screen of the model's run; the others stay empty until one sees them."""
+        if self.model_layer is None or self._run is None:
+            return
+        z = self._session.slice_on_screen
+        if self._run.is_done(z):
+            self.model_layer.data[z] = self._run.read_slice(z)[1]
+            self.model_layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    # --- keeping up ---------------------------------------------------------------
+
+    def _on_case_changed(self) -> None:
+        self._stop_comparing()
+        self._hidden.clear()
+        self._visited.clear()
+        self._stale.clear()
+        case = self._session.case
+        self.facts = SliceFacts(case) if case is not None else None
+        self.facts_changed.emit()
+        self._read_uncertainty()
+
+    def _on_slices_changed(self, slices: list[int]) -> None:
+        self._stale.update(slices)
+        self._timer.start()
+
+    def _recount(self) -> None:
+        stale, self._stale = self._stale, set()
+        if self.facts is not None and stale:
+            self.facts.recount(stale)
+        self.facts_changed.emit()
+
+    def _on_slice_changed(self) -> None:
+        self._fill_model_layer()
+
+    def _on_busy(self, what: str) -> None:
+        if not what:
+            self._read_uncertainty()
+
+    def _read_uncertainty(self) -> None:
+        """Read the last prediction's probabilities beside the viewer's thread."""
+        case, facts = self._session.case, self.facts
+        if case is None or facts is None:
+            return
+        known = case.case
+
+        def read() -> bool:
+            runs = known.runs()
+            facts.use_run(known.run(runs[-1].id) if runs else None)
+            return facts.read_uncertainty(np.flatnonzero(np.isnan(facts.entropy)).tolist())
+
+        in_background(read, lambda any_known: self.facts_changed.emit() if any_known else None)

@@ -1,0 +1,51 @@
+"""Which key does what while a case is open; the tools' own keys are in `tools`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from napari_covseg.panels.keys import Action, Hold
+from napari_covseg.panels.tools import TOOLS
+
+if TYPE_CHECKING:
+    from napari_covseg.panels.session import Session
+
+KEYS = {
+    "next": "N",
+    "back": "Shift-N",
+    "accept": "A",
+    "reopen": "R",
+    "hide": "H",
+    "compare": "T",
+    "range": "Q",
+    "volume": "Y",
+    "smaller": "[",
+    "larger": "]",
+    "put away": "Escape",
+}
+"""napari keeps its own P for the brush, E for the eraser, F for the bucket, V, X and Z."""
+
+
+def actions(session: Session) -> dict[str, Action | Hold]:
+    """Return what each key does in a session."""
+    correction, reviewing = session.correction, session.reviewing
+    named: dict[str, Action | Hold] = {
+        "next": reviewing.go_next,
+        "back": reviewing.go_back,
+        "accept": reviewing.accept,
+        "reopen": reviewing.reopen,
+        "hide": (reviewing.hide, reviewing.unhide),
+        "compare": reviewing.compare,
+        "range": lambda: correction.set_range(not correction.limited),
+        "volume": lambda: correction.set_volume(not correction.volume),
+        "smaller": lambda: correction.scale_brush(-1),
+        "larger": lambda: correction.scale_brush(1),
+        "put away": correction.put_away,
+    }
+    bound: dict[str, Action | Hold] = {KEYS[name]: action for name, action in named.items()}
+    for known in TOOLS:
+        bound[known.key] = partial(correction.use, known.name)
+    for value in range(1, 5):
+        bound[str(value)] = partial(correction.choose_label, value)
+    return bound

@@ -1,0 +1,201 @@
+"""Brush, tools and keys on a real canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from canvas_mouse import Mouse
+from napari import Viewer
+from qtpy.QtCore import Qt
+
+from napari_covseg.cases import OpenCase, Review
+from napari_covseg.edit import HuRange
+from napari_covseg.panels import CorrectStep, CovSegDock
+from napari_covseg.panels.hu_overlay import NAME
+from napari_covseg.panels.tools import TOOLS, ends
+from napari_covseg.scans import Scan
+
+FINDING = (slice(3, 9), slice(50, 62), slice(22, 34))  # of 0 HU in the scan of the tests
+Z = 5
+
+
+@pytest.fixture
+def dock(
+    workbench: tuple[Viewer, CovSegDock], scan: Scan, add_scan: Callable[[Viewer, Scan], Any], qtbot: Any
+) -> CovSegDock:
+    viewer, dock = workbench
+    add_scan(viewer, scan)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
+    viewer.dims.set_current_step(0, Z)
+    dock.sections[2].toggleButton().click()
+    return dock
+
+
+@pytest.fixture
+def case(dock: CovSegDock) -> OpenCase:
+    case = dock.session.case
+    assert case is not None
+    return case
+
+
+def at(dock: CovSegDock, mouse: Mouse, y: int, x: int) -> Any:
+    image = dock.session.scan_image()
+    return mouse.at(tuple(image.data_to_world((dock.session.slice_on_screen, y, x))))
+
+
+def press(mouse: Mouse, qtbot: Any, key: str) -> None:
+    mouse.canvas.setFocus()
+    qtbot.keyClicks(mouse.canvas, key.lower())
+
+
+def test_the_brush_keeps_to_its_range(dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any) -> None:
+    step = dock.correct
+    step.limited.click()
+    assert NAME in mouse.viewer.layers
+    step.correction.set_range(True, HuRange(-100, 20))
+    overlay = mouse.viewer.layers[NAME]
+    assert tuple(overlay.contrast_limits) == (-100.5, 20.5)
+    step.labels.buttons[3].click()
+    step.size.setValue(30)
+    step.paint.click()
+    mouse.drag([at(dock, mouse, 52, 18), at(dock, mouse, 60, 38)])
+    painted = case.live["lesions"] == 3
+    assert painted.any() and (case.voxels[painted] == 0).all()
+    assert case.touched["lesions"][painted].all() and case.review[Z] == Review.CORRECTED
+    assert not painted[np.arange(12) != Z].any()
+    step.limited.click()
+    assert NAME not in mouse.viewer.layers
+    mouse.drag([at(dock, mouse, 30, 20), at(dock, mouse, 30, 30)])
+    assert (case.voxels[case.live["lesions"] == 3] == -850).any()
+
+
+def test_grow_and_relabel_are_steps_to_undo(
+    dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any
+) -> None:
+    dock.correct.labels.buttons[3].click()
+    press(mouse, qtbot, "G")
+    assert dock.correct.tools["grow"].isChecked()
+    mouse.drag([at(dock, mouse, 56, 28), at(dock, mouse, 56, 28)])
+    grown = case.live["lesions"][Z].copy()
+    assert (grown[52:60, 24:32] == 3).all() and not (grown[case.voxels[Z] != 0] > 0).any()
+    press(mouse, qtbot, "W")
+    assert not dock.correct.tools["grow"].isChecked()
+    mouse.drag([at(dock, mouse, 56, 28), at(dock, mouse, 56, 28)])
+    assert set(np.unique(case.live["lesions"][Z])) == {0, 4}
+    lesions = dock.session.layers.labels["lesions"]
+    lesions.undo()
+    assert np.array_equal(case.live["lesions"][Z], grown)
+    lesions.undo()
+    assert not case.live["lesions"].any()
+
+
+def test_fill_between_two_corrected_slices(
+    dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any
+) -> None:
+    lesions = dock.session.layers.labels["lesions"]
+    lesions.brush_size = 10
+    for z in (3, 8):
+        lesions.paint((z, 56, 28), 2)
+    dock.correct.tools["fill between"].click()
+    qtbot.waitUntil(lambda: case.live["lesions"][4:8].any())
+    assert (case.live["lesions"][3:9, 56, 28] == 2).all()
+    assert (case.review[3:9] == Review.CORRECTED).all()
+    lesions.undo()
+    assert not case.live["lesions"][4:8].any() and case.live["lesions"][3].any()
+
+
+def test_ends_of_a_gap() -> None:
+    assert ends(5, (2, 9)) == (2, 9)
+    assert ends(9, (2, 9)) == (2, 9)
+    assert ends(2, (1, 2, 9)) == (2, 9)
+    with pytest.raises(Exception, match="either side"):
+        ends(5, (2,))
+
+
+def test_locked_labels_and_accepted_slices_stay(
+    dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any
+) -> None:
+    lesions = dock.session.layers.labels["lesions"]
+    lesions.brush_size = 14
+    lesions.paint((Z, 56, 28), 3)
+    before = case.live["lesions"].copy()
+    dock.correct.labels.locks[3].click()
+    lesions.paint((Z, 56, 30), 2)
+    assert (case.live["lesions"][before == 3] == 3).all() and (case.live["lesions"] == 2).any()
+    before = case.live["lesions"].copy()
+    press(mouse, qtbot, "A")
+    assert case.review[Z] == Review.ACCEPTED
+    lesions.paint((Z, 56, 30), 2)
+    lesions.paint((Z, 56, 30), 0)
+    dock.correct.labels.buttons[2].click()
+    for known in TOOLS:
+        if not known.click and known.name not in ("fill between", "copy to next"):  # which change others
+            dock.correct.tools[known.name].click()
+    assert np.array_equal(case.live["lesions"], before)
+    press(mouse, qtbot, "R")
+    assert case.review[Z] == Review.CORRECTED
+    lesions.paint((Z, 56, 30), 0)
+    assert (case.live["lesions"] == 3).sum() == (before == 3).sum() and not (case.live["lesions"] == 2).all()
+
+
+def test_keys_work_only_while_a_case_is_open(
+    dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any
+) -> None:
+    viewer, session = mouse.viewer, dock.session
+    lesions = session.layers.labels["lesions"]
+    viewer.layers.selection.active = lesions
+    for value in "1324":
+        press(mouse, qtbot, value)
+        assert lesions.selected_label == int(value)
+    lesions.mode = "paint"
+    size = lesions.brush_size
+    press(mouse, qtbot, "]")
+    assert lesions.brush_size > size
+    press(mouse, qtbot, "[")
+    assert lesions.brush_size == size
+    qtbot.keyPress(mouse.canvas, Qt.Key.Key_H)
+    assert not lesions.visible
+    qtbot.keyRelease(mouse.canvas, Qt.Key.Key_H)
+    assert lesions.visible
+    press(mouse, qtbot, "Q")
+    assert dock.correct.limited.isChecked()
+    press(mouse, qtbot, "Y")
+    assert lesions.n_edit_dimensions == 3
+    session.close_case()
+    assert not viewer.keymap
+    assert NAME not in viewer.layers
+
+
+def test_volume_tools_run_beside_the_viewer_and_can_be_cancelled(
+    dock: CovSegDock, case: OpenCase, qtbot: Any, notified: list[str]
+) -> None:
+    case.live["lesions"][FINDING] = 2
+    case.live["lesions"][2, 20, 20] = 2
+    dock.correct.volume.click()
+    dock.correct.labels.buttons[2].click()
+    correction = dock.session.correction
+    dock.correct.tools["remove islands"].click()
+    assert correction.running and dock.correct.progress.isVisible()
+    dock.correct.progress.cancel.click()
+    qtbot.waitUntil(lambda: not correction.running)
+    assert case.live["lesions"][2, 20, 20] == 2 and not notified
+    dock.correct.tools["keep largest"].click()
+    qtbot.waitUntil(lambda: not correction.running)
+    assert not case.live["lesions"][2].any() and (case.live["lesions"][FINDING] == 2).all()
+    assert not dock.correct.progress.isVisible()
+
+
+def test_nothing_to_do_is_said(dock: CovSegDock, case: OpenCase, qtbot: Any, notified: list[str]) -> None:
+    case.live["lesions"][FINDING] = 2
+    dock.correct.tools["fill holes"].click()
+    qtbot.waitUntil(lambda: any("nothing to change" in told for told in notified))
+
+
+def test_the_step_is_a_widget_of_its_own(make_napari_viewer: Any) -> None:
+    viewer = make_napari_viewer(show=True)
+    _, step = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg: Correct")
+    assert isinstance(step, CorrectStep)
+    assert not step.tools["grow"].isEnabled()

@@ -1,0 +1,113 @@
+"""The strip of slices, and the way from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from napari import Viewer
+from qtpy.QtCore import QPoint, Qt
+
+from napari_covseg.cases import OpenCase, Review
+from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.review_strip import COLOURS, ReviewStrip, cells
+from napari_covseg.panels.slice_facts import SliceFacts
+from napari_covseg.scans import Scan
+
+
+@pytest.fixture
+def dock(
+    workbench: tuple[Viewer, CovSegDock], scan: Scan, add_scan: Callable[[Viewer, Scan], Any], qtbot: Any
+) -> CovSegDock:
+    viewer, dock = workbench
+    add_scan(viewer, scan)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
+    dock.sections[2].toggleButton().click()
+    return dock
+
+
+@pytest.fixture
+def case(dock: CovSegDock) -> OpenCase:
+    case = dock.session.case
+    assert case is not None
+    return case
+
+
+def colour(strip: ReviewStrip, z: int) -> tuple[int, int, int]:
+    picture = strip.grab().toImage()
+    pixel = picture.pixelColor(round(strip.place_of(z)), strip.height() - 5)
+    return pixel.red(), pixel.green(), pixel.blue()
+
+
+def test_the_strip_shows_states_and_goes_where_one_clicks(
+    dock: CovSegDock, case: OpenCase, qtbot: Any
+) -> None:
+    strip = dock.correct.review.strip
+    lesions = dock.session.layers.labels["lesions"]
+    lesions.paint((7, 50, 30), 2)
+    case.set_review(4, Review.ACCEPTED)
+    dock.session.tell_changed([4])
+    qtbot.waitUntil(lambda: colour(strip, 7) == COLOURS[Review.CORRECTED])
+    assert colour(strip, 4) == COLOURS[Review.ACCEPTED]
+    assert colour(strip, 1) == COLOURS[Review.UNTOUCHED]
+    assert "1&nbsp;accepted" in dock.correct.review.counts.text()
+    where = QPoint(round(strip.place_of(9)), 20)
+    qtbot.mouseClick(strip, Qt.MouseButton.LeftButton, pos=where)
+    assert dock.session.slice_on_screen == 9
+    assert strip.describe(7).startswith("Slice 8: corrected")
+
+
+def test_next_passes_what_was_reviewed(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:
+    row, seen = dock.correct.review, [dock.session.slice_on_screen]
+    for _ in range(4):
+        row.accept.click()
+        row.next.click()
+        seen.append(dock.session.slice_on_screen)
+    assert len(set(seen)) == 5
+    assert [int(case.review[z]) for z in seen[:-1]] == [Review.ACCEPTED] * 4
+    row.back.click()
+    assert dock.session.slice_on_screen == seen[-2]
+    assert row.reopen.isEnabled() and not row.accept.isEnabled()
+    row.reopen.click()
+    assert case.review[seen[-2]] == Review.UNTOUCHED
+
+
+def test_the_models_findings_can_be_seen_instead(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:
+    run = case.case.begin_run("m", {}, ("lungs", "lesion"), 0, probabilities=True)
+    found = np.zeros(case.voxels.shape[1:], np.uint8)
+    found[50:60, 20:30] = 1
+    for z in range(12):
+        run.write_slice(z, found * 0, found, np.stack([found * 0, found * (60 + z)]))
+    viewer, lesions = dock.session.viewer, dock.session.layers.labels["lesions"]
+    dock.correct.review.compare.click()
+    layer = dock.session.reviewing.model_layer
+    assert layer in viewer.layers and not lesions.visible
+    viewer.dims.set_current_step(0, 3)
+    assert np.array_equal(layer.data[3], found)
+    dock.correct.review.compare.click()
+    assert layer not in viewer.layers and lesions.visible
+    # its doubts are the curve of the strip
+    dock.session.busy_changed.emit("")
+    facts = dock.session.reviewing.facts
+    qtbot.waitUntil(lambda: bool(np.isfinite(facts.entropy).all()))
+    assert (np.diff(facts.entropy) > 0).all()
+
+
+def test_facts_are_counted_again_only_where_something_changed(case: OpenCase) -> None:
+    facts = SliceFacts(case)
+    case.live["lesions"][3:5, 10:20, 10:20] = 1
+    facts.recount([3])
+    assert facts.area[3] == 100 and facts.area[4] == 0
+    facts.recount([4])
+    assert facts.area[4] == 100 and facts.disagreement[3] == 0 and facts.disagreement[2] == 100
+
+
+def test_a_picture_of_states_has_a_pixel_for_each() -> None:
+    states = np.array([3, 0, 1, 2], np.uint8)
+    picture = cells(states)
+    assert (picture.width(), picture.height()) == (4, 1)
+    for z, state in enumerate(states):
+        pixel = picture.pixelColor(z, 0)
+        assert (pixel.red(), pixel.green(), pixel.blue()) == COLOURS[Review(int(state))]
