@@ -23,7 +23,7 @@ from napari_covseg.models.file import Model, load_model, save_model
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network
 
-FEW = FinetuneSettings(steps=12, batch=3, crop=48, learning_rate=5e-3, measure_every=4)
+FEW = FinetuneSettings(steps=12, batch=3, crop=48, learning_rate=5e-3, tolerance=0, measure_every=4)
 
 
 def slices(count: int, seed: int) -> LabelledSlices:
@@ -107,6 +107,18 @@ def test_weights_that_only_get_worse_leave_the_parent(parent: Model) -> None:
     settings = replace(FEW, learning_rate=0.1, measure_every=12)
     result = end(list(finetune(parent, slices(3, 0), held_out, None, settings)))
     assert result.step == 0 and same(weights(result.model), weights(parent))
+
+
+def test_a_little_worse_on_few_slices_is_no_reason_to_stop(
+    parent: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.8, 0.77, 0.7])
+    monkeypatch.setattr(
+        "napari_covseg.learn.finetune.score", lambda *_: dict.fromkeys(("lungs", "lesion"), next(scores))
+    )
+    run = Finetuning(parent, slices(3, 0), slices(2, 1), None, replace(FEW, tolerance=0.08))
+    assert [told.step for told in run.steps() if told.best] == [0, 4, 8]
+    assert run.result().step == 8
 
 
 def test_without_held_out_slices_the_last_weights_are_kept(parent: Model) -> None:

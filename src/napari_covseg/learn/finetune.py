@@ -49,14 +49,17 @@ class FinetuneSettings:
         Of the memory's loss.
     hold_out : float
         Share of the corrected slices that decides and is not learned from.
+    tolerance : float
+        Dice, divided by the number of held-out slices, by which later weights may score below
+        the best and still be kept: a few slices tell less than further steps bring.
     measure_every : int
         Steps from one look at the held-out slices to the next.
     seed : int
     """
 
-    steps: int = 60
+    steps: int = 30
     seconds: float | None = None
-    batch: int = 6
+    batch: int = 4
     learning_rate: float = 5e-4
     weight_decay: float = 1e-4
     average: float = 0.9
@@ -66,6 +69,7 @@ class FinetuneSettings:
     memory_batch: int = 2
     memory_weight: float = 0.5
     hold_out: float = 0.2
+    tolerance: float = 0.05
     measure_every: int = 10
     seed: int = 0
 
@@ -255,9 +259,9 @@ class Finetuning:
             scores = score(replace(self._parent, network=self._average), self._held_out)
             value = float(np.mean(list(scores.values())))
             self._curve.append((step, list(scores.values())))
-            if best := value >= self._best_score:
+            if best := value >= self._best_score - self.settings.tolerance / len(self._held_out):
                 self._best = copy.deepcopy(self._average.state_dict())
-                self._best_score, self._best_step = value, step
+                self._best_score, self._best_step = max(value, self._best_score), step
         return FinetuneProgress(step, self.settings.steps, loss, self._seconds, scores, best)
 
     def _share_done(self, step: int) -> float:

@@ -107,3 +107,23 @@ def choose_sides(
 def _rank(one: SliceId) -> tuple[Any, ...]:
     """Order that looks random, and is the same on every machine and in every session."""
     return hashlib.sha256(f"{one[0]}/{one[1]}".encode()).digest(), one
+
+
+def joined(parts: Iterable[LabelledSlices]) -> LabelledSlices | None:
+    """Return the slices of all parts, None if there are none; masks that are missing are filled in."""
+    some = [part for part in parts if len(part)]
+    if not some:
+        return None
+    soft = any(part.targets.dtype == np.uint8 for part in some)
+    targets = [
+        part.targets * np.uint8(255) if soft and part.targets.dtype != np.uint8 else part.targets
+        for part in some
+    ]
+    valid = None
+    if any(part.valid is not None for part in some):
+        masks = (
+            part.valid if part.valid is not None else np.ones(part.targets.shape, np.bool_) for part in some
+        )
+        valid = np.concatenate(list(masks))
+    images = np.concatenate([part.images for part in some])
+    return LabelledSlices(images, np.concatenate(targets), tuple(i for part in some for i in part.ids), valid)

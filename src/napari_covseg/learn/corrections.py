@@ -1,0 +1,105 @@
+"""What a person has corrected or accepted in a case, as a model wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_covseg.cases.case import Case
+from napari_covseg.cases.merge import Review
+from napari_covseg.cases.store import read_slice
+from napari_covseg.labels import LESIONS, Group
+from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.models.card import ModelCard
+from napari_covseg.models.preparation import Preparation
+
+Mask = npt.NDArray[np.uint8]
+Masks = npt.NDArray[np.bool_]
+
+
+def reviewed(case: Case, states: Iterable[Review] = (Review.CORRECTED, Review.ACCEPTED)) -> list[int]:
+    """Return the slices of a case in these states of review. Raises CaseError."""
+    return [int(z) for z in np.flatnonzero(np.isin(case.review, list(states)))]
+
+
+def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> LabelledSlices:
+    """Read slices of a case with their live labels, prepared for a model.
+
+    Parameters
+    ----------
+    case : Case
+    slices : iterable of int
+    card : ModelCard
+        Its outputs are what the labels are mapped to; see `targets_of`.
+
+    Raises
+    ------
+    CaseError
+        If the case cannot be read.
+    """
+    preparation = Preparation.from_card(card.preparation)
+    zs = list(slices)
+    size, outputs = preparation.size, card.outputs
+    images = np.zeros((len(zs), size, size), np.uint8)
+    targets, valid = (np.zeros((len(zs), len(outputs), size, size), np.bool_) for _ in range(2))
+    for row, z in enumerate(zs):
+        images[row] = preparation(case.read_slice(z), case.intensity)
+        lungs, lesions = (_labels(case, group, z) for group in ("lungs", "lesions"))
+        targets[row], valid[row] = targets_of(lungs, lesions, outputs, size)
+    return LabelledSlices(images, targets, tuple((case.id, z) for z in zs), valid)
+
+
+def targets_of(lungs: Mask, lesions: Mask, outputs: tuple[str, ...], size: int) -> tuple[Masks, Masks]:
+    """Map labels to the outputs of a model, and say where they count.
+
+    An output gets the label of its name. A label without an output of its own belongs to
+    the output "lesion" if it lies inside the lungs; where there is none either, nothing is
+    learned about lesions there.
+
+    Parameters
+    ----------
+    lungs, lesions : ndarray of uint8, shape (y, x)
+        Label values.
+    outputs : tuple of str
+        Names of a card.
+    size : int
+        Height and width of a prepared slice.
+
+    Returns
+    -------
+    targets, valid : ndarray of bool, shape (outputs, size, size)
+    """
+    targets, valid = (
+        np.zeros((len(outputs), size, size), np.bool_),
+        np.ones((len(outputs), size, size), np.bool_),
+    )
+    rest = [label.value for label in LESIONS if label.name not in outputs and label.inside_lungs]
+    for channel, name in enumerate(outputs):
+        if name == "lungs":
+            targets[channel] = shrink(lungs > 0, size)
+            continue
+        values = [label.value for label in LESIONS if label.name == name]
+        targets[channel] = shrink(np.isin(lesions, values + rest * (name == "lesion")), size)
+        if "lesion" not in outputs:
+            valid[channel] = ~shrink(np.isin(lesions, rest), size)
+    return targets, valid
+
+
+def shrink(mask: Masks, size: int) -> Masks:
+    """Square a mask as a slice is prepared, and resize it; a pixel is set if most of it was."""
+    height, width = mask.shape
+    side = max(height, width)
+    square = np.zeros((side, side), np.float32)
+    square[:height, :width] = mask
+    if side == size:
+        return np.asarray(square > 0.5)
+    way = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return np.asarray(np.asarray(cv2.resize(square, (size, size), interpolation=way)) > 0.5)
+
+
+def _labels(case: Case, group: Group, z: int) -> Mask:
+    values = read_slice(case.labels(group), z)
+    return np.zeros(case.shape[1:], np.uint8) if values is None else values

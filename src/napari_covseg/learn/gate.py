@@ -1,0 +1,99 @@
+"""Whether a new version is worth keeping: better on held-out slices, and nothing forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from napari_covseg.learn.corrections import targets_of
+from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.models.card import ModelCard
+from napari_covseg.models.preparation import Preparation
+from napari_covseg.scans.phantom import phantom
+
+MOST_FORGOTTEN = 0.02
+"""Dice by which the regression set may fall."""
+REGRESSION_SEEDS = (12, 13)
+MEMORY_SEEDS = (11,)
+"""Phantoms that are remembered are never those that are measured."""
+_SHAPE, _SPACING = (8, 128, 128), (30.0, 2.8, 2.8)
+
+Scores = dict[str, float]
+"""Dice per output."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the measurements speak for; a person decides.
+
+    Attributes
+    ----------
+    keep : bool
+    reason : str
+        One sentence.
+    """
+
+    keep: bool
+    reason: str
+
+
+def judge(
+    held_out: tuple[Scores, Scores] | None, regression: dict[str, tuple[Scores, Scores]] | None
+) -> Verdict:
+    """Compare a version with its parent.
+
+    Parameters
+    ----------
+    held_out : pair of dict, optional
+        Dice before and after on the corrected slices that were held out.
+    regression : dict of str to pair of dict, optional
+        The same for each part of the regression set.
+    """
+    if held_out is None:
+        return Verdict(False, "Too few slices are corrected to hold one out: look at the new labels.")
+    rise = mean(held_out[1]) - mean(held_out[0])
+    told = f"held-out Dice {mean(held_out[0]):.3f} to {mean(held_out[1]):.3f}"
+    if rise <= 0:
+        return Verdict(False, f"It is no better on the held-out slices: {told}.")
+    if regression is None:
+        return Verdict(False, f"It is better, {told}, but what it forgot was not measured.")
+    falls = {part: mean(before) - mean(after) for part, (before, after) in regression.items()}
+    worst = max(falls, key=lambda part: falls[part], default=None)
+    if worst is not None and falls[worst] > MOST_FORGOTTEN:
+        return Verdict(False, f"It is better, {told}, but has forgotten {falls[worst]:.3f} on {worst}.")
+    return Verdict(True, f"It is better, {told}, and has forgotten nothing.")
+
+
+def mean(scores: Scores) -> float:
+    """Mean over the outputs."""
+    return float(np.mean(list(scores.values())))
+
+
+def phantom_slices(card: ModelCard, seeds: tuple[int, ...] = REGRESSION_SEEDS) -> LabelledSlices:
+    """Return slices of patients who do not exist, with the truth for the outputs of a model.
+
+    They take about a second each, and are made once in a process.
+    """
+    parts = [_phantom_slices(seed, Preparation.from_card(card.preparation), card.outputs) for seed in seeds]
+    return LabelledSlices(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        tuple(one for part in parts for one in part.ids),
+    )
+
+
+@lru_cache(maxsize=8)
+def _phantom_slices(seed: int, preparation: Preparation, outputs: tuple[str, ...]) -> LabelledSlices:
+    made = phantom(seed, _SHAPE, _SPACING)
+    images = [preparation(voxels, "HU") for voxels in made.scan.voxels]
+    pairs = [
+        targets_of(lungs, lesions, outputs, preparation.size)
+        for lungs, lesions in zip(made.lungs, made.lesions, strict=True)
+    ]
+    return LabelledSlices(
+        np.stack(images),
+        np.stack([target for target, _ in pairs]),
+        tuple((f"phantom {seed}", z) for z in range(len(images))),
+    )

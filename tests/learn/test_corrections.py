@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from napari_covseg.labels import LESIONS
+from napari_covseg.learn.corrections import shrink, targets_of
+
+labels = arrays(np.uint8, (8, 8), elements=st.integers(0, 4))
+
+
+@given(labels, labels)
+def test_a_model_of_one_lesion_learns_all_that_lie_inside_the_lungs(
+    lungs: np.ndarray, lesions: np.ndarray
+) -> None:
+    targets, valid = targets_of(lungs, lesions, ("lungs", "lesion"), 8)
+    assert np.array_equal(targets[0], lungs > 0)
+    assert np.array_equal(targets[1], np.isin(lesions, [1, 2, 3]))
+    assert valid.all()
+
+
+@given(labels)
+def test_outputs_of_their_own_take_their_labels(lesions: np.ndarray) -> None:
+    outputs = ("ground-glass", "lesion", "pleural effusion")
+    targets, valid = targets_of(lesions, lesions, outputs, 8)
+    for target, values in zip(targets, ([2], [1, 3], [4]), strict=True):
+        assert np.array_equal(target, np.isin(lesions, values))
+    assert valid.all()
+
+
+@given(labels)
+def test_a_label_that_a_model_cannot_say_counts_for_nothing(lesions: np.ndarray) -> None:
+    targets, valid = targets_of(lesions, lesions, ("lungs", "ground-glass", "consolidation"), 8)
+    assert np.array_equal(targets[1], lesions == 2) and np.array_equal(targets[2], lesions == 3)
+    assert valid[0].all()
+    for mask in valid[1:]:
+        assert np.array_equal(mask, lesions != 1)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((12, 16), 8), ((16, 16), 8), ((6, 8), 16), ((8, 8), 8)])
+def test_masks_are_squared_as_slices_are(shape: tuple[int, int], size: int) -> None:
+    mask = np.zeros(shape, bool)
+    mask[: shape[0] // 2, : shape[1] // 2] = True
+    small = shrink(mask, size)
+    assert small.shape == (size, size)
+    scale = size / max(shape)
+    assert small.sum() == pytest.approx(mask.sum() * scale**2, rel=0.3)
+    assert small[0, 0] and not small[-1, -1]
+
+
+def test_the_labels_of_the_field_are_known() -> None:
+    assert [label.name for label in LESIONS if label.inside_lungs] == [
+        "lesion",
+        "ground-glass",
+        "consolidation",
+    ]

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_covseg.learn.gate import MEMORY_SEEDS, REGRESSION_SEEDS, judge, phantom_slices
+from napari_covseg.models.card import ModelCard
+from napari_covseg.models.preparation import Preparation
+
+
+def both(value: float) -> dict[str, float]:
+    return {"lungs": 0.9, "lesion": value}
+
+
+@pytest.mark.parametrize(
+    ("held_out", "regression", "keep", "words"),
+    [
+        ((0.5, 0.8), (0.6, 0.6), True, "forgotten nothing"),
+        ((0.5, 0.8), (0.6, 0.57), True, "forgotten nothing"),
+        ((0.5, 0.8), (0.6, 0.5), False, "has forgotten 0.050 on phantoms"),
+        ((0.5, 0.5), (0.6, 0.7), False, "no better"),
+        ((0.5, 0.4), (0.6, 0.7), False, "no better"),
+        (None, (0.6, 0.7), False, "Too few"),
+        ((0.5, 0.8), None, False, "not measured"),
+    ],
+)
+def test_a_version_is_recommended_if_it_is_better_and_forgets_nothing(
+    held_out: tuple[float, float] | None, regression: tuple[float, float] | None, keep: bool, words: str
+) -> None:
+    pair = None if held_out is None else (both(held_out[0]), both(held_out[1]))
+    parts = None if regression is None else {"phantoms": (both(regression[0]), both(regression[1]))}
+    verdict = judge(pair, parts)
+    assert verdict.keep == keep and words in verdict.reason and verdict.reason.endswith(".")
+
+
+def test_the_regression_set_is_the_same_in_every_process_and_never_remembered() -> None:
+    card = ModelCard(
+        id="m",
+        title="",
+        summary="",
+        network={"name": "unet"},
+        preparation=Preparation(size=64).to_card(),
+        outputs=("lungs", "lesion"),
+        thresholds={"lungs": 0.5, "lesion": 0.5},
+    )
+    slices = phantom_slices(card)
+    assert slices.images.shape[1:] == (64, 64) and len(slices) == 8 * len(REGRESSION_SEEDS)
+    assert slices.targets.any((0, 2, 3)).all()  # lungs and lesions
+    assert len(set(slices.ids)) == len(slices)
+    assert not set(MEMORY_SEEDS) & set(REGRESSION_SEEDS)
+    assert np.array_equal(phantom_slices(card).images, slices.images)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_covseg.learn.refine import refine
+from napari_covseg.models.card import ModelCard
+from napari_covseg.models.file import Model, load_model, save_model
+from napari_covseg.models.preparation import Preparation
+from napari_covseg.networks.build import build_network
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    settings, outputs = {"features": [4, 8], "bottleneck": 16}, ("lungs", "lesion")
+    card = ModelCard(
+        id="tiny",
+        title="",
+        summary="",
+        network={"name": "unet", "settings": settings},
+        preparation=Preparation(size=64).to_card(),
+        outputs=outputs,
+        thresholds=dict.fromkeys(outputs, 0.5),
+    )
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_model(path, build_network("unet", outputs, settings), card)
+    return load_model(path, "cpu")
+
+
+IMAGE = np.random.default_rng(0).integers(60, 80, (64, 64)).astype(np.uint8)
+IMAGE[10:20, 10:20] += 100
+IMAGE[40:56, 40:56] += 100
+NOTHING = np.zeros((64, 64), bool)
+
+
+def test_a_scribble_finds_more_than_itself(model: Model) -> None:
+    positive = NOTHING.copy()
+    positive[44:52, 44] = True
+    said = np.full((64, 64), 0.1, np.float32)
+    refined = refine(model, IMAGE, said, positive, NOTHING)
+    assert refined[positive].all()
+    beside = refined[42:54, 46:48]
+    assert beside.mean() > 0.3
+    assert refined[:, :5].mean() < beside.mean() / 2
+
+
+def test_a_scribble_takes_away_what_is_wrong(model: Model) -> None:
+    said = np.full((64, 64), 0.05, np.float32)
+    said[10:20, 10:20] = said[40:56, 40:56] = 0.9
+    negative = NOTHING.copy()
+    negative[12:18, 15] = True
+    refined = refine(model, IMAGE, said, NOTHING, negative)
+    assert not refined[negative].any()
+    assert refined[10:20, 10:20].mean() < 0.6
+    assert refined[44:52, 44:52].mean() > refined[10:20, 10:20].mean()
+
+
+def test_without_scribbles_nothing_changes(model: Model) -> None:
+    said = np.random.default_rng(1).random((64, 64)).astype(np.float32)
+    refined = refine(model, IMAGE, said, NOTHING, NOTHING)
+    assert np.array_equal(refined, said) and refined is not said
+
+
+def test_the_model_never_changes(model: Model) -> None:
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    hints = NOTHING.copy()
+    hints[5, 5] = True
+    refine(model, IMAGE, np.full((64, 64), 0.5, np.float32), hints, NOTHING)
+    assert all((value == before[name]).all() for name, value in model.network.state_dict().items())
+    assert not any(parameter.grad is not None for parameter in model.network.parameters())
+
+
+def test_probabilities_stay_probabilities(model: Model, tmp_path: Path) -> None:
+    said = np.zeros((64, 64), np.float32)
+    said[:32] = 1
+    hints = NOTHING.copy()
+    hints[::7, ::7] = True
+    refined = refine(model, IMAGE, said, hints, ~hints & (IMAGE > 200))
+    assert refined.dtype == np.float32 and refined.min() >= 0 and refined.max() <= 1
