@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_covseg.cases import OpenCase, Review, Workspace, merge_run
+from napari_covseg.cases import OpenCase, Review, Workspace, chunks, merge_run
+from napari_covseg.cases import history as history_module
+from napari_covseg.cases.store import read_row, write_row
+from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS
 
 SHAPE = (3, 8, 6)
@@ -38,7 +43,9 @@ class Copy:
 
 def paint(opened: OpenCase, group: Any, box: Any, value: int, **how: Any) -> int:
     index = np.nonzero(np.ones([size for _, size in box], bool))
-    index = tuple((axis + start) % size for axis, (start, _), size in zip(index, box, SHAPE, strict=True))
+    index = tuple(
+        (axis + start) % size for axis, (start, _), size in zip(index, box, opened.case.shape, strict=True)
+    )
     before = opened.live[group][index]
     opened.live[group][index] = value
     return opened.record(group, index, before, **how)
@@ -136,3 +143,306 @@ def test_each_state_can_be_seen_again(made: tuple[Workspace, str], story: list[A
         assert Copy.of(again) == known[again.revision]
         for number, copy in known.items():
             assert Copy.of(again.state_at(number)) == copy
+
+
+class Killed(Exception):
+    """Stands for the end of the process: nothing is written after it."""
+
+
+class Disk:
+    """Writes until it is told to stop, as a killed process does."""
+
+    def __init__(self) -> None:
+        self.left = 10**9
+        self.real = chunks._write_file
+
+    def write(self, path: str, data: bytes) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.EIO, "killed", path)
+        self.real(path, data)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(doings, min_size=1, max_size=12), st.integers(0, 60), st.randoms(use_true_random=False))
+def test_killed_between_any_two_files_it_is_as_after_the_last_whole_revision(
+    made: tuple[Workspace, str], story: list[Any], moment: int, random: Any
+) -> None:
+    workspace, case_id = made[0], copied(made)
+    opened = OpenCase(workspace, case_id)
+    opened.flush()
+    disk = Disk()
+    known = {0: Copy.of(opened)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "_write_file", disk.write)
+        disk.left = moment
+        try:
+            for what, *details in story:
+                if what in ("merge", "merge on disk", "restore", "slices"):
+                    continue  # they write for themselves, or have to
+                if what == "reopen":
+                    opened.close()
+                    opened = OpenCase(workspace, case_id)
+                else:
+                    do(opened, workspace, what, details)
+                known[opened.revision] = Copy.of(opened)
+                if random.random() < 0.5:
+                    opened.flush()
+            opened.close()
+        except CaseError:
+            opened.close(discard=True)
+    with OpenCase(workspace, case_id) as again:
+        assert not again.damaged
+        assert Copy.of(again) == known[again.revision]
+        again.flush()
+        for number in range(again.revision + 1):
+            assert Copy.of(again.state_at(number)) == known[number]
+        paint(again, "lungs", ((0, 1), (0, 1), (0, 1)), 7)
+        last, now_is = again.revision, Copy.of(again)
+    with OpenCase(workspace, case_id) as again:
+        assert again.revision == last
+        assert Copy.of(again) == now_is
+
+
+@pytest.fixture
+def strokes(workspace: Workspace, case_id: str) -> tuple[Workspace, str]:
+    """A case with five strokes, of which none is compacted, as a killed program leaves it."""
+    opened = OpenCase(workspace, case_id)
+    for z in range(5):
+        paint(opened, "lesions", ((z, 1), (2, 9), (3, 11)), z + 1)
+    opened.flush()
+    opened._ledger.history.compact = lambda: None  # type: ignore[method-assign]
+    opened.close()
+    return workspace, case_id
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "flipped", "missing"])
+@pytest.mark.parametrize("number", [3, 5])
+def test_a_revision_that_is_torn_is_passed_over(
+    strokes: tuple[Workspace, str], number: int, how: str
+) -> None:
+    workspace, case_id = strokes
+    path = Path(workspace.case(case_id).path, f"history/revisions/c.{number}.0")
+    data = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    else:
+        flipped = data[:40] + bytes([data[40] ^ 1]) + data[41:]
+        path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "flipped": flipped}[how])
+    damaged = path.read_bytes() if path.exists() else None
+    others = [other for other in range(1, 6) if other != number]
+    for again in range(3):
+        with OpenCase(workspace, case_id) as opened:
+            assert opened.revision == 5 + again
+            assert [one.number for one in opened.history()][:4] == others
+            assert [int(opened.live["lesions"][z].max()) for z in range(5)] == [1, 2, 3, 4, 5]
+            state = opened.state_at(number - 1)
+            assert state.missing == (number,)
+            assert state.labels["lesions"][: number - 1].any((1, 2)).all()
+            assert not state.labels["lesions"][number:].any()
+            assert opened.state_at(number).missing == ()
+            opened.set_review(5, Review((again + 1) % 4))
+        assert (path.read_bytes() if path.exists() else None) == damaged
+        strokes_left = [int(one.name.split(".")[1]) for one in path.parent.glob("c.*")]
+        assert strokes_left == ([number] if path.exists() else [])
+
+
+def test_compacting_can_be_interrupted_at_any_moment(
+    strokes: tuple[Workspace, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, template = strokes
+    cases = Path(workspace.path, "cases")
+
+    def die(after: int, function: Any) -> Any:
+        left = [after]
+
+        def work(*args: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return function(*args)
+
+        return work
+
+    names = ["write_row", "to_disk", "remove_chunk"]
+    for name in names:
+        for after in range(5):
+            case_id = f"{template}-{name}-{after}"
+            shutil.copytree(cases / template, cases / case_id)
+            opened = OpenCase(workspace, case_id)
+            opened.flush()
+            with monkeypatch.context() as patch:
+                patch.setattr(history_module, name, die(after, getattr(history_module, name)))
+                try:
+                    opened._ledger.history.compact()
+                except Killed:
+                    pass
+            opened._ledger.history.compact = lambda: None  # type: ignore[method-assign]
+            opened.close()
+            for session in range(2):
+                with OpenCase(workspace, case_id) as again:
+                    assert [one.number for one in again.history()] == list(range(1, 6 + session))
+                    for number in range(6):
+                        labels = again.state_at(number).labels["lesions"]
+                        assert [int(labels[z].max()) for z in range(5)] == [
+                            z + 1 if z < number else 0 for z in range(5)
+                        ]
+                    again.set_review(0, Review.ACCEPTED)
+            assert not list(Path(workspace.case(case_id).path, "history/revisions").glob("c.*"))
+
+
+def test_a_disk_that_is_full_for_compacting_does_not_keep_a_case_open(
+    strokes: tuple[Workspace, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, case_id = strokes
+    opened = OpenCase(workspace, case_id)
+    opened.flush()
+    with monkeypatch.context() as patch:
+        disk = Disk()
+        disk.left = 0
+        patch.setattr(chunks, "_write_file", disk.write)
+        opened.close()
+    with OpenCase(workspace, case_id) as again:
+        assert len(again.history()) == 5
+
+
+def test_half_of_a_session_s_damage_leaves_the_other_half(strokes: tuple[Workspace, str]) -> None:
+    workspace, case_id = strokes
+    with OpenCase(workspace, case_id) as opened:
+        whole = opened._ledger.history.read(3).encode()
+    row = Path(workspace.case(case_id).path, "history/sessions/c.5.0")
+    array = workspace.case(case_id).history("sessions")
+    data = bytearray(read_row(array, 5))
+    data[data.find(whole) + 30] ^= 1
+    write_row(array, 5, bytes(data), "it")
+    with OpenCase(workspace, case_id, read_only=True) as again:
+        assert [one.number for one in again.history()] == [1, 2, 4, 5]
+        assert again.state_at(3).labels["lesions"][2].any()
+    row.write_bytes(b"")
+    with OpenCase(workspace, case_id) as again:
+        assert again.history() == []
+        assert again.revision == 5
+        assert again.live["lesions"][4].any()
+        assert paint(again, "lungs", ((0, 1), (0, 1), (0, 1)), 7) == 6
+
+
+def test_a_case_from_before_there_was_a_history(workspace: Workspace, case_id: str) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        for value in (1, 2):
+            paint(opened, "lungs", ((2, 1), (2, 9), (3, 11)), value)
+    shutil.rmtree(Path(workspace.case(case_id).path, "history"))
+    with OpenCase(workspace, case_id, read_only=True) as seen:
+        assert (seen.history(), seen.revision) == ([], 2)
+    with OpenCase(workspace, case_id) as opened:
+        old = Copy.of(opened)
+        assert paint(opened, "lungs", ((2, 1), (2, 9), (3, 11)), 3) == 3
+        assert Copy.of(opened.state_at(2)) == old
+        with pytest.raises(CaseError, match=r"no revision 1: choose one from 2 to 3"):
+            opened.state_at(1)
+    with OpenCase(workspace, case_id) as opened:
+        assert Copy.of(opened.state_at(2)) == old
+        assert [one.number for one in opened.history()] == [3]
+
+
+def test_restoring_is_a_revision_and_can_be_taken_back(strokes: tuple[Workspace, str]) -> None:
+    workspace, case_id = strokes
+    with OpenCase(workspace, case_id, who="Ada") as opened:
+        now_is = Copy.of(opened)
+        changes = opened.restore(3)
+        assert [(one.group, one.z, len(one.before)) for one in changes] == [
+            ("lesions", 3, 99),
+            ("lesions", 4, 99),
+        ]
+        for one in changes:
+            assert (opened.live["lesions"][one.index] == one.after).all()
+        assert opened.review.tolist() == [2, 2, 2, 0, 0, 0]
+        assert not opened.touched["lesions"][3:].any()
+        last = opened.history()[-1]
+        assert (last.number, last.tool, last.who, last.note) == (6, "restore", "Ada", "revision 3")
+        opened.restore(5)
+        assert Copy.of(opened) == now_is
+    with OpenCase(workspace, case_id) as opened:
+        assert Copy.of(opened) == now_is
+        assert len(opened.history()) == 7
+
+
+def test_what_is_known_of_a_revision(workspace: Workspace, case_id: str, tmp_path: Path) -> None:
+    with OpenCase(workspace, case_id, who="=Ada") as opened:
+        paint(opened, "lesions", ((1, 2), (2, 3), (3, 4)), 2, tool="fill")
+        opened.flush()
+        opened.who = ""
+        opened.set_review(4, Review.ACCEPTED)
+        opened.merge_slices(predict(workspace, case_id, 1), [3, 4, 0])
+        expected = opened.history()
+        fill, review, merge = expected
+        assert (fill.tool, fill.who, fill.groups, fill.slices, fill.voxels) == (
+            "fill",
+            "=Ada",
+            ("lesions",),
+            (1, 2),
+            24,
+        )
+        assert (review.tool, review.who, review.slices, review.voxels) == ("review", "user", (4,), 0)
+        assert (merge.tool, merge.who, merge.slices) == ("merge", "m", (0, 3))
+        assert merge.run_id == opened.case.runs()[0].id
+        opened.history_csv(tmp_path / "audit.csv")
+    with OpenCase(workspace, case_id) as again:
+        assert again.history() == expected
+    with open(tmp_path / "audit.csv", encoding="utf-8-sig", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["number"] for row in table] == ["1", "2", "3"]
+    assert [row["who"] for row in table] == ["'=Ada", "user", "m"]  # nothing that a spreadsheet runs
+    assert table[0]["slices"] == "1 2" and table[0]["when"] == fill.when.isoformat()
+    with pytest.raises(CaseError, match="is not saved"), OpenCase(workspace, case_id) as it:
+        it.history_csv(tmp_path / "no/such/folder.csv")
+
+
+def test_of_a_voxel_that_is_told_twice_the_first_value_counts(workspace: Workspace, case_id: str) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        opened.live["lungs"][1, 2, 3:5] = 9
+        index = tuple(np.array(axis) for axis in ((1, 1, 1), (2, 2, 2), (4, 3, 4)))
+        opened.record("lungs", index, np.array([0, 0, 5], np.uint8))
+        assert not opened.state_at(0).labels["lungs"].any()
+        assert opened.history()[0].voxels == 2
+
+
+def test_what_another_plugin_wrote_is_found_when_the_case_closes(workspace: Workspace, case_id: str) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        opened.live["lungs"][1, 2, 3:5] = 9
+    with OpenCase(workspace, case_id) as again:
+        assert (again.live["lungs"][1, 2, 3:5] == 9).all()
+        assert again.touched["lungs"].sum() == 2
+        assert [(one.tool, one.voxels) for one in again.history()] == [("outside", 2)]
+
+
+def test_a_stroke_that_is_not_finished_is_not_on_disk(workspace: Workspace, case_id: str) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        paint(opened, "lungs", ((1, 1), (2, 3), (3, 4)), 1)
+        opened.live["lungs"][1, 20] = 9  # the mouse is still down
+        opened.flush()
+        seen = OpenCase(workspace, case_id, read_only=True)
+        assert (seen.live["lungs"][1] == 9).sum() == 0
+        assert (seen.live["lungs"][1] == 1).sum() == 12
+        opened.live["lungs"][1, 20] = 0
+
+
+def test_a_runs_merge_is_one_revision_until_something_else_happens(
+    workspace: Workspace, case_id: str
+) -> None:
+    run_id = predict(workspace, case_id, 2)
+    with OpenCase(workspace, case_id) as opened:
+        for z in (3, 4):
+            opened.merge_slices(run_id, [z])
+            opened.flush()
+        assert [one.slices for one in opened.history()] == [(3, 4)]
+        paint(opened, "lungs", ((1, 1), (2, 3), (3, 4)), 1)
+        for z in (0, 5):
+            opened.merge_slices(run_id, [z])
+        assert [(one.tool, one.slices) for one in opened.history()] == [
+            ("merge", (3, 4)),
+            ("brush", (1,)),
+            ("merge", (0, 5)),
+        ]
+        Path(opened.case.path, "predictions", run_id, "lungs/c.3.0.0").unlink()
+        assert opened.state_at(1).labels["lungs"][3].any()
+    assert [one.run_id for one in opened.history()] == [run_id, "", run_id]

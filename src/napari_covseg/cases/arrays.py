@@ -50,7 +50,7 @@ class Arrays:
     stale: list[Key]
 
 
-def load_arrays(case: Case) -> Arrays:
+def load_arrays(case: Case, *, read_only: bool) -> Arrays:
     """Read a case into memory; what is damaged is empty there and listed in the ledger.
 
     Revisions that are newer than the label slices are made again, so that the case is as
@@ -66,12 +66,16 @@ def load_arrays(case: Case) -> Arrays:
     voxels = _voxels(case, damaged)
     live = {group: _read(case.labels(group), np.uint8, "labels", group, damaged) for group in GROUPS}
     touched = {group: _read(case.touched(group), np.bool_, "touched", group, damaged) for group in GROUPS}
+    review = ledger.review.copy()
     stale: list[Key] = []
     for record in ledger.history.unsettled():
         for packed in record.parts:
             packed.unpack().apply(live[packed.group][packed.z], touched[packed.group][packed.z])
-        stale += ledger.apply_record(record)
-    return Arrays(voxels, live, touched, ledger.review.copy(), ledger, stale)
+        for z, _, state in record.review:
+            review[z] = state
+        if not read_only:
+            stale += ledger.apply_record(record)
+    return Arrays(voxels, live, touched, review, ledger, stale)
 
 
 def settle(case: Case) -> Ledger:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore
 
-from napari_covseg.cases.lock import Lock
+from napari_covseg.cases.lock import Lock, holder
 from napari_covseg.cases.run import Run, RunInfo, create_run
 from napari_covseg.cases.store import (
     FORMAT,
@@ -216,6 +216,11 @@ class Case:
         if folder is None:
             raise CaseError(f"{self.path} can only be read: copy the case to this computer to edit it.")
         return Lock(folder / "activity" / "lock", f'Case "{self.name}" ({self.id})')
+
+    def held_by(self) -> str:
+        """Return who has the case open for editing, in words; empty if nobody has."""
+        folder = self.folder
+        return "" if folder is None else holder(folder / "activity" / "lock")
 
     def begin_run(
         self,

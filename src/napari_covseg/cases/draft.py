@@ -88,6 +88,20 @@ class Slices:
             yield difference(self.group, z, was, (self.labels[z].copy(), was[1]))
 
 
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A change that was packed before."""
+
+    part: Packed
+
+    def split(self, slice_size: int, state_of: StateOf) -> Iterator[Difference]:
+        """Yield it."""
+        yield self.part.unpack()
+
+
+AnyChange = Voxels | Slices | Ready
+
+
 @dataclass(eq=False)
 class Draft:
     """A revision that is not, or not wholly, on disk.
@@ -101,7 +115,7 @@ class Draft:
     when : datetime
     who, tool, run_id, note : str
         As in `Revision`.
-    changes : deque of Voxels or Slices
+    changes : deque of Voxels, Slices or Ready
         Those that are not packed.
     review : list of (int, int, int)
         (slice, state before, state after).
@@ -119,7 +133,7 @@ class Draft:
     run_id: str = ""
     note: str = ""
     growing: bool = False
-    changes: deque[Voxels | Slices] = field(default_factory=deque)
+    changes: deque[AnyChange] = field(default_factory=deque)
     review: list[ReviewChange] = field(default_factory=list)
     packed: list[Packed] = field(default_factory=list)
     groups: set[Group] = field(default_factory=set)

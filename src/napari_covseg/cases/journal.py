@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from napari_covseg.cases.arrays import Arrays
 from napari_covseg.cases.case import now
-from napari_covseg.cases.draft import Draft, Slices, Voxels
+from napari_covseg.cases.draft import Draft, Ready, Slices, Voxels
 from napari_covseg.cases.ledger import ACTIVITY, HISTORY, LABELS, REVIEW, TOUCHED
 from napari_covseg.cases.merge import Review
 from napari_covseg.cases.past import Return
+from napari_covseg.cases.revision import Record
 from napari_covseg.cases.run import Run
 from napari_covseg.cases.store import ROW_BYTES
 from napari_covseg.cases.writer import BackgroundWriter, Key
@@ -40,6 +41,8 @@ class Journal:
         self._last: Draft | None = None
         self.number = self._ledger.history.last
         """Number of the last revision."""
+        self.changed: set[tuple[Group, int]] = set()
+        """Slices whose labels were changed since the case was opened."""
 
     def voxels(
         self,
@@ -59,7 +62,7 @@ class Journal:
             touched[flat] = True
             self._set_states(draft, slices, Review.CORRECTED)
         draft.add(Voxels(group, flat, before, after, was, None if touch else was), slices)
-        self._schedule(draft, _keys(group, slices))
+        self._schedule(draft, self._keys(group, slices))
         return draft.number
 
     def slices(self, group: Group, slices: Sequence[int], tool: str) -> None:
@@ -67,7 +70,7 @@ class Journal:
         draft = self._begin(tool)
         arrays = self._arrays
         draft.add(Slices(group, tuple(slices), arrays.live[group], arrays.touched[group]), slices)
-        self._schedule(draft, _keys(group, slices))
+        self._schedule(draft, self._keys(group, slices))
 
     def review(self, z: int, state: Review) -> None:
         """Set a slice's review state."""
@@ -84,19 +87,39 @@ class Journal:
         self._set_states(draft, [z], state)
         for change in changes:
             draft.add(change, [z])
-        self._schedule(draft, [key for change in changes for key in _keys(change.group, [z])])
+        self._schedule(draft, [key for change in changes for key in self._keys(change.group, [z])])
+
+    def adopted(self, record: Record) -> None:
+        """Note down a revision that was made before, with the next number; the arrays show it already."""
+        draft = self._begin(record.tool, who=record.who, run_id=record.run_id, note=record.note)
+        draft.growing = False
+        draft.when = record.when
+        draft.review += record.review
+        draft.slices.update(part.z for part in record.parts)
+        draft.groups.update(part.group for part in record.parts)
+        draft.voxels = sum(part.voxels for part in record.parts)
+        draft.changes.extend(Ready(part) for part in record.parts)
+        keys = [key for part in record.parts for key in self._keys(part.group, [part.z])]
+        self._schedule(draft, keys)
+
+    def rescued(self, past: Return, mark: str) -> None:
+        """Note down that slices became what they were in a file from elsewhere."""
+        self._return(past, "rescue", mark)
 
     def restored(self, number: int, past: Return) -> None:
         """Note down that the state after a revision was restored."""
         lost = ", ".join(map(str, past.missing))
         note = f"revision {number}" + (f", without the damaged {lost}" if lost else "")
-        draft = self._begin("restore", note=note)
+        self._return(past, "restore", note)
+
+    def _return(self, past: Return, tool: str, note: str) -> None:
+        draft = self._begin(tool, note=note)
         draft.review += past.review
         keys: list[Key] = []
         for change in past.voxels:
             z = int(change.flat[0]) // self._ledger.slice_size
             draft.add(change, [z])
-            keys += _keys(change.group, [z])
+            keys += self._keys(change.group, [z])
         self._schedule(draft, keys)
 
     def unnoted(self) -> bool:
@@ -155,6 +178,7 @@ class Journal:
     def _schedule(self, draft: Draft, keys: list[Key]) -> None:
         self._writer.schedule([(HISTORY, "", draft.number), *keys, (REVIEW, "", 0), (ACTIVITY, "", 0)])
 
-
-def _keys(group: Group, slices: Iterable[int]) -> list[Key]:
-    return [(rank, group, int(z)) for z in slices for rank in (TOUCHED, LABELS)]
+    def _keys(self, group: Group, slices: Iterable[int]) -> list[Key]:
+        chosen = [int(z) for z in slices]
+        self.changed.update((group, z) for z in chosen)
+        return [(rank, group, z) for z in chosen for rank in (TOUCHED, LABELS)]

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from napari_covseg.cases.store import writing
@@ -36,21 +37,43 @@ else:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _holder() -> str:
+def _own_name() -> str:
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
         user = ""
-    return json.dumps({"user": user, "host": socket.gethostname(), "pid": os.getpid()})
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps({"user": user, "host": socket.gethostname(), "pid": os.getpid(), "since": since})
 
 
 def _who(path: Path) -> str:
     """Return who wrote the lock file, for a message."""
     try:
-        holder = json.loads(path.read_text("utf-8"))
-        return f"{holder['user'] or 'somebody'} on {holder['host']} (process {holder['pid']})"
+        known = json.loads(path.read_text("utf-8"))
+        name = f"{known['user'] or 'somebody'} on {known['host']} (process {known['pid']})"
+        if not known.get("since"):
+            return name
+        since = datetime.fromisoformat(known["since"]).astimezone()
+        return f"{name} since {since:%Y-%m-%d %H:%M}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def holder(path: Path) -> str:
+    """Return who holds the lock on `path`, in words; empty if nobody does or it cannot be told."""
+    try:
+        file = os.open(path, os.O_RDWR)
+    except OSError:
+        return ""
+    try:
+        _take(file)
+    except OSError:
+        return _who(path)
+    else:
+        _give(file)
+        return ""
+    finally:
+        os.close(file)
 
 
 class Lock:
@@ -83,7 +106,7 @@ class Lock:
             raise CaseError(
                 f"{what} is already open by {_who(path)}: close it there or open it read-only."
             ) from error
-        self._write(_holder())
+        self._write(_own_name())
 
     def _write(self, text: str) -> None:
         assert self._file is not None

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_covseg.cases.arrays import load_arrays, sparse_zeros
-from napari_covseg.cases.draft import Voxels
-from napari_covseg.cases.history import write_csv
+from napari_covseg.cases.edited_case import EditedCase
 from napari_covseg.cases.journal import Journal
 from napari_covseg.cases.ledger import ACTIVITY, REVIEW
 from napari_covseg.cases.lock import Lock
-from napari_covseg.cases.merge import Review, merged_voxels, review_after_merge, writable
-from napari_covseg.cases.past import Change, State, return_to, state_at
-from napari_covseg.cases.revision import Revision
-from napari_covseg.cases.run import Run
+from napari_covseg.cases.past import Change, return_to
+from napari_covseg.cases.rescue import bring_revisions, bring_state, read_rescue, write_rescue
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.writer import BackgroundWriter
 from napari_covseg.errors import CaseError
-from napari_covseg.labels import GROUPS, Group
 
-VoxelIndex = tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]]]
-Index = tuple[Any, ...] | npt.NDArray[Any] | int | slice
-MergeWrite = Callable[[Group, tuple[npt.NDArray[np.intp], ...], npt.NDArray[np.uint8]], None]
+_log = logging.getLogger(__name__)
 
 
-class OpenCase:
+class OpenCase(EditedCase):
     """A case open for reading and, with its lock, for editing.
 
     `voxels` (int16), `live` (uint8 by group) and `touched` (bool by group), all
     (z, y, x), and `review` (uint8, (z,)) are NumPy arrays to look at and to paint in;
     after painting, `record` has to be told.
-    `damaged` lists what could not be read and is shown empty.
+    `damaged` lists what could not be read and is shown empty. `held_by` says who had the
+    case open for editing when it was opened read-only, empty if nobody had.
 
     Parameters
     ----------
@@ -67,14 +60,12 @@ class OpenCase:
         who: str = "",
         on_error: Callable[[CaseError], None] | None = None,
     ) -> None:
-        self.case = workspace.case(case_id)
-        self.read_only = read_only
-        self._lock: Lock | None = None if read_only else self.case.lock()
+        case = workspace.case(case_id)
+        self._lock: Lock | None = None if read_only else case.lock()
         self._writer: BackgroundWriter | None = None
-        self._runs: dict[str, Run] = {}
-        self._journal: Journal | None = None
+        self.held_by = case.held_by() if read_only else ""
         try:
-            self._load()
+            super().__init__(case, read_only)
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
@@ -89,190 +80,12 @@ class OpenCase:
             self._journal = Journal(self._arrays, self._writer, who)
             self._writer.schedule([*self._arrays.stale, (REVIEW, "", 0), (ACTIVITY, "", 0)])
 
-    def _load(self) -> None:
-        self._arrays = load_arrays(self.case)
-        self._ledger = self._arrays.ledger
-        self.voxels = self._arrays.voxels
-        self.live = self._arrays.live
-        self.touched = self._arrays.touched
-        self.review = self._arrays.review
-        self.damaged = tuple(self._ledger.damaged.values())
-
-    @property
-    def id(self) -> str:
-        """The case's id."""
-        return self.case.id
-
-    @property
-    def who(self) -> str:
-        """The name that goes with what is done from now on; empty for none."""
-        return "" if self._journal is None else self._journal.who
-
-    @who.setter
-    def who(self, name: str) -> None:
-        self._editable().who = name
-
-    @property
-    def revision(self) -> int:
-        """Number of the last revision; it grows with each change, over all sessions."""
-        return self._ledger.history.last if self._journal is None else self._journal.number
-
     @property
     def pending(self) -> bool:
         """Whether something is not on disk yet."""
         return self._writer is not None and self._writer.pending
 
-    # --- what a person does ----------------------------------------------------------
-
-    def record(
-        self,
-        group: Group,
-        index: VoxelIndex,
-        before: npt.NDArray[np.uint8] | int,
-        tool: str = "brush",
-        *,
-        touch: bool = True,
-    ) -> int:
-        """Keep what a person has just changed in ``live[group]`` as a revision.
-
-        The voxels belong to the person from now on and their slices are *corrected*. The
-        revision is on disk within a second, before the labels that it explains.
-
-        Parameters
-        ----------
-        group : {"lungs", "lesions"}
-        index : tuple of ndarray of int
-            z, y and x of the voxels, (n,) each. Of a voxel that is there more than once the
-            first counts, so that the changes of one step may be put one after another.
-        before : ndarray of uint8, shape (n,), or int
-            What `live` held there; it holds what came after.
-        tool : str
-            What it was done with: "brush", "eraser", "fill", "undo", "redo" …
-        touch : bool
-            False if this takes back (or makes again) what a model wrote: the voxels do not
-            become the person's, and review states stay.
-
-        Returns
-        -------
-        int
-            The revision's number.
-
-        Raises
-        ------
-        CaseError
-            If the case is read-only or closed.
-        """
-        journal = self._editable()
-        z, y, x = index
-        shape = self.case.shape
-        flat = (np.asarray(z, np.intp) * shape[1] + y) * shape[2] + x
-        was = np.broadcast_to(np.asarray(before, np.uint8), flat.shape).copy()
-        return journal.voxels(group, flat, was, tool, self._slices_of(z), touch)
-
-    def mark_painted(self, group: Group, index: Index) -> None:
-        """Do as `record` for a caller who does not know what was there: that is looked up on disk.
-
-        Parameters
-        ----------
-        group : {"lungs", "lesions"}
-        index : tuple, ndarray, int or slice
-            Any index into (z, y, x): index arrays as in napari's ``paint`` event, a
-            boolean mask, slices.
-        """
-        journal = self._editable()
-        chosen = sparse_zeros(self.case.shape, np.bool_)
-        chosen[index] = True
-        slices = [z for z, there in enumerate(chosen) if there.any()]
-        size = self._ledger.slice_size
-        inside = [np.flatnonzero(chosen[z]) + z * size for z in slices]
-        flat = np.concatenate([np.zeros(0, np.intp), *inside])
-        journal.voxels(group, flat, None, "brush", slices, touch=True)
-
-    def mark_changed(self, group: Group, slices: Iterable[int]) -> None:
-        """Have slices saved that changed without a person's paint, as by undoing a model's write."""
-        self._editable().slices(group, sorted({int(z) for z in slices}), "undo")
-
-    def set_review(self, z: int, state: Review) -> None:
-        """Set a slice's review state by a person's decision; a revision."""
-        self._editable().review(int(z), state)
-
-    # --- what a model does -------------------------------------------------------------
-
-    def merge_slices(self, run_id: str, slices: Sequence[int], write: MergeWrite | None = None) -> list[int]:
-        """Take a run's finished slices into the live labels, except what is a person's.
-
-        This is one revision as long as nothing else happens to the case meanwhile; it refers
-        to the run, and holds the voxels as well: the run's slices are rewritten by its last
-        pass, and may be removed one day, so that they do not tell what was merged.
-
-        Parameters
-        ----------
-        run_id : str
-        slices : sequence of int
-            Those that the run has not finished are passed over.
-        write : callable, optional
-            Called with group, index arrays (z, y, x) and values instead of writing into
-            `live`, for instance to make the change undoable; it has to write them.
-
-        Returns
-        -------
-        list of int
-            Slices whose labels have changed.
-
-        Raises
-        ------
-        CaseError
-            If the run is missing or damaged, or if the case is open read-only.
-        """
-        journal = self._editable()
-        if run_id not in self._runs:
-            self._runs[run_id] = self.case.run(run_id)
-        run = self._runs[run_id]
-        return [z for z in slices if run.is_done(z) and self._merge_slice(journal, run, int(z), write)]
-
-    def _merge_slice(self, journal: Journal, run: Run, z: int, write: MergeWrite | None) -> bool:
-        changes: list[Voxels] = []
-        for group, predicted in zip(GROUPS, run.read_slice(z), strict=True):
-            live = self.live[group][z]
-            mask = writable(predicted, live, self.touched[group][z], int(self.review[z]))
-            if not mask.any():
-                continue
-            changes.append(merged_voxels(group, z, mask, live, predicted))
-            if write is None:
-                np.copyto(live, predicted, where=mask)
-            else:
-                y, x = np.nonzero(mask)
-                write(group, (np.full(len(y), z), y, x), predicted[mask])
-        state = review_after_merge(int(self.review[z]))
-        if changes or state != self.review[z]:
-            journal.merged(run, z, changes, state)
-        return bool(changes)
-
-    # --- what was ------------------------------------------------------------------------
-
-    def history(self) -> list[Revision]:
-        """Return all revisions that can be read, oldest first."""
-        known = dict(self._ledger.history.summaries())
-        for number, draft in list(self._ledger.drafts.items()):
-            known[number] = draft.summary()
-        return [known[number] for number in sorted(known)]
-
-    def history_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the audit trail as a table. Raises CaseError if the file cannot be written."""
-        write_csv(self.history(), path)
-
-    def state_at(self, number: int) -> State:
-        """Return labels, touched and review states as they were after a revision.
-
-        Everything is saved first. `number` may also be that before the first revision.
-
-        Raises
-        ------
-        CaseError
-            If there is no such revision, or if what is open cannot be saved.
-        """
-        self.flush()
-        return state_at(self._arrays, number)
+    # --- going back, and bringing back ---------------------------------------------------
 
     def restore(self, number: int) -> list[Change]:
         """Make the case what it was after a revision; this is a revision, and later ones stay.
@@ -293,6 +106,62 @@ class OpenCase:
         past = return_to(self._arrays, number)
         journal.restored(number, past)
         return past.changes
+
+    def save_elsewhere(self, folder: str | os.PathLike[str]) -> Path:
+        """Save what this session has changed into a file outside of the workspace.
+
+        For when the workspace cannot be written: its disk is full, read-only or gone. The
+        file holds the revisions that are not on disk, and how the slices that the session
+        has changed are now. The case stays as it is, and `rescue` brings the file back.
+
+        Parameters
+        ----------
+        folder : path-like
+            Where to put the file; made if it is missing.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        CaseError
+            If that folder cannot be written either, or if the case is read-only.
+        """
+        journal = self._editable()
+        return write_rescue(Path(folder), self._arrays, journal.changed, journal.number)
+
+    def rescue(self, path: str | os.PathLike[str]) -> list[Change]:
+        """Bring back what `save_elsewhere` has saved; a file that is in the case already changes nothing.
+
+        The revisions that were not saved are added as they were made. If the case has gone
+        on without them, or if more was lost, the slices become what they were in the file, as
+        a revision of its own, so that nothing that came meanwhile is lost either.
+
+        Returns
+        -------
+        list of Change
+            What is new in `live`, slice by slice.
+
+        Raises
+        ------
+        CaseError
+            If the file is damaged, belongs to another case, or if this one is read-only.
+        """
+        journal = self._editable()
+        rescued = read_rescue(Path(path), self.case)
+        self.flush()
+        if rescued.is_in(self.history()):
+            return []
+        if rescued.follows(self.revision):
+            changes = bring_revisions(self._arrays, rescued, journal.adopted)
+        else:
+            changes = []
+        past = bring_state(self._arrays, rescued)
+        if past.voxels or past.review:
+            journal.rescued(past, rescued.mark)
+        return [*changes, *past.changes]
 
     # --- saving --------------------------------------------------------------------------
 
@@ -327,13 +196,20 @@ class OpenCase:
             self._writer.flush()
             if self._journal is not None and self._journal.unnoted():
                 self._writer.flush()
-            self._ledger.history.compact()
         except CaseError:
             if not discard:
                 raise
+        else:
+            self._compact()
         self._finalizer.detach()
         _shut(self._writer, self._lock, flush=False)
         self._writer = self._lock = self._journal = None
+
+    def _compact(self) -> None:
+        try:
+            self._ledger.history.compact()
+        except CaseError as error:  # everything is saved; the next to close the case tries again
+            _log.warning("%s", error)
 
     def __enter__(self) -> Self:
         return self
@@ -345,16 +221,6 @@ class OpenCase:
         trace: TracebackType | None,
     ) -> None:
         self.close(discard=error is not None)
-
-    def _editable(self) -> Journal:
-        if self._journal is None:
-            how = "open read-only" if self.read_only else "closed"
-            raise CaseError(f'Case "{self.case.name}" is {how}: open it for editing to change it.')
-        return self._journal
-
-    def _slices_of(self, z: npt.NDArray[np.integer[Any]]) -> list[int]:
-        counts = np.bincount(np.asarray(z, np.intp), minlength=self.case.shape[0])
-        return [int(found) for found in np.flatnonzero(counts)]
 
 
 def _shut(writer: BackgroundWriter, lock: Lock | None, flush: bool = True) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.cases.arrays import Arrays, sparse_copy
-from napari_covseg.cases.difference import difference
+from napari_covseg.cases.difference import Difference, difference
 from napari_covseg.cases.draft import SliceState, Voxels
 from napari_covseg.cases.revision import ReviewChange
 from napari_covseg.errors import CaseError
@@ -99,25 +99,42 @@ def state_at(arrays: Arrays, number: int) -> State:
 def return_to(arrays: Arrays, number: int) -> Return:
     """Make the arrays what they were after a revision; everything has to be on disk. Raises CaseError."""
     past = _walk_back(arrays, number)
+    return become(arrays, past.slices, past.review, past.missing)
+
+
+def become(
+    arrays: Arrays,
+    slices: dict[tuple[Group, int], SliceState],
+    review: npt.NDArray[np.uint8],
+    missing: tuple[int, ...] = (),
+) -> Return:
+    """Make slices (labels and touched, by group and slice) and all review states what is given."""
     noted: list[Voxels] = []
-    drawn: list[Change] = []
-    for (group, z), was in sorted(past.slices.items()):
+    changes: list[Change] = []
+    for (group, z), state in sorted(slices.items()):
         live, touched = arrays.live[group][z], arrays.touched[group][z]
-        part = difference(group, z, (live, touched), was)
-        if not len(part):
-            continue
-        part.apply(live, touched)
-        flat = part.index.astype(np.int64) + z * live.size
-        noted.append(Voxels(group, flat, part.before, part.after, part.touched_before, part.touched_after))
-        shown = part.before != part.after
-        y, x = np.divmod(part.index[shown].astype(np.intp), live.shape[1])
-        if len(y):
-            index = (np.full(len(y), z, np.intp), y, x)
-            drawn.append(Change(group, z, index, part.before[shown], part.after[shown]))
-    review = arrays.review
-    states = [(int(z), int(review[z]), int(past.review[z])) for z in np.flatnonzero(review != past.review)]
-    review[:] = past.review
-    return Return(noted, states, drawn, past.missing)
+        part = difference(group, z, (live, touched), state)
+        if len(part):
+            part.apply(live, touched)
+            flat = part.index.astype(np.int64) + z * live.size
+            noted.append(
+                Voxels(group, flat, part.before, part.after, part.touched_before, part.touched_after)
+            )
+            changes += drawn(part, live.shape[1])
+    changed = np.flatnonzero(arrays.review != review)
+    states = [(int(z), int(arrays.review[z]), int(review[z])) for z in changed]
+    arrays.review[:] = review
+    return Return(noted, states, changes, missing)
+
+
+def drawn(part: Difference, columns: int) -> list[Change]:
+    """Return what a viewer has to draw of a slice with so many columns: one change or none."""
+    shown = part.before != part.after
+    if not shown.any():
+        return []
+    y, x = np.divmod(part.index[shown].astype(np.intp), columns)
+    index = (np.full(len(y), part.z, np.intp), y, x)
+    return [Change(part.group, part.z, index, part.before[shown], part.after[shown])]
 
 
 def _walk_back(arrays: Arrays, number: int) -> _Past:

@@ -1,0 +1,74 @@
+"""A case in memory, to look at: what it is now and what it was."""
+
+from __future__ import annotations
+
+import os
+
+from napari_covseg.cases.arrays import load_arrays
+from napari_covseg.cases.case import Case
+from napari_covseg.cases.history import write_csv
+from napari_covseg.cases.past import State, state_at
+from napari_covseg.cases.revision import Revision
+
+
+class SeenCase:
+    """What `OpenCase` shows of a case, whether it may be changed or not.
+
+    Parameters
+    ----------
+    case : Case
+    read_only : bool
+        Nothing will be written.
+
+    Raises
+    ------
+    CaseError
+        If the case cannot be read.
+    """
+
+    def __init__(self, case: Case, read_only: bool) -> None:
+        self.case = case
+        self._arrays = load_arrays(case, read_only=read_only)
+        self._ledger = self._arrays.ledger
+        self.voxels = self._arrays.voxels
+        self.live = self._arrays.live
+        self.touched = self._arrays.touched
+        self.review = self._arrays.review
+        self.damaged = tuple(self._ledger.damaged.values())
+
+    @property
+    def id(self) -> str:
+        """The case's id."""
+        return self.case.id
+
+    @property
+    def revision(self) -> int:
+        """Number of the last revision; it grows with each change, over all sessions."""
+        return self._ledger.history.last
+
+    def history(self) -> list[Revision]:
+        """Return all revisions that can be read, oldest first."""
+        known = dict(self._ledger.history.summaries())
+        for number, draft in list(self._ledger.drafts.items()):
+            known[number] = draft.summary()
+        return [known[number] for number in sorted(known)]
+
+    def history_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the audit trail as a table. Raises CaseError if the file cannot be written."""
+        write_csv(self.history(), path)
+
+    def state_at(self, number: int) -> State:
+        """Return labels, touched and review states as they were after a revision.
+
+        Everything is saved first. `number` may also be that before the first revision.
+
+        Raises
+        ------
+        CaseError
+            If there is no such revision, or if what is open cannot be saved.
+        """
+        self.flush()
+        return state_at(self._arrays, number)
+
+    def flush(self) -> None:
+        """Wait until everything is on disk: there is nothing to wait for."""
