@@ -10,11 +10,12 @@ import numpy.typing as npt
 from napari import Viewer
 from napari.layers import Image, Labels
 
+from napari_covseg.cases import Change as Restored
 from napari_covseg.cases import OpenCase
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.layers import CONTOUR, METADATA_KEY, labels_layer, scan_layer, scan_layer_name
 from napari_covseg.panels.limits import Limits
-from napari_covseg.panels.model_step import SliceChange
+from napari_covseg.panels.model_step import SliceChange, tool_changes
 from napari_covseg.panels.strokes import Change, Indices, Strokes
 from napari_covseg.scans import Scan
 
@@ -117,6 +118,17 @@ class CaseLayers:
     ) -> int:
         """Change labels as one step of a person; see `Strokes.write`."""
         return self._strokes[group].write(index, before, after, tool) if group in self._strokes else 0
+
+    def add_restored(self, changes: Iterable[Restored]) -> None:
+        """Make a restored state, which is in memory already, one step that Ctrl+Z takes back."""
+        packed: dict[Group, list[SliceChange]] = {group: [] for group in GROUPS}
+        for change in changes:
+            shape = self._case.voxels.shape
+            packed[change.group] += tool_changes(shape, change.index, change.before, change.after, "restore")
+        for group, steps in packed.items():
+            self.add_model_step(group, steps)
+        for layer in self.labels.values():
+            layer.refresh()
 
     def name_brush(self, name: str) -> None:
         """Say what the brush is called while it is limited; empty when it is not."""

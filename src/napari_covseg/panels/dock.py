@@ -9,6 +9,7 @@ from superqt import QCollapsible
 
 from napari_covseg.panels.correct_step import CorrectStep
 from napari_covseg.panels.export_step import ExportStep
+from napari_covseg.panels.history_step import HistoryStep
 from napari_covseg.panels.reading import ReadingLine
 from napari_covseg.panels.scan_step import ScanStep
 from napari_covseg.panels.segment_step import SegmentStep
@@ -33,6 +34,7 @@ class CovSegDock(QWidget):
         self.scan = ScanStep(napari_viewer)
         self.segment = SegmentStep(napari_viewer)
         self.correct = CorrectStep(napari_viewer)
+        self.history = HistoryStep(napari_viewer)
         self.export = ExportStep(napari_viewer)
         self.session = self.scan.session
         self.reading = ReadingLine(self.session)
@@ -47,6 +49,7 @@ class CovSegDock(QWidget):
             collapsible(self.scan, opened=True),
             collapsible(self.segment, opened=True),
             collapsible(self.correct, opened=False),  # all are too much for a low screen
+            collapsible(self.history, opened=False),
             collapsible(self.export, opened=False),
         ]
         for section in self.sections:

@@ -1,0 +1,181 @@
+"""What was done to the open case: every revision, the state after any of them, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from napari import Viewer
+from napari.layers import Labels
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableView, QWidget
+
+from napari_covseg.cases import State
+from napari_covseg.errors import CovsegError
+from napari_covseg.panels.background import in_background, show_exception
+from napari_covseg.panels.hu_overlay import AID_KEY
+from napari_covseg.panels.layers import labels_layer
+from napari_covseg.panels.revision_table import RevisionTable
+from napari_covseg.panels.step import Step, small
+
+SETTLE = 300  # ms; changes that come faster are listed together
+HEIGHT = 150
+
+
+class HistoryStep(Step):
+    """Lists revisions, the last one first, shows and restores the state after one.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+    parent : QWidget, optional
+    """
+
+    title = "    History"
+
+    def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(napari_viewer, parent)
+        self._preview: list[Labels] = []
+        self.rows = RevisionTable()
+        self.table = QTableView()
+        self.table.setModel(self.rows)
+        self.table.setToolTip("Every change: number, when, with what, where, and who made it.")
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setWordWrap(False)
+        self.table.setFixedHeight(HEIGHT)
+        self.table.verticalHeader().setVisible(False)
+        self.table.verticalHeader().setDefaultSectionSize(20)
+        header = self.table.horizontalHeader()
+        for column, width in enumerate((34, 58, 90, 64)):
+            self.table.setColumnWidth(column, width)
+        header.setSectionResizeMode(self.rows.columnCount() - 1, QHeaderView.ResizeMode.Stretch)
+        self.show_state = small("Show", "", "Show the labels as they were after this change.", checkable=True)
+        self.restore = small(
+            "Restore",
+            "",
+            "Make labels and states what they were after this change. It is a change of its own.",
+        )
+        self.export = small("Export CSV …", "", "Write the whole list as a table, for an audit.")
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(SETTLE)
+        self.column.addWidget(self.table)
+        self.add_row(self.show_state, self.restore, self.export)
+        self._list()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._timer.timeout.connect(self._list)
+        self.table.selectionModel().selectionChanged.connect(lambda: self._on_chosen())
+        self.show_state.clicked.connect(self._on_show)
+        self.restore.clicked.connect(self._on_restore)
+        self.export.clicked.connect(self._on_export)
+        self.session.case_changed.connect(self._on_case_changed)
+        self.session.slices_changed.connect(lambda slices: self._timer.start())
+
+    @property
+    def chosen(self) -> int | None:
+        """Number of the revision that is chosen."""
+        rows = self.table.selectionModel().selectedRows()
+        return self.rows.revision(rows[0].row()).number if rows else None
+
+    def choose(self, number: int) -> None:
+        """Choose a revision by its number."""
+        row = self.rows.row_of(number)
+        if row is not None:
+            self.table.selectRow(row)
+
+    def _list(self) -> None:
+        case, chosen = self.session.case, self.chosen
+        self.rows.show(case.history() if case is not None else [])
+        if chosen is not None:
+            self.choose(chosen)
+        self._reflect()
+
+    def _reflect(self) -> None:
+        there = self.session.case is not None
+        self.show_state.setEnabled(there and (self.chosen is not None or bool(self._preview)))
+        self.show_state.setChecked(bool(self._preview))
+        self.restore.setEnabled(there and self.chosen is not None)
+        self.export.setEnabled(there)
+
+    def _on_case_changed(self) -> None:
+        self._hide()
+        self._list()
+
+    def _on_chosen(self) -> None:
+        if self._preview and self.chosen is not None:
+            self._show(self.chosen)
+        self._reflect()
+
+    def _on_show(self) -> None:
+        if self._preview or self.chosen is None:
+            self._hide()
+        else:
+            self._show(self.chosen)
+        self._reflect()
+
+    def _show(self, number: int) -> None:
+        case = self.session.case
+        assert case is not None
+
+        def draw(state: State) -> None:
+            if self.session.case is case:
+                self._hide()
+                self._draw(state, number)
+                self._reflect()
+
+        in_background(lambda: case.state_at(number), draw, lambda _: self._reflect())
+
+    def _draw(self, state: State, number: int) -> None:
+        layers, viewer = self.session.layers, self.session.viewer
+        case = self.session.case
+        assert layers is not None and case is not None
+        active = viewer.layers.selection.active
+        for group, values in state.labels.items():
+            layer = labels_layer(group, values, case.case.spacing)
+            layer.name, layer.editable = f"{layer.name} after change {number}", False
+            layer.metadata[AID_KEY] = True
+            viewer.add_layer(layer)
+            self._preview.append(layer)
+            if group in layers.labels:
+                layers.labels[group].visible = False
+        viewer.layers.selection.active = active
+        if state.missing:
+            show_info(f"{len(state.missing)} later changes cannot be read: this state is not sure.")
+
+    def _hide(self) -> None:
+        preview, self._preview = self._preview, []
+        for layer in preview:
+            if layer in self.session.viewer.layers:
+                self.session.viewer.layers.remove(layer)
+        if preview and self.session.layers is not None:
+            for layer in self.session.layers.labels.values():
+                layer.visible = True
+
+    def _on_restore(self) -> None:
+        case, number = self.session.case, self.chosen
+        if case is None or number is None or self.session.layers is None:
+            return
+        self._hide()
+        try:
+            changes = case.restore(number)
+        except CovsegError as error:
+            show_exception(error)
+            return
+        self.session.layers.add_restored(changes)
+        self.session.tell_changed(np.arange(len(case.review)).tolist())
+
+    def _on_export(self) -> None:
+        case = self.session.case
+        path, _ = QFileDialog.getSaveFileName(self, "Export the history", "history.csv", "Tables (*.csv)")
+        if path and case is not None:
+            self.export_to(path)
+
+    def export_to(self, path: str | Path) -> None:
+        """Write the list as a table."""
+        case = self.session.case
+        if case is not None:
+            in_background(lambda: case.history_csv(path), lambda _: show_info(f"Saved {path}"))

@@ -1,0 +1,84 @@
+"""The list of revisions, and the way back to any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari import Viewer
+
+from napari_covseg.cases import OpenCase, Revision
+from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.revision_table import RevisionTable, slices_said, told
+from napari_covseg.scans import Scan
+
+
+@pytest.fixture
+def dock(
+    workbench: tuple[Viewer, CovSegDock], scan: Scan, add_scan: Callable[[Viewer, Scan], Any], qtbot: Any
+) -> CovSegDock:
+    viewer, dock = workbench
+    add_scan(viewer, scan)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
+    dock.sections[3].toggleButton().click()
+    return dock
+
+
+@pytest.fixture
+def case(dock: CovSegDock) -> OpenCase:
+    case = dock.session.case
+    assert case is not None
+    return case
+
+
+def tools(dock: CovSegDock) -> list[str]:
+    rows = dock.history.rows
+    return [rows.revision(row).tool for row in range(rows.rowCount())]
+
+
+def test_every_step_is_listed_shown_and_restored(
+    dock: CovSegDock, case: OpenCase, qtbot: Any, tmp_path: Path
+) -> None:
+    lesions, step = dock.session.layers.labels["lesions"], dock.history
+    lesions.brush_size, lesions.mode = 6, "paint"
+    lesions.paint((5, 30, 30), 2)
+    first = case.live["lesions"].copy()
+    lesions.paint((7, 40, 40), 3)
+    second = case.live["lesions"].copy()
+    lesions.undo()
+    lesions.redo()
+    qtbot.waitUntil(lambda: tools(dock) == ["redo", "undo", "brush", "brush"])
+    number = step.rows.revision(3).number
+
+    step.choose(number)
+    step.show_state.click()
+    viewer = dock.session.viewer
+    qtbot.waitUntil(lambda: any("after change" in layer.name for layer in viewer.layers))
+    shown = viewer.layers[f"Lesions after change {number}"]
+    assert np.array_equal(shown.data, first) and not lesions.visible
+    step.show_state.click()
+    assert lesions.visible and shown not in viewer.layers
+
+    step.restore.click()
+    assert np.array_equal(case.live["lesions"], first)
+    qtbot.waitUntil(lambda: tools(dock)[0] == "restore")
+    lesions.undo()
+    assert np.array_equal(case.live["lesions"], second)
+    qtbot.waitUntil(lambda: tools(dock)[0] == "undo")
+
+    step.export_to(tmp_path / "history.csv")
+    qtbot.waitUntil((tmp_path / "history.csv").exists)
+    assert "restore" in (tmp_path / "history.csv").read_text(encoding="utf-8-sig")
+
+
+def test_a_revision_is_said_in_one_line() -> None:
+    revision = Revision(3, datetime.now(UTC), "Ada", "brush", ("lesions",), (4, 5), 12)
+    assert told(revision).endswith("brush, lesions, 12 voxels, by Ada")
+    assert [slices_said(s) for s in ((), (4,), (4, 9))] == ["", "5", "5–10"]
+    table = RevisionTable()
+    table.show([revision])
+    assert table.data(table.index(0, 2)) == "brush" and table.row_of(3) == 0 and table.row_of(4) is None
