@@ -69,6 +69,54 @@ class VolumeDone:
 
 
 @dataclass(frozen=True)
+class TrainingStep:
+    """A fine-tuning has taken a step, or is about to take the first.
+
+    Attributes
+    ----------
+    step, steps : int
+        Steps done, and at most.
+    loss : float, optional
+        Of this step; None before the first.
+    seconds : float
+        Since the first began.
+    held_out : dict of str to float, optional
+        Dice per output on the corrected slices that are held out, where it was measured.
+    best : bool
+        Whether these weights are the ones that would be kept now.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    seconds: float
+    held_out: dict[str, float] | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class ModelProposed:
+    """A fine-tuning has written a version for a person to keep or discard.
+
+    Attributes
+    ----------
+    model_id, parent : str
+    scores : dict
+        By ``"held-out"`` and parts of the regression set: ``before`` and ``after``, Dice per output.
+    recommended : bool
+        Whether the measurements speak for keeping it.
+    reason : str
+        Why, in one sentence.
+    """
+
+    model_id: str
+    parent: str
+    scores: dict[str, dict[str, dict[str, float]]]
+    recommended: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class Imported:
     """A scan has become a case."""
 
@@ -115,6 +163,8 @@ Event = (
     | RunStarted
     | SlicesDone
     | VolumeDone
+    | TrainingStep
+    | ModelProposed
     | Imported
     | Written
     | Finished

@@ -11,19 +11,20 @@ from pathlib import Path
 import cv2
 import torch
 
+from napari_covseg.jobs.find_model import FoundModel
 from napari_covseg.models.file import Model, choose_device, load_model
 
 _loaded: dict[tuple[str, int, str], Model] = {}
 _loading = threading.Lock()
 
 
-def loaded_model(path: Path, device: str) -> Model:
-    """Return the model of a file on a device, from memory if the file is still the same.
+def loaded_model(model: Path | FoundModel, device: str) -> Model:
+    """Return a model on a device, from memory if its file is still the same.
 
     Parameters
     ----------
-    path : Path
-        A model file.
+    model : Path or FoundModel
+        A model file, or what `find_model` has found.
     device : str
         ``"auto"`` or a torch device.
 
@@ -33,13 +34,15 @@ def loaded_model(path: Path, device: str) -> Model:
         If the file cannot be read as a model, or there is no such device.
     """
     where = str(choose_device(device))
+    path = model if isinstance(model, Path) else model.path
     changed = path.stat().st_mtime_ns if path.exists() else 0
     key = (str(path.absolute()), changed, where)
     with _loading:
         torch.set_num_threads(core_count())
         cv2.setNumThreads(1)  # what it does is too short to share, and torch has all cores
         if key not in _loaded:
-            _loaded[key] = load_model(path, where)
+            source = model if isinstance(model, Path) else model.source()
+            _loaded[key] = load_model(source, where, str(path))
         return _loaded[key]
 
 

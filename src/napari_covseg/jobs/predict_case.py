@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from napari_covseg.cases import Case, Run, Workspace
 from napari_covseg.jobs.events import Event, Notice, Progress, RunStarted, SlicesDone, VolumeDone
+from napari_covseg.jobs.find_model import find_model
 from napari_covseg.jobs.memory import loaded_model
 from napari_covseg.jobs.pace import Pace
 from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.jobs.run import HEARTBEAT, Control, JobCancelled, in_thread
 from napari_covseg.jobs.slice_writer import AHEAD, SliceWriter
 from napari_covseg.labels import GROUPS
-from napari_covseg.models.catalogue import find
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import coarse_lungs, finish_volume
 from napari_covseg.predict.order import SliceOrder
@@ -40,8 +40,8 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
     """
 
     def load() -> tuple[Case, Model]:
-        case = Workspace.open(job.workspace, create=False).case(job.case)
-        return case, loaded_model(find(job.model).path, job.device)
+        workspace = Workspace.open(job.workspace, create=False)
+        return workspace.case(job.case), loaded_model(find_model(job.model, workspace), job.device)
 
     case, model = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
     used = {"device": str(model.device), "batch": job.batch, "threshold": job.threshold}
@@ -58,9 +58,10 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
 def warm_up(job: WarmUp) -> Iterator[Event]:
     """Load a model and try it, or for None only load the libraries: importing this module did that."""
     if job.model is not None:
-        path = find(job.model).path
+        workspace = None if job.workspace is None else Workspace.open(job.workspace, create=False)
+        found = find_model(job.model, workspace)
         yield from in_thread(
-            lambda: rehearse(loaded_model(path, job.device)), lambda: Progress(0, 0, "models")
+            lambda: rehearse(loaded_model(found, job.device)), lambda: Progress(0, 0, "models")
         )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True)
 class Import:
@@ -33,7 +36,7 @@ class Predict:
     workspace, case : str
         Folder of the workspace and id of the case.
     model : str
-        Name of a model in the catalogue, or path of a model file.
+        Id of a version in the workspace, name of a model in the catalogue, or path of a model file.
     first_slice : int
         Slice to start at; work goes outwards from it.
     revision : int
@@ -97,10 +100,82 @@ class WarmUp:
         Model to load as well; None only imports the libraries.
     device : str
         As in `Predict`.
+    workspace : str, optional
+        Where the model is looked for first.
     """
 
     model: str | None = None
     device: str = "auto"
+    workspace: str | None = None
 
 
-Request = Import | Predict | PredictFile | WarmUp
+@dataclass(frozen=True)
+class Finetune:
+    """Let a model learn from corrected and accepted slices; the result is a proposed version.
+
+    It takes turns with other jobs after every step. Cancelled, it proposes its best so far.
+
+    Attributes
+    ----------
+    workspace : str
+        Folder of the workspace.
+    cases : tuple of str
+        Ids of the cases to learn from.
+    model : str
+        As in `Predict`.
+    seconds : float, optional
+        Time for the steps; None sets no limit.
+    steps : int, optional
+        Optimiser steps at most; None takes the usual number.
+    device : str
+        As in `Predict`.
+    seed : int
+        Of slices and augmentation.
+    """
+
+    workspace: str
+    cases: tuple[str, ...]
+    model: str
+    seconds: float | None = None
+    steps: int | None = None
+    device: str = "auto"
+    seed: int = 0
+
+
+REFINE_PRIORITY = 100
+"""A person waits for it, whatever else is going on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Refine:
+    """Label one slice again, with a person's scribbles as hints; the result is a run of this slice.
+
+    Submit it with `REFINE_PRIORITY`.
+
+    Attributes
+    ----------
+    workspace, case, model : str
+        As in `Predict`.
+    z : int
+    label : int
+        Value of the lesion label that the scribbles are about.
+    positive, negative : ndarray of bool, shape (y, x)
+        Where the person says that the label is, and is not.
+    revision : int
+        As in `Predict`.
+    device : str
+        As in `Predict`.
+    """
+
+    workspace: str
+    case: str
+    model: str
+    z: int
+    label: int
+    positive: npt.NDArray[np.bool_]
+    negative: npt.NDArray[np.bool_]
+    revision: int = 0
+    device: str = "auto"
+
+
+Request = Import | Predict | PredictFile | WarmUp | Finetune | Refine

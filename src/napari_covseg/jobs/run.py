@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Event, Finished, Progress
-from napari_covseg.jobs.requests import Import, Predict, PredictFile, WarmUp
+from napari_covseg.jobs.requests import Finetune, Import, Predict, PredictFile, Refine, WarmUp
 
 T = TypeVar("T")
 WORK_THREAD = "covseg-work"
@@ -121,6 +121,28 @@ def _(job: WarmUp, control: Control) -> Iterator[Event]:
         return warm_up
 
     begin = yield from in_thread(load, lambda: Progress(0, 0, "models"))
+    yield from begin(job)
+
+
+@steps.register
+def _(job: Finetune, control: Control) -> Iterator[Event]:
+    def load() -> Callable[[Finetune], Iterator[Event]]:
+        with _importing:
+            from napari_covseg.jobs.finetune_cases import finetune_cases
+        return finetune_cases
+
+    begin = yield from in_thread(load, lambda: Progress(0, 0, "steps"))
+    yield from begin(job)
+
+
+@steps.register
+def _(job: Refine, control: Control) -> Iterator[Event]:
+    def load() -> Callable[[Refine], Iterator[Event]]:
+        with _importing:
+            from napari_covseg.jobs.refine_slice import refine_slice
+        return refine_slice
+
+    begin = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
     yield from begin(job)
 
 

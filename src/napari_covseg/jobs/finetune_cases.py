@@ -1,0 +1,182 @@
+"""A model learns from the cases of a workspace, and a new version is proposed."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from napari_covseg.cases import Review, Workspace
+from napari_covseg.cases.version import Curves, LearnedFrom, ModelVersion
+from napari_covseg.cases.versions import Versions
+from napari_covseg.errors import ModelError
+from napari_covseg.jobs.events import Event, ModelProposed, Notice, Progress, TrainingStep
+from napari_covseg.jobs.find_model import FoundModel, find_model
+from napari_covseg.jobs.memory import loaded_model
+from napari_covseg.jobs.requests import Finetune
+from napari_covseg.jobs.run import JobCancelled, in_thread
+from napari_covseg.learn.corrections import labelled_slices, reviewed
+from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, Finetuning
+from napari_covseg.learn.gate import MEMORY_SEEDS, Scores, judge, phantom_slices
+from napari_covseg.learn.labelled import LabelledSlices, choose_sides, joined
+from napari_covseg.learn.score import probabilities, score
+from napari_covseg.models.file import Model, model_bytes, unfold
+
+ACCEPTED_AT_MOST = 24
+"""Accepted slices of other cases that are remembered, and as many that are measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Material:
+    """All that a fine-tuning needs, read from the workspace."""
+
+    workspace: Workspace
+    found: FoundModel
+    model: Model
+    learned: LabelledSlices
+    held_out: LabelledSlices
+    memory: LabelledSlices
+    accepted: LabelledSlices | None
+    seen: dict[str, LearnedFrom]
+
+
+def finetune_cases(job: Finetune) -> Iterator[Event]:
+    """Learn from a workspace's cases, one step per turn, and propose a version.
+
+    Raises
+    ------
+    CaseError
+        If a case cannot be read, or the version not be written.
+    ModelError
+        If the model cannot be used, or there is nothing to learn from.
+    """
+    settings = FinetuneSettings(seconds=job.seconds, seed=job.seed)
+    settings = settings if job.steps is None else replace(settings, steps=job.steps)
+    waiting = Progress(0, settings.steps, "steps")
+    material = yield from in_thread(lambda: _gather(job, settings), lambda: waiting)
+    run = Finetuning(material.model, material.learned, material.held_out, material.memory, settings)
+    cancelled: JobCancelled | None = None
+    try:
+        for told in run.steps():
+            loss = None if math.isnan(told.loss) else told.loss
+            yield TrainingStep(told.step, told.steps, loss, told.seconds, told.held_out, told.best)
+    except JobCancelled as error:
+        cancelled = error
+    result = run.result()
+    if result.step == 0:
+        yield Notice("No step made the model better on the held-out slices, so no new version is proposed.")
+    else:
+        yield from _propose(material, result, settings, measure=cancelled is None)
+    if cancelled is not None:
+        raise cancelled
+
+
+def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
+    workspace = Workspace.open(job.workspace, create=False)
+    found = find_model(job.model, workspace)
+    model = loaded_model(found, job.device)
+    slices, revisions = [], {}
+    for case_id in job.cases:
+        case = workspace.case(case_id)
+        revisions[case_id] = case.activity.revision
+        slices.append(labelled_slices(case, reviewed(case), model.card))
+    corrected = joined(slices)
+    if corrected is None:
+        raise ModelError("No slice is corrected or accepted yet: correct or accept a few slices first.")
+    sides = choose_sides(corrected.ids, Versions(workspace).sides(), settings.hold_out)
+    learned, held_out = corrected.split(sides)
+    seen = {
+        case_id: LearnedFrom(
+            revision,
+            tuple(z for one, z in learned.ids if one == case_id),
+            tuple(z for one, z in held_out.ids if one == case_id),
+        )
+        for case_id, revision in revisions.items()
+    }
+    accepted = _accepted_elsewhere(workspace, job, model)
+    # every other slice is remembered, and the rest is measured
+    remembered = [phantom_slices(model.card, MEMORY_SEEDS)]
+    if accepted is not None:
+        remembered.append(accepted.take(range(0, len(accepted), 2)))
+        accepted = accepted.take(range(1, len(accepted), 2)) if len(accepted) > 1 else None
+    old = joined(remembered)
+    assert old is not None
+    memory = LabelledSlices(old.images, probabilities(model, old.images), old.ids)
+    return _Material(workspace, found, model, learned, held_out, memory, accepted, seen)
+
+
+def _accepted_elsewhere(workspace: Workspace, job: Finetune, model: Model) -> LabelledSlices | None:
+    """Read accepted slices, evenly spaced, of cases that are not learned from."""
+    others = [info.id for info in workspace.cases() if info.id not in job.cases]
+    slices: list[LabelledSlices] = []
+    for case_id in others[: 2 * ACCEPTED_AT_MOST]:
+        case = workspace.case(case_id)
+        zs = reviewed(case, (Review.ACCEPTED,))
+        share = max(2, 2 * ACCEPTED_AT_MOST // max(1, len(others)))
+        slices.append(labelled_slices(case, zs[:: max(1, -(-len(zs) // share))], model.card))
+    return joined(slices)
+
+
+def _propose(
+    material: _Material, result: FinetuneResult, settings: FinetuneSettings, *, measure: bool
+) -> Generator[Event, None, None]:
+    parent = material.model.card.id
+    done = Progress(len(result.losses), settings.steps, "steps")
+    held_out = _held_out(material, result)
+    regression: dict[str, tuple[Scores, Scores]] | None = None
+    if measure:
+        regression = yield from in_thread(lambda: _regression(material, result), lambda: done)
+    pairs = ({} if held_out is None else {"held-out": held_out}) | (regression or {})
+    scores = {part: {"before": before, "after": after} for part, (before, after) in pairs.items()}
+    verdict = judge(held_out, regression)
+    version = yield from in_thread(lambda: _keep(material, result, settings, scores), lambda: done)
+    yield ModelProposed(version.id, parent, scores, verdict.keep, verdict.reason)
+
+
+def _held_out(material: _Material, result: FinetuneResult) -> tuple[Scores, Scores] | None:
+    if not len(material.held_out):
+        return None
+    outputs = material.model.card.outputs
+    after = result.held_out[list(result.measured).index(result.step)]
+    before, after = (dict(zip(outputs, map(float, row), strict=True)) for row in (result.held_out[0], after))
+    return before, after
+
+
+def _regression(material: _Material, result: FinetuneResult) -> dict[str, tuple[Scores, Scores]]:
+    parts = {"phantoms": phantom_slices(material.model.card)}
+    if material.accepted is not None:
+        parts["accepted slices of other cases"] = material.accepted
+    return {
+        part: (score(material.model, slices), score(result.model, slices)) for part, slices in parts.items()
+    }
+
+
+def _keep(
+    material: _Material, result: FinetuneResult, settings: FinetuneSettings, scores: dict[str, Any]
+) -> ModelVersion:
+    parent = material.model.card
+    count = len(material.learned)
+
+    def make(version_id: str) -> tuple[bytes, str]:
+        card = replace(
+            parent,
+            id=version_id,
+            parent=parent.id,
+            title=f"{parent.title.split(', fine-tuned')[0]}, fine-tuned",
+            trained_on=f"{parent.trained_on}; then {count} corrected slices of {len(material.seen)} cases",
+            recipe={"fine-tuning": asdict(settings), "step": result.step, "parent": parent.recipe},
+            scores=scores,
+            created=datetime.date.today().isoformat(),
+        )
+        return model_bytes(unfold(replace(result.model, card=card)), card), card.to_json()
+
+    return Versions(material.workspace).add(
+        material.found.base,
+        parent.id,
+        make,
+        scores=scores,
+        learned_from=material.seen,
+        curves=Curves(result.losses, result.measured, result.held_out),
+    )

@@ -1,0 +1,110 @@
+"""One slice again, with a person's scribbles as hints: into a run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_covseg.cases import Case, Run, Workspace
+from napari_covseg.errors import ModelError
+from napari_covseg.jobs.events import Event, Progress, RunStarted, SlicesDone
+from napari_covseg.jobs.find_model import find_model
+from napari_covseg.jobs.memory import loaded_model
+from napari_covseg.jobs.requests import Refine
+from napari_covseg.jobs.run import in_thread
+from napari_covseg.labels import LESIONS
+from napari_covseg.learn.corrections import shrink
+from napari_covseg.learn.refine import refine
+from napari_covseg.models.file import Model
+from napari_covseg.predict.clean import clean_slice
+from napari_covseg.predict.slices import restore
+
+Mask = npt.NDArray[np.uint8]
+
+
+def refine_slice(job: Refine) -> Iterator[Event]:
+    """Label a slice again and write it as the only slice of a new run.
+
+    Raises
+    ------
+    CaseError
+        If the case cannot be read or its predictions not be written.
+    ModelError
+        If the model cannot be used, or has no output for the label.
+    """
+
+    def work() -> Run:
+        workspace = Workspace.open(job.workspace, create=False)
+        case = workspace.case(job.case)
+        model = loaded_model(find_model(job.model, workspace), job.device)
+        lungs, lesions = _refined(job, case, model)
+        used = {"device": str(model.device), "refined": job.z, "label": job.label}
+        run = case.begin_run(model.card.id, used, model.card.outputs, job.revision, probabilities=False)
+        run.write_slice(job.z, lungs, lesions)
+        run.finish()
+        return run
+
+    run = yield from in_thread(work, lambda: Progress(0, 1, "slices"))
+    yield RunStarted(run.id)
+    yield SlicesDone(run.id, (job.z,))
+
+
+def _refined(job: Refine, case: Case, model: Model) -> tuple[Mask, Mask]:
+    output = _output(job.label, model)
+    outputs, levels = model.card.outputs, model.card.thresholds
+    image = model.preparation(case.read_slice(job.z), case.intensity)
+    with torch.no_grad():
+        inputs = torch.from_numpy(image).to(model.device)[None, None].float().div_(255)
+        logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
+        said = torch.cat([logits[name] for name in outputs], 1).sigmoid()
+    size = model.preparation.size
+    positive, negative = _hints(job.positive, size), _hints(job.negative, size)
+    channel = outputs.index(output)
+    probability = said[0, channel].float().cpu().numpy()
+    said[0, channel] = torch.from_numpy(refine(model, image, probability, positive, negative)).to(
+        model.device
+    )
+    full = restore(said, (case.shape[1], case.shape[2]))[0].cpu().numpy()
+    lungs = np.zeros(case.shape[1:], np.uint8)
+    lesions, best = lungs.copy(), np.zeros(case.shape[1:], np.float32)
+    for name, here in zip(outputs, full, strict=True):
+        wins = here >= levels[name]
+        if name == "lungs":
+            lungs[wins] = 3
+        else:
+            wins &= here > best
+            lesions[wins] = _value(name)
+            best[wins] = here[wins]
+    spacing = None if case.spacing is None else case.spacing[1:]
+    lungs, lesions = clean_slice(lungs, lesions, model.card.lesions if "lungs" in outputs else (), spacing)
+    lesions[job.positive] = job.label
+    lesions[job.negative & (lesions == job.label)] = 0
+    return lungs, lesions
+
+
+def _output(value: int, model: Model) -> str:
+    """Return the output that a label belongs to, as in fine-tuning."""
+    for label in LESIONS:
+        if label.value == value:
+            if label.name in model.card.outputs:
+                return label.name
+            if label.inside_lungs and "lesion" in model.card.outputs:
+                return "lesion"
+    raise ModelError(f"The model {model.card.id} does not know label {value}: choose one of its own labels.")
+
+
+def _value(name: str) -> int:
+    return next(label.value for label in LESIONS if label.name == name)
+
+
+def _hints(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
+    """Shrink scribbles without losing thin ones."""
+    side = max(mask.shape)
+    if side <= size:
+        return shrink(mask, size)
+    wide = int(np.ceil(side / size))
+    return shrink(cv2.dilate(mask.astype(np.uint8), np.ones((wide, wide), np.uint8)) > 0, size)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reviewing import correct
+from tiny_model import tiny_scan
+
+from napari_covseg.cases import Case, Review, Workspace, chunks
+from napari_covseg.cases.version import ModelState
+from napari_covseg.cases.versions import Versions
+from napari_covseg.errors import CaseError, ModelError
+from napari_covseg.jobs import finetune_cases
+from napari_covseg.jobs.events import Cancelled, Finished, ModelProposed, Notice, RunStarted, TrainingStep
+from napari_covseg.jobs.requests import Finetune, Predict, Refine
+from napari_covseg.jobs.run import JobCancelled, run
+from napari_covseg.jobs.schedule import Scheduler
+from napari_covseg.learn import gate
+from napari_covseg.learn.finetune import FinetuneSettings
+from napari_covseg.learn.labelled import LabelledSlices
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learn fast, propose the last weights, and stand in for the phantoms, which take a second each."""
+    settings = partial(FinetuneSettings, learning_rate=1e-2, crop=64, measure_every=4, tolerance=9)
+    monkeypatch.setattr(finetune_cases, "FinetuneSettings", settings)
+    random = np.random.default_rng(0)
+    slices = LabelledSlices(
+        random.integers(0, 255, (2, 64, 64)).astype(np.uint8),
+        random.random((2, 2, 64, 64)) > 0.8,
+        (("phantom", 0), ("phantom", 1)),
+    )
+    monkeypatch.setattr(gate, "_phantom_slices", lambda *_: slices)
+
+
+@pytest.fixture
+def finetune(workspace: Workspace, case: Case, model: str) -> Finetune:
+    correct(workspace, case.id, (0, 1, 3, 4))
+    correct(workspace, case.id, (6,), Review.ACCEPTED)
+    return Finetune(workspace.path, (case.id,), model, steps=12, device="cpu")
+
+
+def proposed(events: list) -> ModelProposed:
+    return next(event for event in events if isinstance(event, ModelProposed))
+
+
+def steps(events: list) -> list[TrainingStep]:
+    return [event for event in events if isinstance(event, TrainingStep)]
+
+
+def test_a_version_is_proposed(workspace: Workspace, case: Case, finetune: Finetune) -> None:
+    events = list(run(finetune))
+    told = steps(events)
+    assert [event.step for event in told] == list(range(13)) and events[-1] == Finished()
+    assert told[0].loss is None and all(event.loss for event in told[1:])
+    assert set(told[0].held_out or ()) == {"lungs", "lesion"}
+    event = proposed(events)
+    versions = Versions(workspace)
+    version = versions.get(event.model_id)
+    assert (version.id, version.base, version.parent) == ("tiny-1", "tiny", "tiny")
+    assert version.state == ModelState.PROPOSED and versions.current("tiny") == "tiny"
+    assert version.scores == event.scores and set(event.scores) == {"held-out", "phantoms"}
+    seen = version.learned_from[case.id]
+    assert sorted(seen.learned + seen.held_out) == [0, 1, 3, 4, 6] and len(seen.held_out) == 1
+    assert seen.revision == case.activity.revision
+    curves = versions.curves(version.id)
+    assert len(curves.losses) == 12 and curves.held_out.shape == (len(curves.measured), 2)
+    assert event.scores["held-out"]["before"] == told[0].held_out
+
+
+def test_a_version_predicts_and_learns_on(workspace: Workspace, case: Case, finetune: Finetune) -> None:
+    first = proposed(list(run(finetune))).model_id
+    sides = Versions(workspace).sides()
+    job = Predict(workspace.path, case.id, first, 0, device="cpu")
+    run_id = next(event.run_id for event in run(job) if isinstance(event, RunStarted))
+    assert case.run(run_id).info.model_id == first
+    correct(workspace, case.id, (2, 5))
+    second = proposed(list(run(replace(finetune, model=first)))).model_id
+    version = Versions(workspace).get(second)
+    assert (version.base, version.parent) == ("tiny", first)
+    again = Versions(workspace).sides()
+    assert {one: again[one] for one in sides} == sides and len(again) == 7
+
+
+def test_the_parent_and_the_case_stay_as_they_are(
+    workspace: Workspace, case: Case, finetune: Finetune
+) -> None:
+    folders = (Path(finetune.model).parent, Path(case.path))
+    before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+    list(run(finetune))
+    assert all(path.read_bytes() == data for path, data in before.items())
+
+
+def test_the_same_seed_gives_the_same_model(workspace: Workspace, finetune: Finetune) -> None:
+    versions = Versions(workspace)
+    losses = [
+        versions.curves(proposed(list(run(replace(finetune, seed=seed)))).model_id).losses
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    assert not np.allclose(losses[0], losses[2], rtol=1e-3)
+
+
+def test_cancelled_it_proposes_its_best_so_far(workspace: Workspace, finetune: Finetune) -> None:
+    job = run(replace(finetune, steps=500))
+    events = []
+    for event in job:
+        events.append(event)
+        if isinstance(event, TrainingStep) and event.step == 11:
+            break
+    with pytest.raises(JobCancelled):
+        events.append(job.throw(JobCancelled()))
+        while True:
+            events.append(next(job))
+    event = proposed(events)
+    version = Versions(workspace).get(event.model_id)
+    assert not event.recommended and set(version.scores) == {"held-out"}
+    assert len(Versions(workspace).curves(version.id).losses) == 11
+
+
+def test_cancelled_before_the_first_step_it_proposes_nothing(
+    workspace: Workspace, finetune: Finetune
+) -> None:
+    job = run(finetune)
+    while not isinstance(next(job), TrainingStep):
+        pass
+    with pytest.raises(JobCancelled):
+        assert isinstance(job.throw(JobCancelled()), Notice)
+        next(job)
+    assert Versions(workspace).list() == []
+
+
+def test_interrupted_it_leaves_no_version(workspace: Workspace, finetune: Finetune) -> None:
+    job = run(finetune)
+    for event in job:
+        if isinstance(event, TrainingStep) and event.step == 5:
+            break
+    job.close()
+    assert Versions(workspace).list() == []
+
+
+def test_a_full_disk_is_one_sentence(
+    workspace: Workspace, finetune: Finetune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(chunks, "_write_file", full)
+    with pytest.raises(CaseError, match="disk is full"):
+        list(run(finetune))
+    assert Versions(workspace).list() == []
+
+
+def test_accepted_slices_of_other_cases_are_measured(workspace: Workspace, finetune: Finetune) -> None:
+    other = workspace.add_case(tiny_scan())
+    correct(workspace, other, range(4), Review.ACCEPTED)
+    event = proposed(list(run(finetune)))
+    assert set(event.scores) == {"held-out", "phantoms", "accepted slices of other cases"}
+    assert set(Versions(workspace).get(event.model_id).learned_from) == set(finetune.cases)
+
+
+def test_without_corrections_there_is_nothing_to_learn(workspace: Workspace, model: str) -> None:
+    case_id = workspace.add_case(tiny_scan())
+    with pytest.raises(ModelError, match="correct or accept"):
+        list(run(Finetune(workspace.path, (case_id,), model, device="cpu")))
+
+
+def test_a_damaged_version_is_refused(workspace: Workspace, case: Case, finetune: Finetune) -> None:
+    made = proposed(list(run(finetune))).model_id
+    chunk = workspace.models_folder / made / "weights/c.0"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    for job in (
+        Predict(workspace.path, case.id, made, 0, device="cpu"),
+        replace(finetune, model=made),
+    ):
+        with pytest.raises(ModelError, match="is damaged") as raised:
+            list(run(job))
+        assert "\n" not in str(raised.value)
+
+
+def test_a_slice_is_refined_between_two_steps(case: Case, finetune: Finetune) -> None:
+    heard: list[tuple[int, object]] = []
+    scheduler = Scheduler(lambda job_id, event: heard.append((job_id, event)))
+
+    def until(job_id: int, kind: type) -> None:
+        while not any(number == job_id and isinstance(event, kind) for number, event in heard):
+            assert scheduler.turn(1)
+
+    scheduler.submit(1, replace(finetune, steps=500))
+    while len([event for _, event in heard if isinstance(event, TrainingStep)]) < 3:
+        assert scheduler.turn(1)
+    positive = np.zeros(case.shape[1:], bool)
+    positive[15:18, 9:12] = True
+    hints = (positive, np.zeros_like(positive))
+    scheduler.submit(
+        2, Refine(finetune.workspace, case.id, finetune.model, 5, 1, *hints, device="cpu"), priority=100
+    )
+    before = len(heard)
+    until(2, Finished)
+    assert not [event for job_id, event in heard[before:] if job_id == 1]
+    scheduler.cancel(1)
+    until(1, Cancelled)
+    assert [event for _, event in heard if isinstance(event, ModelProposed | Notice)]
