@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from napari_covseg.cli import case, model, predict, scan, train, viewer
+from napari_covseg.cli import assess, case, learn, model, predict, scan, train, viewer
 from napari_covseg.cli.output import Commands
 
 app = typer.Typer(
@@ -41,6 +41,8 @@ app.command()(scan.info)
 app.command("import")(scan.import_scan)
 app.command()(predict.predict)
 app.command()(train.train)
+app.command()(learn.finetune)
+app.add_typer(assess.app, name="assess")
 app.command()(case.export)
 app.add_typer(model.app, name="models")
-app.command()(case.cases)
+app.add_typer(case.app, name="cases")

@@ -82,7 +82,7 @@ def slice_features(
     if lungs is not None:
         # half the range for probabilities; any value of a mask
         level = 128 if lungs.size and int(lungs.max()) > 3 else 1
-        shown = (lungs >= level).any((1, 2)) | (lesions >= 128).any((1, 2))
+        shown = np.asarray((lungs >= level).any((1, 2)) | (lesions >= 128).any((1, 2)))
     return SliceFeatures(np.array([slice_entropy(one) for one in lesions]), disagreement, shown)
 
 
@@ -136,7 +136,8 @@ def _distance(done: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     where = np.flatnonzero(done)
     if not len(where):
         return np.full(len(done), float(len(done)))
-    return np.abs(np.arange(len(done))[:, None] - where).min(1).astype(np.float64)
+    apart = np.abs(np.arange(len(done))[:, None] - where).min(1)
+    return np.asarray(apart, np.float64)
 
 
 def _spacing(shown: npt.NDArray[np.bool_], done: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
@@ -146,7 +147,7 @@ def _spacing(shown: npt.NDArray[np.bool_], done: npt.NDArray[np.bool_]) -> npt.N
     laid_out = places[((np.arange(_ROUND) + 0.5) * len(places) / _ROUND).astype(np.intp)]
     z = np.arange(len(done))
     # beyond the ends there is nothing that a slice there could teach about
-    worth = np.minimum(distance, 2.0 * np.minimum(z - places[0], places[-1] - z) + 1)
+    worth = np.asarray(np.minimum(distance, 2.0 * np.minimum(z - places[0], places[-1] - z) + 1))
     for rank, place in enumerate(laid_out):
         if distance[place] > len(places) / _ROUND / 2:
             worth[place] += (_ROUND - rank) * 2 * len(shown)

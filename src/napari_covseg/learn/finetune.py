@@ -57,7 +57,7 @@ class FinetuneSettings:
     seed : int
     """
 
-    steps: int = 30
+    steps: int = 20
     seconds: float | None = None
     batch: int = 4
     learning_rate: float = 5e-4
@@ -67,7 +67,7 @@ class FinetuneSettings:
     freeze: tuple[str, ...] = ()
     warp: Warp | None = field(default_factory=Warp)
     memory_batch: int = 2
-    memory_weight: float = 0.5
+    memory_weight: float = 2.0
     hold_out: float = 0.2
     tolerance: float = 0.05
     measure_every: int = 10

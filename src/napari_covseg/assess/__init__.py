@@ -1,0 +1,1 @@
+"""How good is it: measurements on patients whose truth is known."""

@@ -1,0 +1,248 @@
+"""Human effort: correct slices, fine-tune where the interface would offer it, look at all the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_covseg.assess.patients import Assessed, Patient
+from napari_covseg.assess.radiologist import Cost, Mask, Radiologist
+from napari_covseg.edit.order import Strategy, next_slice, slice_features
+from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, finetune
+from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides
+from napari_covseg.learn.score import probabilities
+from napari_covseg.metrics import dice
+from napari_covseg.models.file import Model
+from napari_covseg.predict.guide import Guide
+from napari_covseg.predict.order import SliceOrder
+from napari_covseg.predict.slices import predict_slices
+
+CONDITIONS = ("none", "guide", "memory", "no-memory")
+"""Nothing but the corrections; corrected slices guide those around them; the model learns, too; and
+learns without the memory against forgetting."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the simulated radiologist works.
+
+    Attributes
+    ----------
+    strategy : str
+        Of `edit.order`: which slice comes next.
+    condition : {"none", "guide", "memory", "no-memory"}
+        See `CONDITIONS`.
+    every : int
+        Corrected slices from one fine-tuning to the next: what the interface offers.
+    goal : float
+        Lesion Dice over the slices that are not corrected at which the work is done.
+    most : int, optional
+        Slices that are corrected at most.
+    seed : int
+        Of the fine-tuning.
+    settings : FinetuneSettings
+    """
+
+    strategy: Strategy = "position"
+    condition: str = "memory"
+    every: int = 5
+    goal: float = 0.90
+    most: int | None = None
+    seed: int = 0
+    settings: FinetuneSettings = field(default_factory=FinetuneSettings)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where the work stands.
+
+    Attributes
+    ----------
+    corrected : int
+        Slices, with those held out to check the fine-tuning.
+    strokes, clicks : int
+        So far.
+    dice : float
+        Lesions, pooled over the slices that are not corrected.
+    unguided : float
+        The same for what the current model says alone, without corrected slices around.
+    versions : int
+        Fine-tunings so far whose weights were kept.
+    """
+
+    corrected: int
+    strokes: int
+    clicks: int
+    dice: float
+    unguided: float
+    versions: int = 0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One fine-tuning.
+
+    Attributes
+    ----------
+    corrected : int
+        Slices so far.
+    held_out : int
+        Those among them that only check the new weights.
+    step : int
+        Of the weights that were kept; 0 if those before were not bettered.
+    seconds : float
+        For the steps; without predicting again.
+    forgotten : float
+        Lesion Dice on slices of patients that the first model learned from: what it was
+        with the first model, less what it is now.
+    """
+
+    corrected: int
+    held_out: int
+    step: int
+    seconds: float
+    forgotten: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Labelled:
+    """What a model said of every slice."""
+
+    lungs: Mask
+    lesions: Mask
+    unguided: Mask
+    probability: npt.NDArray[np.uint8]
+
+
+def simulate(assessed: Assessed, model: Model, protocol: Protocol) -> Iterator[Point | Round]:
+    """Correct one patient until the goal is reached or the slices run out.
+
+    The model gets a slice's truth only once the radiologist has corrected the slice, and
+    what counts is the labels of all other slices.
+
+    Yields
+    ------
+    Point
+        Before the first slice, after every slice, and after every fine-tuning.
+    Round
+        After every fine-tuning, before its point.
+    """
+    patient, radiologist = assessed.patient, Radiologist(assessed.patient.lesions)
+    learner = _Learner(assessed, model, protocol)
+    labelled = _predict(model, patient.images, {})
+    features = slice_features(labelled.probability, labelled.lungs)
+    point = _point(radiologist, labelled, 0)
+    yield point
+    most = len(radiologist) - 1 if protocol.most is None else min(protocol.most, len(radiologist) - 1)
+    while point.dice < protocol.goal and point.corrected < most:
+        z = next_slice(protocol.strategy, features, radiologist.corrected)
+        radiologist.correct(z, labelled.lesions[z])
+        learner.lungs[z] = labelled.lungs[z]
+        point = _point(radiologist, labelled, learner.versions)
+        yield point
+        if protocol.condition != "none" and point.corrected % protocol.every == 0:
+            if protocol.condition != "guide":
+                yield learner.learn(radiologist.corrected)
+            labelled = _predict(learner.model, patient.images, radiologist.corrected)
+            features = slice_features(labelled.probability, labelled.lungs)
+            point = _point(radiologist, labelled, learner.versions)
+            yield point
+
+
+def _point(radiologist: Radiologist, labelled: _Labelled, versions: int) -> Point:
+    cost: Cost = radiologist.cost
+    marks = radiologist.mark(labelled.lesions), radiologist.mark(labelled.unguided)
+    return Point(len(radiologist.corrected), cost.strokes, cost.clicks, *marks, versions)
+
+
+def _predict(model: Model, images: npt.NDArray[np.uint8], corrected: dict[int, Mask]) -> _Labelled:
+    """Label the slices as the interface does; corrected ones stay as they are."""
+    slices = images.astype(np.int16)
+    lungs, lesions, unguided, probability = (np.zeros(images.shape, np.uint8) for _ in range(4))
+    guide = Guide(corrected, model.card)
+    found = [channel for channel, name in enumerate(model.card.outputs) if name != "lungs"]
+    order = SliceOrder(len(images))
+    for predictions in predict_slices(slices.__getitem__, model, order, intensity="grey", probabilities=True):
+        for one in predictions:
+            assert one.probabilities is not None  # asked for
+            lungs[one.z], unguided[one.z] = one.lungs, one.lesions
+            lesions[one.z] = guide(one).lesions
+            probability[one.z] = one.probabilities[found].max(0)
+    for z, truth in corrected.items():
+        lesions[z], probability[z] = truth, (truth > 0) * np.uint8(255)
+    return _Labelled(lungs, lesions, unguided, probability)
+
+
+class _Learner:
+    """Keeps the versions of the model, and what each has learned from."""
+
+    def __init__(self, assessed: Assessed, model: Model, protocol: Protocol) -> None:
+        self.model, self.versions = model, 0
+        self.lungs: dict[int, Mask] = {}
+        """As they were labelled when the slice was corrected: a person corrects the lesions only."""
+        self._patient, self._protocol = assessed.patient, protocol
+        self._known = assessed.known
+        self._before = remembered(model, self._known)
+        self._sides: dict[SliceId, Side] = {}
+        self._memory: LabelledSlices | None = None
+        if protocol.condition == "memory" and len(assessed.memory):
+            ids = tuple(("memory", z) for z in range(len(assessed.memory)))
+            self._memory = LabelledSlices(assessed.memory, probabilities(model, assessed.memory), ids)
+
+    def learn(self, corrected: dict[int, Mask]) -> Round:
+        """Fine-tune the current version on the slices corrected so far; the held-out ones decide."""
+        slices = self._slices(corrected)
+        settings = self._protocol.settings
+        self._sides = choose_sides(slices.ids, self._sides, settings.hold_out)
+        learned, held_out = slices.split(self._sides)
+        started = time.perf_counter()
+        *_, result = finetune(self.model, learned, held_out, self._memory, settings)
+        assert isinstance(result, FinetuneResult)  # the last
+        seconds = time.perf_counter() - started
+        if result.step:
+            self.model = result.model
+            self.versions += 1
+        forgotten = self._before - remembered(self.model, self._known)
+        return Round(len(corrected), len(held_out), result.step, seconds, forgotten)
+
+    def _slices(self, corrected: dict[int, Mask]) -> LabelledSlices:
+        zs = sorted(corrected)
+        targets = np.stack([self._target(z, corrected[z]) for z in zs])
+        ids = tuple((self._patient.name, z) for z in zs)
+        return LabelledSlices(self._patient.images[zs], targets, ids)
+
+    def _target(self, z: int, lesions: Mask) -> npt.NDArray[np.bool_]:
+        values = {label.name: label.value for label in self.model.card.lesions}
+        return np.stack(
+            [
+                self.lungs[z] > 0 if name == "lungs" else lesions == values[name]
+                for name in self.model.card.outputs
+            ]
+        )
+
+
+def remembered(model: Model, known: tuple[Patient, ...]) -> float:
+    """Return the lesion Dice, pooled over each patient's slices and then averaged; NaN without any."""
+    if not known:
+        return float("nan")
+    return float(
+        np.mean([dice(_predict(model, one.images, {}).lesions > 0, one.lesions > 0) for one in known])
+    )
+
+
+def run(assessed: Assessed, model: Model, protocol: Protocol) -> dict[str, Any]:
+    """Simulate one patient and return a record that JSON can hold."""
+    told = list(simulate(assessed, model, protocol))
+    return {
+        "patient": assessed.patient.name,
+        "slices": len(assessed.patient.images),
+        "model": assessed.model.name,
+        "protocol": asdict(protocol),
+        "points": [asdict(one) for one in told if isinstance(one, Point)],
+        "rounds": [asdict(one) for one in told if isinstance(one, Round)],
+    }

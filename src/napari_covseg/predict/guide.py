@@ -1,0 +1,113 @@
+"""Corrected slices guide those around them: what was drawn on one is likely on the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_covseg.models.card import ModelCard
+from napari_covseg.predict.clean import clean_slice
+from napari_covseg.predict.slices import SlicePrediction
+
+Mask = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.float32]
+
+_STRENGTH = 4.0
+"""How much a corrected slice adds to the log odds in the next slice, inside what was drawn."""
+_REACH = 4.0
+"""Slices over which that falls to 1/e."""
+_WEAKEST = 0.25
+_EDGE_MM = 4.2
+"""From the outline of what was drawn to where a corrected slice has its full say."""
+_UNKNOWN_PIXEL_MM = 1.4
+_P = np.clip(np.arange(256) / 255, 0.01, 0.99)
+_LOG_ODDS = np.log(_P / (1 - _P)).astype(np.float32)
+
+
+class Guide:
+    """Adds to a slice's probabilities what the nearest corrected slices on either side show.
+
+    In log odds: a corrected slice speaks for its label inside the outline and against it
+    outside, less beside the outline, and less the farther away the slice is. Measured by
+    `covseg assess effort`; see ``docs/effort.md``.
+
+    Parameters
+    ----------
+    corrected : mapping of int to ndarray of uint8, shape (y, x)
+        Lesion labels of corrected and accepted slices.
+    card : ModelCard
+        Of the model whose probabilities are guided.
+    pixel : tuple of float, optional
+        (y, x) in mm; None where it is unknown.
+    """
+
+    def __init__(
+        self, corrected: Mapping[int, Mask], card: ModelCard, pixel: tuple[float, float] | None = None
+    ) -> None:
+        self._corrected, self._card, self._pixel = corrected, card, pixel
+        self._edge = _EDGE_MM / float(np.mean(pixel or (_UNKNOWN_PIXEL_MM,)))
+        self._said: dict[tuple[int, int], Values] = {}
+
+    def near(self, z: int) -> dict[int, float]:
+        """Return the slices that have a say about slice `z`, and how strong it is."""
+        sides = ([one for one in self._corrected if one < z], [one for one in self._corrected if one > z])
+        nearest = [choose(side) for side, choose in zip(sides, (max, min), strict=True) if side]
+        says = {one: _STRENGTH * float(np.exp((1 - abs(z - one)) / _REACH)) for one in nearest}
+        return {one: strength for one, strength in says.items() if strength >= _WEAKEST}
+
+    def __call__(self, predicted: SlicePrediction) -> SlicePrediction:
+        """Return the slice with the lesions that are likely now, cleaned as any prediction.
+
+        A slice that no corrected one is near to, or that was corrected itself, comes back as it is.
+
+        Parameters
+        ----------
+        predicted : SlicePrediction
+            With its probabilities.
+
+        Raises
+        ------
+        ValueError
+            If the slice has no probabilities.
+        """
+        if predicted.z in self._corrected or not (near := self.near(predicted.z)):
+            return predicted
+        if predicted.probabilities is None:
+            raise ValueError(f"slice {predicted.z} has no probabilities")
+        lesions = np.zeros_like(predicted.lesions)
+        best = np.zeros(lesions.shape, np.float32)
+        values = {label.name: label.value for label in self._card.lesions}
+        for channel, name in enumerate(self._card.outputs):
+            if name == "lungs":
+                continue
+            level = np.float32(_log_odds(self._card.thresholds[name]))
+            odds = _LOG_ODDS[predicted.probabilities[channel]] - level
+            for one, strength in near.items():
+                odds += np.float32(strength) * self._say(one, values[name])
+            wins = (odds >= 0) & ((lesions == 0) | (odds > best))
+            lesions[wins], best[wins] = values[name], odds[wins]
+        labels = self._card.lesions if "lungs" in self._card.outputs else ()
+        _, lesions = clean_slice(predicted.lungs, lesions, labels, self._pixel)
+        return replace(predicted, lesions=lesions)
+
+    def _say(self, z: int, value: int) -> Values:
+        """Return 1 deep inside what corrected slice `z` has labelled with `value`, -1 far outside."""
+        if (z, value) not in self._said:
+            here = (self._corrected[z] == value).astype(np.uint8)
+            if here.any() and not here.all():
+                inside = cv2.distanceTransform(here, cv2.DIST_L2, cv2.DIST_MASK_5)
+                outside = cv2.distanceTransform(1 - here, cv2.DIST_L2, cv2.DIST_MASK_5)
+                said = np.clip((inside - outside) / self._edge, -1, 1)
+            else:
+                said = np.where(here > 0, 1.0, -1.0)
+            self._said[z, value] = np.asarray(said, np.float32)
+        return self._said[z, value]
+
+
+def _log_odds(threshold: float) -> float:
+    level = min(max(threshold, 0.01), 0.99)
+    return float(np.log(level / (1 - level)))

@@ -1,0 +1,77 @@
+"""A patient of bright discs, and a network so small that learning takes no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_covseg.assess.effort import Protocol
+from napari_covseg.assess.patients import Assessed, Patient
+from napari_covseg.learn.finetune import FinetuneSettings
+from napari_covseg.models.card import ModelCard
+from napari_covseg.models.file import Model, load_model, save_model
+from napari_covseg.models.preparation import Preparation
+from napari_covseg.networks.build import build_network
+
+SIZE = 32
+
+
+def made_patient(name: str = "anna", slices: int = 12, seed: int = 0) -> Patient:
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    lesions = np.zeros((slices, SIZE, SIZE), np.uint8)
+    for mask in lesions:
+        middle = random.uniform(10, 22, 2)
+        mask[(y - middle[0]) ** 2 + (x - middle[1]) ** 2 < 36] = 1
+    images = 60 + 120 * lesions + random.integers(0, 20, lesions.shape)
+    return Patient(name, images.astype(np.uint8), lesions)
+
+
+@pytest.fixture(scope="session")
+def make_patient() -> Callable[..., Patient]:
+    return made_patient
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    settings = {"features": [4, 8], "bottleneck": 8}
+    outputs = ("lungs", "lesion")
+    card = ModelCard(
+        id="tiny",
+        title="Random weights",
+        summary="Knows nothing.",
+        network={"name": "unet", "settings": settings},
+        preparation=Preparation(size=SIZE).to_card(),
+        outputs=outputs,
+        thresholds=dict.fromkeys(outputs, 0.5),
+        split={"training": ["dora", "cleo"], "validation": ["bert"], "test": ["anna"]},
+    )
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    save_model(path, build_network("unet", outputs, settings), card)
+    return path
+
+
+@pytest.fixture
+def model(model_file: Path) -> Model:
+    return load_model(model_file, "cpu")
+
+
+@pytest.fixture
+def assessed(model_file: Path) -> Assessed:
+    return Assessed(
+        made_patient(), model_file, made_patient("bert", 3, 1).images, (made_patient("cleo", 2, 2),)
+    )
+
+
+@pytest.fixture
+def protocol() -> Callable[..., Protocol]:
+    def make(**options: object) -> Protocol:
+        settings = FinetuneSettings(steps=2, batch=2, crop=SIZE, measure_every=1)
+        return Protocol(**{"settings": settings, "most": 10, **options})  # type: ignore[arg-type]
+
+    return make

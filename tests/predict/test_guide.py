@@ -1,0 +1,94 @@
+"""Corrected slices guide those around them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from napari_covseg.models.file import Model
+from napari_covseg.predict.guide import Guide
+from napari_covseg.predict.slices import SlicePrediction
+
+SIZE = 40
+
+
+def disc(radius: float, x: int = 20, value: int = 1) -> np.ndarray:
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    return ((rows - 20) ** 2 + (columns - x) ** 2 <= radius**2).astype(np.uint8) * np.uint8(value)
+
+
+def said(z: int, *channels: np.ndarray) -> SlicePrediction:
+    """A slice that is all lung."""
+    lungs = np.full((SIZE, SIZE), 3, np.uint8)
+    probabilities = np.stack([np.full((SIZE, SIZE), 255, np.uint8), *channels]).astype(np.uint8)
+    return SlicePrediction(z, lungs, (channels[0] >= 128).astype(np.uint8), probabilities)
+
+
+@pytest.fixture
+def one_lesion(make_model: Callable[..., Model]) -> Model:
+    return make_model(lungs=lambda slices: slices, lesion=lambda slices: slices)
+
+
+UNSURE = np.full((SIZE, SIZE), 100, np.uint8)
+
+
+def test_a_neighbour_decides_where_the_model_is_unsure(one_lesion: Model) -> None:
+    guided = Guide({4: disc(8)}, one_lesion.card)(said(5, UNSURE))
+    assert np.count_nonzero(guided.lesions ^ disc(8)) < 0.1 * disc(8).sum()
+
+
+def test_a_sure_model_far_away_is_not_overruled(one_lesion: Model) -> None:
+    predicted = said(20, disc(8, 25, 255))
+    for corrected in ({4: disc(5)}, {}):
+        assert np.array_equal(Guide(corrected, one_lesion.card)(predicted).lesions, predicted.lesions)
+
+
+def test_the_say_falls_with_distance_and_only_the_nearest_on_each_side_have_one(one_lesion: Model) -> None:
+    guide = Guide({0: disc(1), 2: disc(1), 8: disc(1), 9: disc(1)}, one_lesion.card)
+    near = guide.near(4)
+    assert sorted(near) == [2, 8]
+    assert near[2] > near[8] > 0
+    assert not Guide({0: disc(1)}, one_lesion.card).near(60)
+
+
+def test_corrected_slices_stay_as_they_are(one_lesion: Model) -> None:
+    predicted = said(4, UNSURE)
+    assert Guide({4: disc(8), 5: disc(8)}, one_lesion.card)(predicted) is predicted
+
+
+def test_findings_stay_in_the_lungs(one_lesion: Model) -> None:
+    predicted = said(5, UNSURE)
+    outside = dataclasses.replace(predicted, lungs=np.zeros_like(predicted.lungs))
+    assert not Guide({4: disc(8)}, one_lesion.card)(outside).lesions.any()
+
+
+def test_each_label_guides_its_own_channel(make_model: Callable[..., Model]) -> None:
+    model = make_model(
+        lungs=lambda slices: slices, ground_glass=lambda slices: slices, consolidation=lambda slices: slices
+    )
+    corrected = disc(8, 12, 2) + disc(8, 30, 3)
+    guided = Guide({4: corrected}, model.card)(said(5, UNSURE, UNSURE))
+    assert guided.lesions[20, 12] == 2
+    assert guided.lesions[20, 30] == 3
+    assert guided.lesions[2, 2] == 0
+
+
+def test_an_empty_and_a_full_slice_guide_too(one_lesion: Model) -> None:
+    assert not Guide({4: disc(0, -9)}, one_lesion.card)(said(5, UNSURE)).lesions.any()
+    assert Guide({4: np.ones((SIZE, SIZE), np.uint8)}, one_lesion.card)(said(5, UNSURE)).lesions.all()
+
+
+def test_without_probabilities_it_says_so(one_lesion: Model) -> None:
+    with pytest.raises(ValueError, match="slice 5 has no probabilities"):
+        Guide({4: disc(8)}, one_lesion.card)(dataclasses.replace(said(5, UNSURE), probabilities=None))
+
+
+def test_the_edge_is_as_wide_in_mm_on_any_grid(one_lesion: Model) -> None:
+    """Beside the outline a neighbour has less of a say; on fine pixels over more of them."""
+    sure = np.full((SIZE, SIZE), 5, np.uint8)
+    fine = Guide({4: disc(12)}, one_lesion.card, (0.5, 0.5))(said(5, sure)).lesions.sum()
+    coarse = Guide({4: disc(12)}, one_lesion.card, (2.0, 2.0))(said(5, sure)).lesions.sum()
+    assert 0 < fine < coarse
