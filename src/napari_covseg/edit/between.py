@@ -119,10 +119,9 @@ class _Shapes:
         cap = float(np.hypot(*(n * s for n, s in zip(first.shape, pixel, strict=True))))
         self._shift = _shift(*masks)
         self._ends = [self._distance(mask, pixel, cap) for mask in masks]
-        deepest = max(float(end.max()) for end in self._ends)
         for number, mask in enumerate(masks):
-            if not mask.any():  # the other shape tapers off to nothing just before this slice
-                self._ends[number] = np.full(first.shape, -deepest, np.float32)
+            if not mask.any():  # the other shape tapers off to nothing on this slice
+                self._ends[number] = self._ends[1 - number] - self._ends[1 - number].max()
 
     def at(self, share: float) -> Distance:
         """Return the signed distance on the slice at this share of the way, float32 (y, x)."""

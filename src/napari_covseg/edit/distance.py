@@ -15,6 +15,8 @@ from napari_covseg.edit.place import Spacing
 
 Mask = npt.NDArray[np.bool_]
 Distance = npt.NDArray[np.float32]
+SIGMAS = 3.0
+"""Where a Gaussian ends."""
 _Slice = TypeVar("_Slice")
 
 
@@ -93,6 +95,45 @@ def signed_distances(
                 np.minimum(to_outside, outside + step, out=to_outside)
                 np.minimum(to_inside, inside + step, out=to_inside)
         yield np.where(here, np.sqrt(to_outside) - half, half - np.sqrt(to_inside))
+
+
+def smoothed_distances(
+    mask: Callable[[int], Mask], slices: range, size: Spacing, sigma: float
+) -> Iterator[Distance]:
+    """Yield the signed distances of one slice after the other, through a Gaussian in 3-D.
+
+    Parameters
+    ----------
+    mask : callable
+        z -> bool (y, x); called once for each slice.
+    slices : range
+        If it is but one, distances and Gaussian are those of the slice.
+    size : tuple of float
+        (z, y, x) in mm.
+    sigma : float
+        Standard deviation of the Gaussian in mm. What lies further than three of it is not looked at.
+
+    Yields
+    ------
+    ndarray of float32, shape (y, x)
+    """
+    cap = SIGMAS * sigma
+
+    def blurred(distance: Distance) -> Distance:
+        across, down = sigma / size[2], sigma / size[1]
+        return np.asarray(
+            cv2.GaussianBlur(distance, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE)
+        )
+
+    distances = signed_distances(mask, slices, size, cap)
+    for near, middle in windows(map(blurred, distances), int(cap / size[0])):
+        offsets = (np.arange(len(near)) - middle) * size[0]
+        weights = np.exp(-0.5 * (offsets / sigma) ** 2).astype(np.float32)
+        total = near[middle] * weights[middle]
+        for number, distance in enumerate(near):
+            if number != middle:
+                total += distance * weights[number]
+        yield total
 
 
 def windows(slices: Iterator[_Slice], reach: int) -> Iterator[tuple[list[_Slice], int]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.distance import distance_to, signed_distance, signed_distances, windows
+from napari_covseg.edit.distance import SIGMAS, distance_to, smoothed_distances
 from napari_covseg.edit.edit import BACKGROUND, Edit, Labels, Protection, change, change_at, join
 from napari_covseg.edit.parts import Parts, find_parts
 from napari_covseg.edit.place import (
@@ -28,7 +27,6 @@ from napari_covseg.errors import EditError
 from napari_covseg.labels import LESIONS
 
 INSIDE_LUNGS = tuple(label.value for label in LESIONS if label.inside_lungs)
-_SIGMAS = 3.0  # where the Gaussian ends
 
 
 def remove_islands(
@@ -223,46 +221,16 @@ def smooth(
         If there is no such label or slice, or `sigma_mm` makes no sense.
     """
     size, sigma = spacing or PIXELS, check_size("smoothing", sigma_mm)
-    cap = _SIGMAS * sigma
     margins = (np.inf if z is not None else size[0], *size[1:])
-    box = widen(_box(labels, check_label(value), z), labels.shape, cap, margins)
+    box = widen(_box(labels, check_label(value), z), labels.shape, SIGMAS * sigma, margins)
     slices = range(box[0].start, box[0].stop)
     edits = []
-    smoothed = _smoothed(labels, box, size, sigma, in_slice=z is not None)
+    smoothed = smoothed_distances(lambda n: labels[n][box[1:]] != BACKGROUND, slices, size, sigma)
     for number, distance in zip(each(slices, progress), smoothed, strict=True):
         side = slice(number, number + 1), box[1], box[2]
         after = _fit(labels, number, box, distance > 0, value, size)
         edits.append(change(labels, side, after[None], "smooth", protect, over=(BACKGROUND, value)))
     return join(edits, "smooth")
-
-
-def _smoothed(
-    labels: Labels, box: tuple[slice, slice, slice], size: Spacing, sigma: float, *, in_slice: bool
-) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield, slice by slice, the smoothed signed distance to the outline of all labels together."""
-    cap = _SIGMAS * sigma
-    widths = sigma / size[2], sigma / size[1]
-
-    def mask(z: int) -> npt.NDArray[np.bool_]:
-        return np.asarray(labels[z][box[1:]] != BACKGROUND)
-
-    def blurred(distance: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.asarray(
-            cv2.GaussianBlur(distance, (0, 0), widths[0], sigmaY=widths[1], borderType=cv2.BORDER_REPLICATE)
-        )
-
-    if in_slice:
-        yield blurred(signed_distance(mask(box[0].start), size[1:], cap))
-        return
-    distances = signed_distances(mask, range(box[0].start, box[0].stop), size, cap)
-    for near, middle in windows(map(blurred, distances), int(cap / size[0])):
-        offsets = (np.arange(len(near)) - middle) * size[0]
-        weights = np.exp(-0.5 * (offsets / sigma) ** 2).astype(np.float32)
-        total = near[middle] * weights[middle]
-        for number, distance in enumerate(near):
-            if number != middle:
-                total += distance * weights[number]
-        yield total
 
 
 def _fit(

@@ -28,8 +28,8 @@ Mask = npt.NDArray[np.bool_]
 _SMALLEST_SD = 25.0  # HU; a flat region must not make every other value impossible
 _SURPRISE = 8.0  # bounds what one pixel can say, so that a vessel does not tear a hole
 _FEW = 20  # pixels; fewer do not show what something looks like
-# Weights beside the change of the image. With these, of ten sets tried on lesions one to five
-# slices apart, the copy was nearest to the truth and at one slice no worse than a plain copy.
+# Weights beside the change of the image: with these the copy came nearest to the truth of lesions
+# three and five slices on, and at the next slice was no worse than a plain copy.
 _NOW = 0.3
 _COPY = 6.0
 
@@ -80,7 +80,8 @@ def copy_to(
         If there is no such slice, nothing to copy, or the band makes no sense.
     """
     check_same_shape(labels, voxels, "scan")
-    check_slice(labels, z), check_slice(labels, to)
+    check_slice(labels, z)
+    check_slice(labels, to)
     if z == to:
         raise EditError(f"Slice {z} cannot be copied onto itself: choose another slice.")
     band = check_size("band", band_mm)
@@ -88,10 +89,11 @@ def copy_to(
     box = _box(labels, z, to, value, band, size)
     source = labels[z][box[1:]]
     values = [value] if value is not None else [int(v) for v in np.unique(source) if v != BACKGROUND]
-    shapes = [source == v for v in values]
     if snap:
         images = [_averaged(voxels[n][box[1:]]) for n in (z, to)]
-        shapes = _snapped(shapes, source != BACKGROUND, images, size[1:], band)
+        shapes = _snapped(source, values, images, size[1:], band)
+    else:
+        shapes = [source == v for v in values]
     after = labels[to][box[1:]].copy()
     after[np.isin(after, values)] = BACKGROUND
     for v, shape in zip(values, shapes, strict=True):
@@ -137,47 +139,39 @@ class _Look:
 
 
 def _snapped(
-    shapes: Sequence[Mask],
-    labelled: Mask,
+    source: Labels,
+    values: Sequence[int],
     images: Sequence[Distance],
     pixel: tuple[float, float],
     band: float,
 ) -> list[Mask]:
-    snapped = []
-    taken = np.zeros(labelled.shape, bool)
-    for shape in shapes:
-        new = _snap(shape, labelled, images, pixel, band) & ~taken
-        taken |= new
-        snapped.append(new)
-    return snapped
-
-
-def _snap(
-    shape: Mask, labelled: Mask, images: Sequence[Distance], pixel: tuple[float, float], band: float
-) -> Mask:
-    """Return the shape with its outline drawn to the second image."""
-    depth = signed_distance(shape, pixel, 2 * band)
-    ring = ~labelled & (depth > -2 * band) & (depth < 0)
-    if not ring.any():
-        return shape
-    inside = _Look.of(images[0][shape])
+    """Return each label's shape, its outline drawn to the second image."""
+    shapes = [source == value for value in values]
+    union = np.logical_or.reduce(shapes)
+    depths = [signed_distance(shape, pixel, 2 * band) for shape in (*shapes, ~union)]
+    around = images[0][(source == BACKGROUND) & (depths[-1] < 2 * band)]
+    looks = [[_Look.of(images[0][shape])] for shape in shapes]
     # what surrounds a shape can be of two kinds, as lung and chest wall: either is "outside"
-    around = images[0][ring]
-    kinds = around[around < inside.median], around[around >= inside.median]
-    outside = [_Look.of(kind) for kind in kinds if kind.size >= _FEW]
-    if not outside:
-        return shape
-    before, now = (_evidence(image, inside, outside) for image in images)
-    score = now - before + _NOW * now + _COPY * depth / band
-    new = np.where(np.abs(depth) <= band, score > 0, shape)
-    return _held_together(new, shape)
+    middle = float(np.median(images[0][union]))
+    kinds = around[around < middle], around[around >= middle]
+    looks.append([_Look.of(kind) for kind in kinds if kind.size >= _FEW])
+    if not looks[-1]:
+        return shapes
+    before, now = (_fit(image, looks) for image in images)
+    score = now - before + _NOW * now + _COPY / 2 * np.stack(depths) / band
+    for mine, depth in zip(score, depths, strict=True):
+        mine[depth < -band] = -np.inf
+        mine[depth > band] = np.inf
+    best = np.argmax(score, axis=0)
+    return [_held_together(best == number, shape) for number, shape in enumerate(shapes)]
 
 
-def _evidence(image: Distance, inside: _Look, outside: Sequence[_Look]) -> Distance:
-    """Return how much better each pixel fits inside than outside."""
-    beyond = np.min([look.surprise(image) for look in outside], axis=0)
-    evidence = np.clip(beyond - inside.surprise(image), -_SURPRISE, _SURPRISE)
-    return np.asarray(cv2.GaussianBlur(evidence, (0, 0), 1.0), np.float32)
+def _fit(image: Distance, looks: Sequence[Sequence[_Look]]) -> Distance:
+    """Return how well each pixel fits what each region looks like, float32 (region, y, x)."""
+    surprise = np.stack([np.min([look.surprise(image) for look in some], axis=0) for some in looks])
+    surprise -= surprise.min(axis=0)
+    np.minimum(surprise, _SURPRISE, out=surprise)
+    return np.stack([-cv2.GaussianBlur(one, (0, 0), 1.0) for one in surprise])
 
 
 def _held_together(new: Mask, shape: Mask) -> Mask:
