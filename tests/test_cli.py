@@ -243,6 +243,35 @@ def test_no_workspace_yet_is_no_error() -> None:
     assert records(covseg("cases", "--json")) == [[]]
 
 
+def test_check_says_what_is_damaged(workspace: Path, case: str) -> None:
+    result = covseg("cases", "check", workspace)
+    assert (result.exit_code, result.stdout) == (0, f"{workspace}: nothing damaged\n")
+    (workspace / "cases" / case / "0" / "c.2.0.0").write_bytes(b"")
+    for arguments in (("check", workspace), ("--workspace", workspace, "check")):
+        result = covseg("cases", *arguments)
+        assert result.exit_code == 1
+        assert result.stdout.startswith("damaged ") and f"{workspace}: 1 damaged" in result.stdout
+    result = covseg("cases", "check", workspace, "--json")
+    assert result.exit_code == 1
+    ((found,),) = records(result)
+    assert found["level"] == "damaged" and case in found["path"]
+    assert "is no workspace" in refused(covseg("cases", "check", workspace / "cases" / case / "0" / "no"))
+
+
+def test_history_lists_who_did_what(workspace: Path, case: str, tmp_path: Path) -> None:
+    with OpenCase(Workspace.open(workspace), case, who="Ada") as opened:
+        opened.live["lungs"][2, 3, 4:6] = 1
+        opened.record("lungs", (np.array([2, 2]), np.array([3, 3]), np.array([4, 5])), 0, tool="fill")
+    line = covseg("cases", "history", case, "--workspace", workspace).stdout
+    assert line.split()[0] == "1" and line.split()[3:] == ["Ada", "fill", "lungs", "2", "2"]
+    ((listed,),) = records(covseg("cases", "history", case, "--workspace", workspace, "--json"))
+    assert (listed["number"], listed["tool"], listed["voxels"]) == (1, "fill", 2)
+    out = tmp_path / "audit.csv"
+    assert covseg("cases", "--workspace", workspace, "history", case, "--csv", out).stdout == f"Wrote {out}\n"
+    assert len(out.read_text("utf-8-sig").splitlines()) == 2
+    assert "has no case" in refused(covseg("cases", "history", "none", "--workspace", workspace))
+
+
 def test_models(model: Path) -> None:
     assert isinstance(records(covseg("models", "--json"))[0], list)
     (card,) = records(covseg("models", "show", model, "--json"))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from napari_covseg.cases import OpenCase, Review, Workspace, merge_run
+from napari_covseg.cases.check import check_workspace
 
 SHAPE = (12, 96, 96)
 
@@ -55,6 +56,21 @@ elif work == "paint":
         if value % 5 == 0:
             opened.flush()
             Path(ready).touch()
+elif work == "record":
+    for session in values:
+        opened = OpenCase(workspace, case_id, who="Ada")
+        for value in range(7):
+            z = session * 7 + value
+            index = np.nonzero(np.ones((1, 20, 30)))
+            index = (index[0] + z % shape[0], index[1] + value, index[2] + session % 50)
+            before = opened.live["lesions"][index]
+            opened.live["lesions"][index] = opened.revision % 250 + 1
+            opened.record("lesions", index, before)
+            if value % 3 == 0:
+                opened.flush()
+                Path(ready).touch()
+                Path(told).write_text(str(opened.revision))
+        opened.close()
 """
 
 
@@ -126,3 +142,29 @@ def test_painting(tmp_path: Path, workspace: Workspace, scan_maker: Any, seed: i
             assert opened.touched["lungs"][z].all() or not painted[z].any()
         opened.mark_painted("lungs", 0)
         assert opened.revision > 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recording(tmp_path: Path, workspace: Workspace, scan_maker: Any, seed: int) -> None:
+    """Strokes, sessions that close and compact: nothing that was told to be saved is missing."""
+    case_id = workspace.add_case(scan_maker(SHAPE))
+    told = tmp_path / "told"
+    killed(tmp_path, seed, work="record", folder=workspace.path, case_id=case_id, told=str(told))
+    with OpenCase(workspace, case_id) as opened:
+        assert not opened.damaged
+        assert opened.revision >= int(told.read_text() or 0)
+        numbers = [one.number for one in opened.history()]
+        assert numbers == list(range(1, opened.revision + 1))
+        expected = np.zeros(SHAPE, np.uint8)
+        for number in numbers:
+            session, value = divmod(number - 1, 7)
+            z = (session + 1) * 7 + value
+            box = np.s_[z % SHAPE[0], value : value + 20, (session + 1) % 50 : (session + 1) % 50 + 30]
+            expected[box] = (number - 1) % 250 + 1
+            if number == numbers[-1] - 3:
+                assert np.array_equal(opened.state_at(number).labels["lesions"], expected)
+        assert np.array_equal(opened.live["lesions"], expected)
+        assert np.array_equal(opened.touched["lesions"], expected > 0)
+        opened.flush()
+        assert np.array_equal(opened.case.labels("lesions")[:], expected)
+    assert check_workspace(workspace.path) == []

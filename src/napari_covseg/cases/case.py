@@ -124,7 +124,7 @@ class Case:
     @cached_property
     def voxels(self) -> zarr.Array[Any]:
         """The scan, int16 (z, y, x); `read_slice` also notices a slice that is missing."""
-        return self._array("0")
+        return self.array("0")
 
     def read_slice(self, z: int) -> npt.NDArray[np.int16]:
         """Return one slice of the scan, int16 (y, x).
@@ -152,29 +152,29 @@ class Case:
 
     def labels(self, group: Group) -> zarr.Array[Any]:
         """Return a live label map, uint8 (z, y, x)."""
-        return self._array(f"labels/{group}/0")
+        return self.array(f"labels/{group}/0")
 
     def touched(self, group: Group) -> zarr.Array[Any]:
         """Return where a person has painted or erased, bool (z, y, x)."""
-        return self._array(f"labels/{group}/touched")
+        return self.array(f"labels/{group}/touched")
 
     @property
     def review(self) -> npt.NDArray[np.uint8]:
         """Each slice's `Review` state, uint8 (z,), read from disk."""
-        return read_record(self._array("review"), "The review record")
+        return read_record(self.array("review"), "The review record")
 
     def write_review(self, review: npt.NDArray[np.uint8]) -> None:
         """Write all `Review` states, (z,); only for who holds the lock."""
-        write_record(self._array("review"), review, "the review record")
+        write_record(self.array("review"), review, "the review record")
 
     @property
     def activity(self) -> Activity:
         """When the case was last used, read from disk."""
-        return Activity.from_record(read_record(self._array("activity"), "The activity record"))
+        return Activity.from_record(read_record(self.array("activity"), "The activity record"))
 
     def write_activity(self, activity: Activity) -> None:
         """Write when the case was used; only for who holds the lock."""
-        write_record(self._array("activity"), activity.as_record(), "the activity record")
+        write_record(self.array("activity"), activity.as_record(), "the activity record")
 
     def history(self, name: str) -> zarr.Array[Any] | None:
         """Return the array "revisions" or "sessions" of the history, None if it has not begun."""
@@ -182,7 +182,7 @@ class Case:
         with reading("The history", self.path):
             if path not in self._arrays and path not in self._group:
                 return None
-        return self._array(path)
+        return self.array(path)
 
     def first_revision(self, counted: int) -> int:
         """Return the number of the first revision that is kept.
@@ -272,10 +272,14 @@ class Case:
     def runs(self) -> list[RunInfo]:
         """Return the runs that there are, oldest first; half-made or damaged ones are left out."""
         infos = []
-        for run_id in children(self._group, "predictions"):
+        for run_id in self.run_names():
             with suppress(CaseError):
                 infos.append(self.run(run_id).info)
         return infos
+
+    def run_names(self) -> list[str]:
+        """Return the ids of all runs, readable or not. Raises CaseError."""
+        return children(self._group, "predictions")
 
     @property
     def _mode(self) -> Literal["r", "r+"]:
@@ -285,7 +289,8 @@ class Case:
         with reading(f'"{name}"', self.path):
             return zarr.open_group(self._group.store, path=f"{self._group.path}/{name}", mode=mode)
 
-    def _array(self, name: str) -> zarr.Array[Any]:
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Return an array by its path in the case. Raises CaseError if it is missing or damaged."""
         if name not in self._arrays:
             with reading(f'"{name}"', self.path):
                 array = self._group[name]

@@ -82,7 +82,7 @@ class Journal:
         """Note down what a run has changed in a slice, in the run's revision if nothing came after it."""
         draft = self._last
         # it is replaced as a whole each time, so it has to stay one chunk
-        if draft is None or not draft.growing or draft.run_id != run.id or draft.size > ROW_BYTES // 2:
+        if draft is None or not draft.growing or draft.run_id != run.id or draft.size > ROW_BYTES * 3 // 4:
             draft = self._begin("merge", who=run.info.model_id, run_id=run.id)
         self._set_states(draft, [z], state)
         for change in changes:

@@ -31,7 +31,7 @@ FORMAT = 1
 KEY = "covseg"
 """Attribute under which a group keeps what OME-Zarr has no place for."""
 
-ROW_BYTES = 1 << 20
+ROW_BYTES = 1 << 19
 """Size of a chunk of an array from `create_rows`, before it is compressed."""
 _ROWS = 2**31 - 1
 

@@ -113,6 +113,11 @@ class Workspace:
         return where(self._group)
 
     @property
+    def group(self) -> zarr.Group:
+        """The store's root."""
+        return self._group
+
+    @property
     def models_folder(self) -> Path:
         """Folder in which each model has a folder of its own."""
         return Path(self.path, "models")

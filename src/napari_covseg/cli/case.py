@@ -1,7 +1,8 @@
-"""``covseg cases`` and ``covseg export``."""
+"""``covseg cases`` with ``check`` and ``history``, and ``covseg export``."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,9 +15,16 @@ if TYPE_CHECKING:
     from napari_covseg.cases import Case, Workspace
 
 
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
 def cases(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """List the cases of the workspace, the one used last first."""
+    """List the cases of the workspace; `cases check` looks for damage, `cases history` lists revisions."""
     output = Output(context, as_json)
+    if context.invoked_subcommand is not None:
+        context.obj = workspace, as_json
+        return
     from napari_covseg.cases import default_workspace
 
     if workspace is None and not default_workspace().exists():
@@ -42,6 +50,63 @@ def cases(context: typer.Context, workspace: WorkspaceOption = None, as_json: Js
         output.line(f"{case.id:<32}  {size:<16}  {case.modified.astimezone():%Y-%m-%d %H:%M}  {case.name}")
     if not listed:
         output.line(f"{place.path} has no cases yet; `covseg import SCAN` makes one.")
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    place: Annotated[
+        str | None, typer.Argument(metavar="[WORKSPACE]", help="Folder of the workspace.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read all of a workspace and say what is damaged and what to do; exit code 1 if anything is."""
+    workspace, above_json = context.parent.obj if context.parent else (None, False)
+    output = Output(context, as_json or above_json)
+    from napari_covseg.cases import default_workspace
+    from napari_covseg.cases.check import check_workspace
+
+    looked_at = place or workspace or default_workspace()
+    findings = check_workspace(looked_at)
+    output.record([dataclasses.asdict(finding) for finding in findings])
+    for finding in findings:
+        output.line(f"{finding.level:<8} {finding}")
+    damaged = sum(finding.level == "damaged" for finding in findings)
+    output.line(f"{looked_at}: {damaged or 'nothing'} damaged")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def history(
+    context: typer.Context,
+    case: Annotated[str, typer.Argument(help="Id of the case, from `covseg cases`.")],
+    csv: Annotated[str | None, typer.Option(help="Write the audit trail into this file.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List every revision of a case: when, who, what, where."""
+    above, above_json = context.parent.obj if context.parent else (None, False)
+    output = Output(context, as_json or above_json)
+    from napari_covseg.cases.history import History, write_csv
+
+    opened = open_workspace(workspace or above).case(case)
+    kept = History(opened, opened.activity.revision)
+    revisions = list(kept.summaries().values())
+    if csv is not None:
+        write_csv(revisions, csv)
+        output.line(f"Wrote {csv}")
+    output.record([{**dataclasses.asdict(one), "when": one.when.isoformat()} for one in revisions])
+    for one in () if csv is not None else revisions:
+        slices = f"{one.slices[0]}-{one.slices[-1]}" if len(one.slices) > 1 else "".join(map(str, one.slices))
+        when = f"{one.when.astimezone():%Y-%m-%d %H:%M:%S}"
+        groups, note = " ".join(one.groups), one.note or one.run_id
+        output.line(
+            f"{one.number:>6}  {when}  {one.who:<16}  {one.tool:<10}  {groups:<13}  {slices:<9}  "
+            f"{one.voxels:>8}  {note}".rstrip()
+        )
+    if missing := kept.missing():
+        output.line(f"Missing or damaged: {', '.join(map(str, missing))}; see `covseg cases check`.")
 
 
 def export(
