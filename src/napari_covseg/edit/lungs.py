@@ -28,7 +28,7 @@ Mask = npt.NDArray[np.bool_]
 RIGHT, LEFT = 1, 2
 _COARSE = 128  # columns of the grid on which the lungs are told apart
 _SECOND_LUNG = 0.3  # of the larger one's volume, at least
-_LEVELS = 24
+_LEVELS = 12
 _VALLEY = 0.6  # of the height of the lower hill beside it, at most
 
 
