@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from reviewing import correct
 from tiny_model import tiny_scan
 
 from napari_covseg.cases import Case, Run, Workspace
@@ -12,6 +15,7 @@ from napari_covseg.errors import CaseError, JobError, ModelError
 from napari_covseg.jobs.events import Finished, Notice, Progress, RunStarted, SlicesDone, VolumeDone
 from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.jobs.run import Control, JobCancelled, run
+from napari_covseg.models.file import load_network, save_model
 
 
 def events_but_progress(events: list) -> list:
@@ -63,6 +67,29 @@ def test_probabilities_are_kept_if_asked(case: Case, predict: Predict) -> None:
     kept = run_of(case, list(run(replace(predict, probabilities=True))))
     values = kept.read_probabilities(0)
     assert values is not None and values.shape == (2, *case.shape[1:]) and values.any()
+
+
+def test_corrected_slices_guide_those_around_them(
+    workspace: Workspace, case: Case, predict: Predict, tmp_path: Path
+) -> None:
+    network, card = load_network(predict.model)
+    for parameter in network.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    network.head.bias.data[:] = torch.tensor([50.0, -1.0])  # lung everywhere, lesions nowhere
+    save_model(tmp_path / "m.safetensors", network, card)
+
+    def lesions(guided: bool) -> np.ndarray:
+        job = replace(predict, model=str(tmp_path / "m.safetensors"), guided=guided)
+        kept = run_of(case, list(run(job)))
+        assert kept.read_probabilities(0) is None and kept.info.settings["guided"] == guided
+        return np.stack([kept.read_slice(z)[1] for z in range(7)])
+
+    correct(workspace, case.id, (3,))
+    assert not lesions(guided=False).any()
+    guided = lesions(guided=True)
+    drawn = np.s_[15:19, 9:13]  # the middle of what was drawn as ground-glass, "lesion" to this model
+    assert (guided[2][drawn] == 1).all() and (guided[4][drawn] == 1).all()
+    assert not guided[3].any() and not guided[2][20:].any()
 
 
 def test_a_threshold_replaces_the_cards(case: Case, predict: Predict) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_covseg.labels import LESIONS
-from napari_covseg.learn.corrections import shrink, targets_of
+from napari_covseg.learn.corrections import as_said_by, shrink, targets_of
+from napari_covseg.models.catalogue import DEFAULT, find
 
 labels = arrays(np.uint8, (8, 8), elements=st.integers(0, 4))
 
@@ -38,6 +41,15 @@ def test_a_label_that_a_model_cannot_say_counts_for_nothing(lesions: np.ndarray)
     assert valid[0].all()
     for mask in valid[1:]:
         assert np.array_equal(mask, lesions != 1)
+
+
+def test_labels_are_mapped_to_what_a_model_says() -> None:
+    drawn = np.arange(5, dtype=np.uint8)[None]
+    card = find(DEFAULT).card
+    assert as_said_by(card, drawn).tolist() == [[0, 1, 1, 1, 4]]
+    named = replace(card, outputs=("ground-glass", "lesion"))
+    assert as_said_by(named, drawn).tolist() == [[0, 1, 2, 1, 4]]
+    assert as_said_by(replace(card, outputs=("consolidation",)), drawn) is drawn
 
 
 @pytest.mark.parametrize(("shape", "size"), [((12, 16), 8), ((16, 16), 8), ((6, 8), 16), ((8, 8), 8)])

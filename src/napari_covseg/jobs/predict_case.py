@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,10 @@ from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.jobs.run import HEARTBEAT, Control, JobCancelled, in_thread
 from napari_covseg.jobs.slice_writer import AHEAD, SliceWriter
 from napari_covseg.labels import GROUPS
+from napari_covseg.learn.corrections import as_said_by, read_labels, reviewed
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import coarse_lungs, finish_volume
+from napari_covseg.predict.guide import Guide
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import SlicePrediction, predict_slices, rehearse
 
@@ -39,17 +42,19 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
         If one slice does not fit into memory.
     """
 
-    def load() -> tuple[Case, Model]:
+    def load() -> tuple[Case, Model, Guide | None]:
         workspace = Workspace.open(job.workspace, create=False)
-        return workspace.case(job.case), loaded_model(find_model(job.model, workspace), job.device)
+        case, model = workspace.case(job.case), loaded_model(find_model(job.model, workspace), job.device)
+        return case, model, _guide(case, model) if job.guided else None
 
-    case, model = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
-    used = {"device": str(model.device), "batch": job.batch, "threshold": job.threshold}
+    case, model, guide = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
+    used: dict[str, Any] = {"device": str(model.device), "batch": job.batch, "threshold": job.threshold}
+    used["guided"] = guide is not None
     run = case.begin_run(
         model.card.id, used, model.card.outputs, job.revision, probabilities=job.probabilities
     )
     yield RunStarted(run.id)
-    coarse = yield from _slices(job, case, model, run, control)
+    coarse = yield from _slices(job, case, model, run, control, guide)
     yield from _last_pass(case, model, run, coarse)
     run.finish()
     yield VolumeDone(run.id)
@@ -70,8 +75,16 @@ def lesion_thresholds(model: Model, threshold: float | None) -> dict[str, float]
     return {} if threshold is None else {label.name: threshold for label in model.card.lesions}
 
 
+def _guide(case: Case, model: Model) -> Guide | None:
+    """Let the slices that a person has corrected or accepted guide those around them."""
+    if not (zs := reviewed(case)):
+        return None
+    drawn = {z: as_said_by(model.card, read_labels(case, "lesions", z)) for z in zs}
+    return Guide(drawn, model.card, pixel=None if case.spacing is None else case.spacing[1:])
+
+
 def _slices(
-    job: Predict, case: Case, model: Model, run: Run, control: Control
+    job: Predict, case: Case, model: Model, run: Run, control: Control, guide: Guide | None
 ) -> Generator[Event, None, list[Coarse]]:
     """Label every slice and write it, also when cancelled; return the lungs as the last pass wants them."""
     order = SliceOrder(case.shape[0], job.first_slice)
@@ -85,14 +98,15 @@ def _slices(
         spacing=case.spacing[1:] if case.spacing else None,
         batch=job.batch,
         thresholds=lesion_thresholds(model, job.threshold),
-        probabilities=job.probabilities,
+        probabilities=job.probabilities or guide is not None,
         notice=notices.append,
     )
     pace = Pace(case.shape[0])
     coarse: dict[int, Coarse] = {}
 
     def write(slice_: SlicePrediction) -> None:
-        run.write_slice(slice_.z, slice_.lungs, slice_.lesions, slice_.probabilities)
+        kept = slice_.probabilities if job.probabilities else None
+        run.write_slice(slice_.z, slice_.lungs, slice_.lesions, kept)
 
     def told(*, wait: bool) -> Iterator[Event]:
         if done := writer.written(wait=wait):
@@ -102,7 +116,7 @@ def _slices(
     with SliceWriter(write) as writer:
         try:
             for number, batch in enumerate(batches):
-                for slice_ in batch:
+                for slice_ in batch if guide is None else map(guide, batch):
                     coarse[slice_.z] = coarse_lungs(slice_.lungs)
                     writer.put(slice_)
                 # A person waits for the first one. On a CPU the network has every core, and

@@ -49,6 +49,8 @@ class Predict:
         Whether to keep the class probabilities, uint8 (class, z, y, x).
     threshold : float, optional
         Probability from which a voxel is a lesion; None takes the model card's.
+    guided : bool
+        Whether corrected and accepted slices guide those around them.
     """
 
     workspace: str
@@ -60,6 +62,7 @@ class Predict:
     batch: int | None = None
     probabilities: bool = False
     threshold: float | None = None
+    guided: bool = True
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_covseg.cases.case import Case
 from napari_covseg.cases.merge import Review
 from napari_covseg.cases.store import read_slice
-from napari_covseg.labels import LESIONS, Group
+from napari_covseg.labels import LESIONS, Group, lesion
 from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.preparation import Preparation
@@ -47,7 +47,7 @@ def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> Label
     targets, valid = (np.zeros((len(zs), len(outputs), size, size), np.bool_) for _ in range(2))
     for row, z in enumerate(zs):
         images[row] = preparation(case.read_slice(z), case.intensity)
-        lungs, lesions = (_labels(case, group, z) for group in ("lungs", "lesions"))
+        lungs, lesions = (read_labels(case, group, z) for group in ("lungs", "lesions"))
         targets[row], valid[row] = targets_of(lungs, lesions, outputs, size)
     return LabelledSlices(images, targets, tuple((case.id, z) for z in zs), valid)
 
@@ -88,6 +88,14 @@ def targets_of(lungs: Mask, lesions: Mask, outputs: tuple[str, ...], size: int) 
     return targets, valid
 
 
+def as_said_by(card: ModelCard, lesions: Mask) -> Mask:
+    """Return lesion labels with the values that a model would give them, as `targets_of` maps them."""
+    if "lesion" not in card.outputs:
+        return lesions
+    rest = [label.value for label in LESIONS if label.name not in card.outputs and label.inside_lungs]
+    return np.where(np.isin(lesions, rest), np.uint8(lesion("lesion").value), lesions)
+
+
 def shrink(mask: Masks, size: int) -> Masks:
     """Square a mask as a slice is prepared, and resize it; a pixel is set if most of it was."""
     height, width = mask.shape
@@ -100,6 +108,7 @@ def shrink(mask: Masks, size: int) -> Masks:
     return np.asarray(np.asarray(cv2.resize(square, (size, size), interpolation=way)) > 0.5)
 
 
-def _labels(case: Case, group: Group, z: int) -> Mask:
+def read_labels(case: Case, group: Group, z: int) -> Mask:
+    """Return a slice of a case's live labels, uint8 (y, x). Raises CaseError."""
     values = read_slice(case.labels(group), z)
     return np.zeros(case.shape[1:], np.uint8) if values is None else values
