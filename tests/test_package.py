@@ -102,7 +102,12 @@ def test_import_rules_hold() -> None:
 def test_what_is_imported_is_declared_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in project["dependencies"]}
-    names = {"PIL": "pillow", "cv2": "opencv-python-headless", "google_crc32c": "google-crc32c"}
+    names = {
+        "PIL": "pillow",
+        "cv2": "opencv-python-headless",
+        "google_crc32c": "google-crc32c",
+        "skimage": "scikit-image",
+    }
     imported = set()
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
