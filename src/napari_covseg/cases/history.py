@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -41,6 +42,7 @@ class History:
 
     def __init__(self, case: Case, counted: int) -> None:
         self._case = case
+        self._listing = threading.Lock()
         self._summaries: dict[int, Revision] | None = None
         self._rows: dict[int, int] = {}  # revision: row of the session that holds it
         self._session: tuple[int, dict[int, Record]] = (-1, {})  # the one that was read last
@@ -66,18 +68,10 @@ class History:
 
     def summaries(self) -> dict[int, Revision]:
         """Return what is known of each revision that can be read, by number, oldest first."""
-        if self._summaries is None:
-            found: dict[int, Revision] = {}
-            for row in self._sessions():
-                for number, record in self._read_session(row).items():
-                    found.setdefault(number, record.summary())
-                    self._rows[number] = row
-            for number in self.open_numbers():
-                if (single := self._read_open(number)) is not None:
-                    found[number] = single.summary()
-            self._summaries = dict(sorted(found.items()))
-            self._session = (-1, {})
-        return self._summaries
+        with self._listing:
+            if self._summaries is None:
+                self._summaries = self._read_summaries()
+            return self._summaries
 
     def missing(self) -> list[int]:
         """Return the numbers of revisions that there were but that cannot be read."""
@@ -121,8 +115,9 @@ class History:
         self.begin()
         write_row(self._array("revisions"), record.number, record.encode(), f"revision {record.number}")
         self.last = max(self.last, record.number)
-        if self._summaries is not None:
-            self._summaries[record.number] = record.summary()
+        with self._listing:  # another thread may just be reading the list without this one
+            if self._summaries is not None:
+                self._summaries[record.number] = record.summary()
 
     def compact(self) -> None:
         """Bring the session's revisions together; what is damaged stays where it is.
@@ -170,6 +165,17 @@ class History:
                     remove_chunk(revisions, index)
 
     # --- in parts -------------------------------------------------------------------
+
+    def _read_summaries(self) -> dict[int, Revision]:
+        found: dict[int, Revision] = {}
+        for row in self._sessions():
+            for number, record in self._read_session(row).items():
+                found.setdefault(number, record.summary())
+                self._rows[number] = row
+        for number in self.open_numbers():
+            if (single := self._read_open(number)) is not None:
+                found[number] = single.summary()
+        return dict(sorted(found.items()))
 
     def _sessions(self) -> list[int]:
         array = self._case.history("sessions")

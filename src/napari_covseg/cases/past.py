@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.cases.arrays import Arrays, sparse_copy
+from napari_covseg.cases.arrays import Arrays, sparse_copy, sparse_zeros
 from napari_covseg.cases.difference import Difference, difference
-from napari_covseg.cases.draft import SliceState, Voxels
-from napari_covseg.cases.revision import ReviewChange
+from napari_covseg.cases.draft import SliceState, StateOf, Voxels
+from napari_covseg.cases.ledger import Ledger
+from napari_covseg.cases.revision import Record, ReviewChange
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import Group
 
@@ -77,29 +78,53 @@ class Return:
     missing: tuple[int, ...]
 
 
-@dataclass
-class _Past:
-    """Slices that are different now, as they were."""
+def state_at(arrays: Arrays, number: int, *, edited: bool) -> State:
+    """Return the state after a revision, in any thread.
 
-    slices: dict[tuple[Group, int], SliceState]
-    review: npt.NDArray[np.uint8]
-    missing: tuple[int, ...]
+    Parameters
+    ----------
+    arrays : Arrays
+    number : int
+    edited : bool
+        Whether somebody may be painting meanwhile: then what is on disk is the beginning, as
+        the live labels may be in the middle of a stroke.
 
+    Raises
+    ------
+    CaseError
+        If there is no such revision, or if it cannot be read.
+    """
+    ledger = arrays.ledger
+    if edited:
+        with ledger.packing:
+            drafts = {draft.number: draft.record() for draft in list(ledger.drafts.values())}
+            labels, touched = _saved(arrays)
+            review = ledger.review.copy()
+    else:
+        drafts = {}
+        labels = {group: sparse_copy(live) for group, live in arrays.live.items()}
+        touched = {group: sparse_copy(mask) for group, mask in arrays.touched.items()}
+        review = arrays.review.copy()
 
-def state_at(arrays: Arrays, number: int) -> State:
-    """Return the state after a revision; everything has to be on disk. Raises CaseError."""
-    past = _walk_back(arrays, number)
-    labels = {group: sparse_copy(live) for group, live in arrays.live.items()}
-    touched = {group: sparse_copy(mask) for group, mask in arrays.touched.items()}
-    for (group, z), (was, persons) in past.slices.items():
-        labels[group][z], touched[group][z] = was, persons
-    return State(labels, touched, past.review, past.missing)
+    def slice_of(group: Group, z: int) -> SliceState:
+        return labels[group][z], touched[group][z]
+
+    missing = _walk_back(ledger, number, slice_of, review, drafts)
+    return State(labels, touched, review, missing)
 
 
 def return_to(arrays: Arrays, number: int) -> Return:
     """Make the arrays what they were after a revision; everything has to be on disk. Raises CaseError."""
-    past = _walk_back(arrays, number)
-    return become(arrays, past.slices, past.review, past.missing)
+    slices: dict[tuple[Group, int], SliceState] = {}
+
+    def slice_of(group: Group, z: int) -> SliceState:
+        if (group, z) not in slices:
+            slices[group, z] = arrays.live[group][z].copy(), arrays.touched[group][z].copy()
+        return slices[group, z]
+
+    review = arrays.review.copy()
+    missing = _walk_back(arrays.ledger, number, slice_of, review, {})
+    return become(arrays, slices, review, missing)
 
 
 def become(
@@ -137,24 +162,37 @@ def drawn(part: Difference, columns: int) -> list[Change]:
     return [Change(part.group, part.z, index, part.before[shown], part.after[shown])]
 
 
-def _walk_back(arrays: Arrays, number: int) -> _Past:
-    history = arrays.ledger.history
+def _walk_back(
+    ledger: Ledger, number: int, slice_of: StateOf, review: npt.NDArray[np.uint8], drafts: dict[int, Record]
+) -> tuple[int, ...]:
+    """Take later revisions back in slices and review states; returns those that cannot be read."""
+    history = ledger.history
     if not history.first - 1 <= number <= history.last:
         known = f"{history.first - 1} to {history.last}"
-        raise CaseError(f"{arrays.ledger.case.path} has no revision {number}: choose one from {known}.")
-    slices: dict[tuple[Group, int], SliceState] = {}
-    review, missing = arrays.review.copy(), []
-    for later in range(history.last, number, -1):
-        record = history.read(later)
+        raise CaseError(f"{ledger.case.path} has no revision {number}: choose one from {known}.")
+    missing = []
+    for later in range(max([history.last, *drafts]), number, -1):
+        record = drafts.get(later) or history.read(later)
         if record is None:
             missing.append(later)
             continue
         for packed in reversed(record.parts):
-            key = packed.group, packed.z
-            if key not in slices:
-                slices[key] = arrays.live[key[0]][key[1]].copy(), arrays.touched[key[0]][key[1]].copy()
-            packed.unpack().revert(*slices[key])
+            packed.unpack().revert(*slice_of(packed.group, packed.z))
         for z, before, _ in reversed(record.review):
             review[z] = before
     history.forget()
-    return _Past(slices, review, tuple(missing))
+    return tuple(missing)
+
+
+def _saved(
+    arrays: Arrays,
+) -> tuple[dict[Group, npt.NDArray[np.uint8]], dict[Group, npt.NDArray[np.bool_]]]:
+    """Return labels and touched as the revisions that are packed say, taking little memory."""
+    labels = {group: sparse_zeros(live.shape, np.uint8) for group, live in arrays.live.items()}
+    touched = {group: sparse_zeros(mask.shape, np.bool_) for group, mask in arrays.touched.items()}
+    for group, memory in labels.items():
+        for z, values in enumerate(memory):
+            was, persons = arrays.ledger.state(group, z)
+            np.copyto(values, was, where=was != 0)
+            np.copyto(touched[group][z], persons, where=persons)
+    return labels, touched

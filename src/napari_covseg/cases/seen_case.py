@@ -34,6 +34,7 @@ class SeenCase:
         self.live = self._arrays.live
         self.touched = self._arrays.touched
         self.review = self._arrays.review
+        self._edited = not read_only
         self.damaged = tuple(self._ledger.damaged.values())
 
     @property
@@ -48,9 +49,11 @@ class SeenCase:
 
     def history(self) -> list[Revision]:
         """Return all revisions that can be read, oldest first."""
+        drafts = list(self._ledger.drafts.values())  # first, as they are written meanwhile
         known = dict(self._ledger.history.summaries())
-        for number, draft in list(self._ledger.drafts.items()):
-            known[number] = draft.summary()
+        for draft in drafts:
+            if draft.growing or draft.number not in known:
+                known[draft.number] = draft.summary()
         return [known[number] for number in sorted(known)]
 
     def history_csv(self, path: str | os.PathLike[str]) -> None:
@@ -60,7 +63,8 @@ class SeenCase:
     def state_at(self, number: int) -> State:
         """Return labels, touched and review states as they were after a revision.
 
-        Everything is saved first. `number` may also be that before the first revision.
+        Everything is saved first. `number` may also be that before the first revision. This
+        may be called in any thread, while the person goes on.
 
         Raises
         ------
@@ -68,7 +72,7 @@ class SeenCase:
             If there is no such revision, or if what is open cannot be saved.
         """
         self.flush()
-        return state_at(self._arrays, number)
+        return state_at(self._arrays, number, edited=self._edited)
 
     def flush(self) -> None:
         """Wait until everything is on disk: there is nothing to wait for."""
