@@ -446,3 +446,35 @@ def test_a_runs_merge_is_one_revision_until_something_else_happens(
         Path(opened.case.path, "predictions", run_id, "lungs/c.3.0.0").unlink()
         assert opened.state_at(1).labels["lungs"][3].any()
     assert [one.run_id for one in opened.history()] == [run_id, "", run_id]
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+@pytest.mark.parametrize("name", ["", "revisions/", "sessions/"])
+def test_metadata_that_are_damaged_are_made_anew(
+    strokes: tuple[Workspace, str], name: str, damage: str
+) -> None:
+    workspace, case_id = strokes
+    path = Path(workspace.case(case_id).path, f"history/{name}zarr.json")
+    cut = path.read_bytes()[:30]
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(cut)
+    with OpenCase(workspace, case_id, read_only=True) as seen:
+        assert seen.live["lesions"][:5].any((1, 2)).all()
+    with OpenCase(workspace, case_id) as opened:
+        assert opened.revision == 5
+        assert paint(opened, "lungs", ((0, 1), (0, 1), (0, 1)), 1) == 6
+    with OpenCase(workspace, case_id) as opened:
+        assert [one.number for one in opened.history()] == [1, 2, 3, 4, 5, 6]
+        assert not opened.state_at(0).labels["lesions"].any()
+    if damage == "cut":
+        assert path.with_name("zarr.json.damaged").read_bytes() == cut
+
+
+def test_a_newer_history_is_refused(strokes: tuple[Workspace, str]) -> None:
+    workspace, case_id = strokes
+    path = Path(workspace.case(case_id).path, "history/zarr.json")
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    for read_only in (False, True):
+        with pytest.raises(CaseError, match=r"newer napari-covseg \(format 2, .* update"):
+            OpenCase(workspace, case_id, read_only=read_only)

@@ -15,15 +15,14 @@ import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore
 
+from napari_covseg.cases.history_arrays import HISTORY_ARRAYS, create_history
 from napari_covseg.cases.lock import Lock, holder
 from napari_covseg.cases.run import Run, RunInfo, create_run
 from napari_covseg.cases.store import (
-    FORMAT,
     KEY,
     DamagedError,
     check_format,
     children,
-    create_rows,
     read_record,
     read_slice,
     reading,
@@ -177,12 +176,16 @@ class Case:
         write_record(self.array("activity"), activity.as_record(), "the activity record")
 
     def history(self, name: str) -> zarr.Array[Any] | None:
-        """Return the array "revisions" or "sessions" of the history, None if it has not begun."""
+        """Return the array "revisions" or "sessions" of the history, None if there is none to be read."""
         path = f"history/{name}"
-        with reading("The history", self.path):
-            if path not in self._arrays and path not in self._group:
-                return None
-        return self.array(path)
+        if path in self._arrays:
+            return self._arrays[path]
+        try:
+            with reading("The history", self.path):
+                there = path in self._group
+            return self.array(path) if there else None
+        except DamagedError:
+            return None
 
     def first_revision(self, counted: int) -> int:
         """Return the number of the first revision that is kept.
@@ -191,16 +194,32 @@ class Case:
         ----------
         counted : int
             Changes that were made so far, which a case from before there was a history has only counted.
+
+        Raises
+        ------
+        CaseError
+            If the history is of a newer format.
         """
-        if self.history("revisions") is None:
-            return counted + 1
         try:
-            return int(check_format(self._subgroup("history", "r"), "history")["first"])
-        except DamagedError:
-            return 1
+            group = self._subgroup("history", "r")
+        except CaseError:
+            group = None
+        if group is not None and isinstance(group.attrs.get(KEY), dict):
+            return int(check_format(group, "history")["first"])
+        begun = any(self.history(name) is not None for name in HISTORY_ARRAYS)
+        return 1 if begun else counted + 1
 
     def begin_history(self, first: int) -> None:
-        """Make the arrays of a history whose first revision has this number; only for who holds the lock."""
+        """Make what there is not yet of a history whose first revision has this number.
+
+        Only for who holds the lock. Metadata that are damaged are kept beside and made anew;
+        the revisions stay as they are.
+
+        Raises
+        ------
+        CaseError
+            If the disk is full or the folder is read-only.
+        """
         with writing("the history", self.path):
             create_history(self._group, first)
 
@@ -298,16 +317,6 @@ class Case:
                     raise KeyError(name)
             self._arrays[name] = array.with_config({"write_empty_chunks": True})
         return self._arrays[name]
-
-
-def create_history(case: zarr.Group, first: int) -> None:
-    """Make an empty history; it is one once ``revisions`` is there."""
-    own = {"kind": "history", "format": FORMAT, "first": first}
-    group = case.require_group("history")
-    group.update_attributes({KEY: own})
-    for name in ("sessions", "revisions"):
-        if name not in group:
-            create_rows(group, name)
 
 
 def now() -> datetime:

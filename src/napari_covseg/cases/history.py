@@ -12,6 +12,7 @@ import zarr
 
 from napari_covseg.cases.case import Case
 from napari_covseg.cases.chunks import chunk_indices, remove_chunk, to_disk
+from napari_covseg.cases.history_arrays import HISTORY_ARRAYS
 from napari_covseg.cases.revision import Record, Revision, decode, scan
 from napari_covseg.cases.store import read_row, rows, write_row, writing
 from napari_covseg.errors import CaseError
@@ -42,6 +43,7 @@ class History:
 
     def __init__(self, case: Case, counted: int) -> None:
         self._case = case
+        self._begun = False
         self._listing = threading.Lock()
         self._summaries: dict[int, Revision] | None = None
         self._rows: dict[int, int] = {}  # revision: row of the session that holds it
@@ -99,10 +101,11 @@ class History:
 
     def begin(self) -> None:
         """Make the arrays of a case that has no history yet. Raises CaseError."""
-        if self._case.history("revisions") is None:
+        if not self._begun:
             self._case.begin_history(self.first)
-        for name in ("sessions", "revisions"):  # known from now on, whatever becomes of zarr
-            self._array(name)
+            for name in HISTORY_ARRAYS:  # known from now on, whatever becomes of zarr
+                self._array(name)
+            self._begun = True
 
     def write(self, record: Record) -> None:
         """Write a revision, or one that has grown in place of its former self.
