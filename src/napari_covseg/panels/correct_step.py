@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from napari import Viewer
 from qtpy.QtWidgets import (
-    QAbstractSpinBox,
     QComboBox,
     QDoubleSpinBox,
     QGridLayout,
@@ -19,7 +18,7 @@ from napari_covseg.panels.background import show_exception
 from napari_covseg.panels.label_row import LabelRow
 from napari_covseg.panels.review_row import ReviewRow
 from napari_covseg.panels.shortcuts import KEYS
-from napari_covseg.panels.step import Step, small
+from napari_covseg.panels.step import Step, narrow, small
 from napari_covseg.panels.tool_progress import ToolProgress
 from napari_covseg.panels.tools import TOOLS
 
@@ -91,6 +90,12 @@ class CorrectStep(Step):
             known.name: small(known.text, known.key, known.does, checkable=known.click) for known in TOOLS
         }
 
+        self.refine = small(
+            "Refine this slice",
+            KEYS["refine"],
+            "The model labels the slice again with your strokes on it as hints; they stay as they are.",
+        )
+
     def _lay_out(self) -> None:
         self.column.addWidget(self.review)
         self.column.addWidget(self.labels)
@@ -101,6 +106,7 @@ class CorrectStep(Step):
             grid.addWidget(press, place // COLUMNS, place % COLUMNS)
         self.column.addLayout(grid)
         self.add_row(self.size, self.preset, self.low, self.high, stretch=1)
+        self.column.addWidget(self.refine)
         self.column.addWidget(self.progress)
 
     def _connect(self) -> None:
@@ -115,6 +121,7 @@ class CorrectStep(Step):
         self.high.valueChanged.connect(self._on_ends)
         for name, press in self.tools.items():
             press.clicked.connect(lambda _=False, name=name: correction.use(name))
+        self.refine.clicked.connect(self.session.refining.refine)
         correction.changed.connect(self._on_changed)
         correction.working.connect(self._on_changed)
         self.session.case_changed.connect(self._on_changed)
@@ -144,6 +151,7 @@ class CorrectStep(Step):
         self.limited.setChecked(correction.limited)
         for widget in (self.limited, self.preset, self.low, self.high):
             widget.setEnabled(in_hu)
+        self.refine.setEnabled(case is not None)
         self._reflect_numbers()
         for known in TOOLS:
             press = self.tools[known.name]
@@ -165,9 +173,3 @@ class CorrectStep(Step):
             widget.blockSignals(False)
         known = [index for index, hu_range in enumerate(PRESETS.values()) if hu_range == correction.hu_range]
         self.preset.setCurrentIndex(known[0] if known else self.preset.count() - 1)
-
-
-def narrow(box: QAbstractSpinBox, width: int) -> None:
-    """Give a number no more room than it needs; the wheel and the arrow keys still change it."""
-    box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-    box.setStyleSheet(f"padding: 2px; min-width: {width}px; max-width: {width}px;")

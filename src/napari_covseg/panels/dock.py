@@ -10,6 +10,7 @@ from superqt import QCollapsible
 from napari_covseg.panels.correct_step import CorrectStep
 from napari_covseg.panels.export_step import ExportStep
 from napari_covseg.panels.history_step import HistoryStep
+from napari_covseg.panels.learn_step import LearnStep
 from napari_covseg.panels.reading import ReadingLine
 from napari_covseg.panels.scan_step import ScanStep
 from napari_covseg.panels.segment_step import SegmentStep
@@ -20,7 +21,7 @@ ANY_HEIGHT = 16_777_215  # Qt's own
 
 
 class CovSegDock(QWidget):
-    """Scan, segment, correct, export: each step collapses.
+    """Scan, segment, correct, learn, export: each step collapses.
 
     Parameters
     ----------
@@ -35,6 +36,7 @@ class CovSegDock(QWidget):
         self.segment = SegmentStep(napari_viewer)
         self.correct = CorrectStep(napari_viewer)
         self.history = HistoryStep(napari_viewer)
+        self.learn = LearnStep(napari_viewer)
         self.export = ExportStep(napari_viewer)
         self.session = self.scan.session
         self.reading = ReadingLine(self.session)
@@ -50,6 +52,7 @@ class CovSegDock(QWidget):
             collapsible(self.segment, opened=True),
             collapsible(self.correct, opened=False),  # all are too much for a low screen
             collapsible(self.history, opened=False),
+            collapsible(self.learn, opened=False),
             collapsible(self.export, opened=False),
         ]
         for section in self.sections:

@@ -1,4 +1,4 @@
-"""Step 4, Export: labels as files in the geometry of the scan."""
+"""Step 5, Export: labels as files in the geometry of the scan."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ExportStep(Step):
     parent : QWidget, optional
     """
 
-    title = "4  Export"
+    title = "5  Export"
 
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from napari_covseg.cases import OpenCase
 from napari_covseg.models.card import ModelCard
+from napari_covseg.models.catalogue import available
 
 _FIRST = ("cross-validation", "test")
 
@@ -56,3 +58,12 @@ def _parts(card: ModelCard) -> list[tuple[str, dict[str, Any]]]:
     """Return the measurements of a card, those on patients that say most first."""
     parts = [(part, scores) for part, scores in card.scores.items() if isinstance(scores, dict)]
     return sorted(parts, key=lambda named: _FIRST.index(named[0]) if named[0] in _FIRST else len(_FIRST))
+
+
+def last_model(case: OpenCase) -> str:
+    """Return what the model is called that predicted a case last, empty if none has."""
+    runs = [run for run in case.case.runs() if "refined" not in run.settings]
+    if not runs:
+        return ""
+    titles = {entry.card.id: entry.card.title for entry in available()}
+    return titles.get(runs[-1].model_id, runs[-1].model_id)

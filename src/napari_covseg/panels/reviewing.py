@@ -9,7 +9,7 @@ from napari.layers import Labels
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_covseg.cases import Review, Run
+from napari_covseg.cases import Case, Review, Run, RunInfo
 from napari_covseg.edit.order import DEFAULT_STRATEGY, next_slice
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.background import in_background
@@ -153,7 +153,7 @@ class Reviewing(QObject):
         if self.model_layer is not None:
             self._stop_comparing()
         elif case is not None and layers is not None and "lesions" in layers.labels:
-            runs = case.case.runs()
+            runs = whole_runs(case.case)
             if not runs:
                 show_info("No model has labelled this scan yet.")
                 return
@@ -223,8 +223,13 @@ class Reviewing(QObject):
         known = case.case
 
         def read() -> bool:
-            runs = known.runs()
+            runs = whole_runs(known)
             facts.use_run(known.run(runs[-1].id) if runs else None)
             return facts.read_uncertainty(np.flatnonzero(np.isnan(facts.entropy)).tolist())
 
         in_background(read, lambda any_known: self.facts_changed.emit() if any_known else None)
+
+
+def whole_runs(case: Case) -> list[RunInfo]:
+    """Return the predictions of the whole scan, oldest first, without those of single slices."""
+    return [run for run in case.runs() if "refined" not in run.settings]

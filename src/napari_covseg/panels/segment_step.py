@@ -122,19 +122,20 @@ class SegmentStep(Step):
         entry = self.chosen
         self.card.setText(model_facts(entry.card) if entry else "Choose a model file with “…”.")
         self.card.setToolTip(model_details(entry.card) if entry else "")
+        self.session.learning.choose(entry, self.device.currentData() or "auto")
 
     def _on_device(self) -> None:
         self.device.setToolTip(DEVICES[self.device.currentData()][1])
+        self.session.learning.choose(self.chosen, self.device.currentData())
 
     def _on_run(self) -> None:
         entry = self.chosen
         if entry is None:
             show_error("There is no model: open a model file with the button beside the list.")
             return
-        self.session.predict(self._name_of(entry), entry.card.title, self.device.currentData())
-
-    def _name_of(self, entry: ModelEntry) -> str:
-        return entry.card.id if entry in available() else str(entry.path)
+        in_use = self.session.learning.in_use
+        learned = in_use != entry.card.id and in_use != str(entry.path)
+        self.session.predict(in_use, in_use if learned else entry.card.title, self.device.currentData())
 
     def _on_free_gpu(self) -> None:
         self.session.work.free_gpu()
@@ -147,7 +148,7 @@ class SegmentStep(Step):
         entry = self.chosen
         if self.session.case is not None and entry is not None:
             # the first slice comes at once when the model is loaded by then
-            self.session.warm_up(self._name_of(entry), self.device.currentData())
+            self.session.warm_up(self.session.learning.in_use, self.device.currentData())
         self._on_busy(self.session.busy_with)
 
     def _on_labels_changed(self) -> None:

@@ -16,15 +16,17 @@ from qtpy.QtCore import QCoreApplication, QObject, Signal
 from napari_covseg.cases import OpenCase, Workspace
 from napari_covseg.errors import CaseError, CovsegError
 from napari_covseg.jobs.requests import Predict
-from napari_covseg.models.catalogue import available
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.case_layers import CaseLayers
 from napari_covseg.panels.correction import Correction
 from napari_covseg.panels.keys import Keys
+from napari_covseg.panels.learning import Learning
 from napari_covseg.panels.letters import OrientationLetters
+from napari_covseg.panels.model_facts import last_model
 from napari_covseg.panels.mouse import RadiologyMouse
 from napari_covseg.panels.opening import Opening
 from napari_covseg.panels.prediction import Prediction
+from napari_covseg.panels.refining import Refining
 from napari_covseg.panels.reviewing import Reviewing
 from napari_covseg.panels.shortcuts import actions
 from napari_covseg.panels.work import Work
@@ -99,6 +101,8 @@ class Session(QObject):
         self.mouse = RadiologyMouse(viewer, self.scan_image)
         self.correction = Correction(self)
         self.reviewing = Reviewing(self)
+        self.learning = Learning(self)
+        self.refining = Refining(self)
         self.keys = Keys(viewer, actions(self))
         self.work = Work(self)
         self.work.child_died.connect(self._on_child_died)
@@ -250,7 +254,13 @@ class Session(QObject):
                 self.end()
                 return
             request = Predict(
-                self.workspace.path, case.id, model, self.slice_on_screen, case.revision, device
+                self.workspace.path,
+                case.id,
+                model,
+                self.slice_on_screen,
+                case.revision,
+                device,
+                probabilities=True,  # the review strip shows where the model is in doubt
             )
             self.predicted_by = title
             self.prediction = self._follow(Prediction(case, title, layers.add_model_step, self))
@@ -265,7 +275,7 @@ class Session(QObject):
     def warm_up(self, model: str, device: str) -> None:
         """Start the child and have it load a model, so that a prediction answers at once."""
         try:
-            self.work.warm_up(model, device)
+            self.work.warm_up(model, device, self.workspace.path)
         except CovsegError as error:
             show_error(str(error))
 
@@ -330,12 +340,3 @@ class Session(QObject):
         # every job that the child ran fails with the same sentence
         self._last_death = message
         show_error(message)
-
-
-def last_model(case: OpenCase) -> str:
-    """Return what the model is called that predicted a case last, empty if none has."""
-    runs = case.case.runs()
-    if not runs:
-        return ""
-    titles = {entry.card.id: entry.card.title for entry in available()}
-    return titles.get(runs[-1].model_id, runs[-1].model_id)

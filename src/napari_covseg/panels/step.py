@@ -7,7 +7,15 @@ from math import ceil
 from napari import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtGui import QTextDocument
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_covseg.panels.keys import shown
 from napari_covseg.panels.session import session_of
@@ -134,3 +142,9 @@ class Paragraph(QLabel):
 def caption(text: str) -> QLabel:
     """Return the word before a control."""
     return QLabel(text)
+
+
+def narrow(box: QAbstractSpinBox, width: int) -> None:
+    """Give a number no more room than it needs; the wheel and the arrow keys still change it."""
+    box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+    box.setStyleSheet(f"padding: 2px; min-width: {width}px; max-width: {width}px;")

@@ -44,9 +44,9 @@ class Work(QObject):
         """Process id of the child, None while there is none."""
         return self._client.pid
 
-    def warm_up(self, model: str | None, device: str) -> None:
+    def warm_up(self, model: str | None, device: str, workspace: str | None = None) -> None:
         """Start the child, so that the first prediction answers at once."""
-        self._client.start(WarmUp(model=model, device=device))
+        self._client.start(WarmUp(model, device, workspace))
 
     def submit(self, request: Request, handler: Handler, priority: int = 0) -> int:
         """Run a request; `handler` hears its events, on this thread, until its end.

@@ -1,0 +1,130 @@
+"""One slice again, at once: with a person's strokes as hints, or to see what a version makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.utils.notifications import show_error, show_info
+
+from napari_covseg.cases import OpenCase
+from napari_covseg.errors import CovsegError
+from napari_covseg.jobs.events import Event, Failed, SlicesDone
+from napari_covseg.jobs.requests import REFINE_PRIORITY, Refine
+from napari_covseg.labels import GROUPS, Group
+from napari_covseg.panels.model_step import SliceChange, slice_change
+
+if TYPE_CHECKING:
+    from napari_covseg.panels.session import Session
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Refining:
+    """Asks the child for single slices, before whatever else it does.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def refine(self) -> None:
+        """Label the slice on screen again, with what was painted and erased there as hints."""
+        session, case = self._session, self._session.case
+        if case is None:
+            return
+        z, value = session.slice_on_screen, session.correction.value
+        if session.correction.group != "lesions" or not value:
+            show_error("A slice is refined for a finding: select the layer of the lesions and a label.")
+            return
+        positive, negative = hints(case, z, value)
+        if not positive.any() and not negative.any():
+            show_info("Paint on the finding, or erase beside it: the strokes tell the model what to change.")
+            return
+
+        def merge(run_id: str) -> None:
+            self._merge(case, run_id, z)
+
+        self.ask(session.learning.in_use, z, value, positive, negative, merge)
+
+    def ask(
+        self, model: str, z: int, value: int, positive: Mask, negative: Mask, then: Callable[[str], Any]
+    ) -> None:
+        """Have a model label a slice.
+
+        Parameters
+        ----------
+        model : str
+            As in `jobs.requests.Predict`.
+        z : int
+        value : int
+            The lesion label that the hints are about.
+        positive, negative : ndarray of bool, shape (y, x)
+            The hints; both may be empty.
+        then : callable
+            Takes the id of the run that holds the slice.
+        """
+        session, case = self._session, self._session.case
+        if case is None:
+            return
+
+        def hear(event: Event) -> None:
+            if self._session.case is not case:
+                return
+            if isinstance(event, SlicesDone):
+                then(event.run_id)
+            elif isinstance(event, Failed):
+                show_error(event.message)
+
+        request = Refine(
+            session.workspace.path,
+            case.id,
+            model,
+            z,
+            value,
+            positive,
+            negative,
+            case.revision,
+            session.learning.device,
+        )
+        try:
+            session.work.submit(request, hear, REFINE_PRIORITY)
+        except CovsegError as error:
+            show_error(str(error))
+
+    def _merge(self, case: OpenCase, run_id: str, z: int) -> None:
+        """Take the slice over, except what is the person's, as one step that Ctrl+Z takes back."""
+        changes: dict[Group, list[SliceChange]] = {group: [] for group in GROUPS}
+
+        def write(
+            group: Group, index: tuple[npt.NDArray[np.intp], ...], values: npt.NDArray[np.uint8]
+        ) -> None:
+            live = case.live[group]
+            before = live[index]
+            live[index] = values
+            changes[group].append(slice_change(case.case.shape, index, before, values))
+
+        try:
+            changed = case.merge_slices(run_id, [z], write)
+        except CovsegError as error:
+            show_error(str(error))
+            return
+        layers = self._session.layers
+        if layers is None or not changed:
+            show_info("The model has nothing to change on this slice.")
+            return
+        for group, steps in changes.items():
+            layers.add_model_step(group, steps)
+        layers.redraw(changed, self._session.slice_on_screen)
+        self._session.tell_changed(changed)
+
+
+def hints(case: OpenCase, z: int, value: int) -> tuple[Mask, Mask]:
+    """Return where a person says that a label is on a slice, and that it is not, bool (y, x)."""
+    touched, labels = case.touched["lesions"][z], case.live["lesions"][z]
+    return touched & (labels == value), touched & (labels != value)
