@@ -1,0 +1,117 @@
+"""Kill the computing process in the middle of fine-tunings, and see that the models stay intact.
+
+    python benchmarks/kill_finetune.py [--kills 50] [--model NAME] [--seed 0]
+
+After each ``kill -9`` the client has to say so, every model that the workspace lists has to be
+readable to its last byte, and the case has to open with the labels that it had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from kill_child import Listener
+from napari_covseg.cases import OpenCase, Review, Workspace
+from napari_covseg.cases.versions import Versions
+from napari_covseg.jobs.client import JobClient
+from napari_covseg.jobs.events import Failed, Finished, TrainingStep
+from napari_covseg.jobs.requests import Finetune, WarmUp
+from napari_covseg.models.card import card_of
+from napari_covseg.models.catalogue import DEFAULT
+from napari_covseg.scans.phantom import phantom
+
+STEPS = 6
+
+
+def begin(client: JobClient, job: Finetune) -> Listener:
+    """Begin a fine-tuning and wait until its first step comes."""
+    listener = Listener(client, client.submit(job))
+    listener.until(lambda: any(isinstance(event, TrainingStep) for event in listener.events))
+    return listener
+
+
+def check(workspace: Workspace, case_id: str, lesions: np.ndarray) -> int:
+    """Return how many models there are; raises if anything cannot be read."""
+    versions = Versions(workspace)
+    listed = versions.list()
+    for version in listed:
+        card_of(versions.weights(version.id), version.id)
+        versions.curves(version.id)
+    if len(listed) != sum(path.suffix != ".partial" for path in workspace.models_folder.glob("*-[0-9]*")):
+        raise SystemExit("a model is there that cannot be listed")
+    with OpenCase(workspace, case_id) as opened:
+        if not np.array_equal(opened.live["lesions"], lesions):
+            raise SystemExit("the case's labels have changed")
+    return len(listed)
+
+
+def kill_often(kills: int, seed: int, workspace: Workspace, case_id: str, job: Finetune) -> int:
+    """Kill `kills` fine-tunings at random moments; return how many models there are in the end."""
+    lesions = workspace.case(case_id).labels("lesions")[...]
+    client = JobClient()
+    client.start(WarmUp(job.model, "cpu"))
+    whole = begin(client, job)
+    begun = time.monotonic()
+    whole.until()
+    seconds, moments, done = time.monotonic() - begun, random.Random(seed), 0
+    while done < kills:
+        listener = begin(client, job)
+        moment = time.monotonic() + moments.uniform(0, seconds)
+        listener.until(lambda until=moment: time.monotonic() > until)
+        if not listener.ended and client.pid is not None:
+            os.kill(client.pid, signal.SIGKILL)
+            listener.until()
+        if isinstance(listener.events[-1], Failed):
+            done += 1
+            print(
+                f"kill {done} of {kills}: {check(workspace, case_id, lesions)} models",
+                file=sys.stderr,
+                flush=True,
+            )
+    last = begin(client, job)
+    last.until()
+    client.close()
+    if not isinstance(last.events[-1], Finished):
+        raise SystemExit(f"the fine-tuning after the last kill did not finish: {last.events[-1]}")
+    return check(workspace, case_id, lesions)
+
+
+def main() -> None:
+    """Kill, check, and print one line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--model", default=DEFAULT)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        workspace, made = (
+            Workspace.open(folder),
+            phantom(seed=0, shape=(12, 128, 128), spacing=(20, 2.8, 2.8)),
+        )
+        case_id = workspace.add_case(made.scan)
+        with OpenCase(workspace, case_id) as opened:
+            for z in (4, 6, 8):
+                opened.live["lungs"][z], opened.live["lesions"][z] = made.lungs[z], made.lesions[z]
+                for group in ("lungs", "lesions"):
+                    opened.mark_painted(group, np.s_[z])
+                opened.set_review(z, Review.CORRECTED)
+        job = Finetune(workspace.path, (case_id,), arguments.model, steps=STEPS, device="cpu")
+        models = kill_often(arguments.kills, arguments.seed, workspace, case_id, job)
+    print(
+        f"{arguments.kills} kills at random moments of a fine-tuning: the case opened with its labels, all "
+        f"{models} models that are listed are readable, the next fine-tuning ran each time."
+    )
+
+
+if __name__ == "__main__":
+    main()
