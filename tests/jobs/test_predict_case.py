@@ -78,8 +78,9 @@ def test_corrected_slices_guide_those_around_them(
     network.head.bias.data[:] = torch.tensor([50.0, -1.0])  # lung everywhere, lesions nowhere
     save_model(tmp_path / "m.safetensors", network, card)
 
-    def lesions(guided: bool) -> np.ndarray:
-        job = replace(predict, model=str(tmp_path / "m.safetensors"), guided=guided)
+    def lesions(guided: bool, threshold: float | None = None) -> np.ndarray:
+        model = str(tmp_path / "m.safetensors")
+        job = replace(predict, model=model, guided=guided, threshold=threshold)
         kept = run_of(case, list(run(job)))
         assert kept.read_probabilities(0) is None and kept.info.settings["guided"] == guided
         return np.stack([kept.read_slice(z)[1] for z in range(7)])
@@ -90,6 +91,7 @@ def test_corrected_slices_guide_those_around_them(
     drawn = np.s_[15:19, 9:13]  # the middle of what was drawn as ground-glass, "lesion" to this model
     assert (guided[2][drawn] == 1).all() and (guided[4][drawn] == 1).all()
     assert not guided[3].any() and not guided[2][20:].any()
+    assert lesions(guided=True, threshold=0.0)[2].sum() > guided[2].sum()
 
 
 def test_a_threshold_replaces_the_cards(case: Case, predict: Predict) -> None:

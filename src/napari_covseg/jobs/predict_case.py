@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
     def load() -> tuple[Case, Model, Guide | None]:
         workspace = Workspace.open(job.workspace, create=False)
         case, model = workspace.case(job.case), loaded_model(find_model(job.model, workspace), job.device)
-        return case, model, _guide(case, model) if job.guided else None
+        return case, model, _guide(job, case, model) if job.guided else None
 
     case, model, guide = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
     used: dict[str, Any] = {"device": str(model.device), "batch": job.batch, "threshold": job.threshold}
@@ -75,12 +76,14 @@ def lesion_thresholds(model: Model, threshold: float | None) -> dict[str, float]
     return {} if threshold is None else {label.name: threshold for label in model.card.lesions}
 
 
-def _guide(case: Case, model: Model) -> Guide | None:
+def _guide(job: Predict, case: Case, model: Model) -> Guide | None:
     """Let the slices that a person has corrected or accepted guide those around them."""
     if not (zs := reviewed(case)):
         return None
     drawn = {z: as_said_by(model.card, read_labels(case, "lesions", z)) for z in zs}
-    return Guide(drawn, model.card, pixel=None if case.spacing is None else case.spacing[1:])
+    thresholds = {**model.card.thresholds, **lesion_thresholds(model, job.threshold)}
+    card = replace(model.card, thresholds=thresholds)
+    return Guide(drawn, card, pixel=None if case.spacing is None else case.spacing[1:])
 
 
 def _slices(

@@ -35,5 +35,5 @@ def score(model: Model, slices: LabelledSlices) -> dict[str, float]:
         there = truth[:, channel]
         if slices.valid is not None:
             predicted, there = predicted & slices.valid[:, channel], there & slices.valid[:, channel]
-        scores[name] = dice(predicted, there)
+        scores[name] = float(dice(predicted, there))
     return scores
