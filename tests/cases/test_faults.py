@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from zarr.storage import LocalStore
 
-from napari_covseg.cases import OpenCase, Review, Workspace, chunks, lock
+from napari_covseg.cases import OpenCase, Review, Workspace, chunks, lock, merge_run
 from napari_covseg.errors import CaseError
 
 
@@ -161,13 +162,72 @@ def test_what_is_damaged_is_named_and_the_rest_is_there(
         (found,) = opened.damaged
         assert case.path in one_sentence(CaseError(found.message))
         assert "damaged" in found.message
-        for what, live in (("labels/lungs/0", opened.live["lungs"]), ("0", opened.voxels + 1024)):
-            assert live[0].any() == (what != name)
-            assert live[1].all() or what == "0"
+        assert opened.voxels[0].max() > -1024 or name == "0"
+        for group in ("lungs", "lesions"):  # made anew from the history
+            assert opened.live[group][:2].all() and opened.touched[group][:2].all()
+        assert found.rebuilt == ("labels" in name)
         assert np.array_equal(opened.voxels[1:], scan.voxels[1:])
         assert (opened.review[3] == Review.ACCEPTED) == (name != "review")
         assert opened.revision == 3
         assert len(opened.history()) == 3
+
+
+@pytest.mark.parametrize("kind", ["0", "touched"])
+def test_a_slice_without_history_is_empty_and_no_model_writes_there(
+    workspace: Workspace, case_id: str, kind: str
+) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        opened.live["lungs"][:2] = 1
+        opened.mark_painted("lungs", np.s_[:2])
+    case = workspace.case(case_id)
+    shutil.rmtree(Path(case.path, "history"))
+    damage_chunk(Path(case.path, "labels/lungs", kind, "c.0.0.0"), "flipped")
+    run = case.begin_run("m", {}, [], 0, probabilities=False)
+    for z in range(3):
+        run.write_slice(z, *(np.full(case.shape[1:], 2, np.uint8) for _ in range(2)))
+    assert merge_run(case, case.run(run.id)) == [1, 2]
+    with OpenCase(workspace, case_id) as opened:
+        (found,) = opened.damaged
+        assert not found.rebuilt
+        assert opened.live["lungs"][0].any() == (kind == "touched")
+        assert opened.merge_slices(run.id, range(3)) == []
+        assert (opened.live["lungs"][1] == 1).all() and (opened.live["lungs"][2] == 2).all()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_a_drive_that_cannot_be_read_while_one_paints(
+    workspace: Workspace, case_id: str, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        opened.live["lungs"][:2] = 1
+        opened.mark_painted("lungs", np.s_[:2])
+    real = chunks._read_file
+
+    def read(path: str) -> bytes:
+        if "labels/lungs" in path and "c.0." in path:
+            raise OSError(code, os.strerror(code), path)
+        return real(path)
+
+    opened = OpenCase(workspace, case_id)
+    opened.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "_read_file", read)
+        opened.live["lungs"][0, 3] = 2
+        opened.record("lungs", voxels(0, 3, range(24)), 1)
+        if code == errno.ESTALE:  # the drive may come back
+            with pytest.raises(CaseError, match="check the drive"):
+                opened.flush()
+            with pytest.raises(CaseError, match="check the drive") as raised:
+                OpenCase(workspace, case_id, read_only=True)
+            one_sentence(raised.value)
+        else:  # this slice will not
+            opened.flush()
+            assert OpenCase(workspace, case_id, read_only=True).damaged
+    known = opened.live["lungs"].copy()
+    opened.close()
+    with OpenCase(workspace, case_id) as again:
+        assert np.array_equal(again.live["lungs"], known)
+        assert not again.damaged
 
 
 @pytest.mark.parametrize("kind", ["0", "touched"])

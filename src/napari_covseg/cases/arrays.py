@@ -66,6 +66,9 @@ def load_arrays(case: Case, *, read_only: bool) -> Arrays:
     voxels = _voxels(case, damaged)
     live = {group: _read(case.labels(group), np.uint8, "labels", group, damaged) for group in GROUPS}
     touched = {group: _read(case.touched(group), np.bool_, "touched", group, damaged) for group in GROUPS}
+    _rebuild(ledger, live, touched)
+    if not read_only:
+        ledger.memory = {group: (live[group], touched[group]) for group in GROUPS}
     review = ledger.review.copy()
     stale: list[Key] = []
     for record in ledger.history.unsettled():
@@ -76,6 +79,31 @@ def load_arrays(case: Case, *, read_only: bool) -> Arrays:
         if not read_only:
             stale += ledger.apply_record(record)
     return Arrays(voxels, live, touched, review, ledger, stale)
+
+
+def _rebuild(
+    ledger: Ledger, live: dict[Group, npt.NDArray[np.uint8]], touched: dict[Group, npt.NDArray[np.bool_]]
+) -> None:
+    """Make slices that are damaged from the history, if it goes back to the case's beginning."""
+    history = ledger.history
+    lost = {(group, z) for what, group, z in ledger.damaged if what in ("labels", "touched")}
+    if not lost or history.first != 1 or history.missing():
+        return
+    for group in GROUPS:
+        for z in (z for name, z in lost if name == group):
+            live[group][z] = touched[group][z] = 0
+    for number in range(1, history.last + 1):
+        record = history.read(number)
+        for packed in record.parts if record is not None else ():
+            if (packed.group, packed.z) in lost:
+                packed.unpack().apply(live[packed.group][packed.z], touched[packed.group][packed.z])
+    history.forget()
+    for key, damage in ledger.damaged.items():
+        if key[1:] in lost:
+            text = damage.message.removesuffix(".").rsplit(": ", 1)[0]
+            ledger.damaged[key] = replace(
+                damage, message=f"{text}: it was made anew from the history.", rebuilt=True
+            )
 
 
 def settle(case: Case) -> Ledger:

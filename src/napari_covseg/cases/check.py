@@ -116,7 +116,7 @@ def _slices(case: Case, name: str) -> Iterator[Finding]:
     except CaseError as error:
         yield Finding("damaged", path, _words(error), _RESTORE)
         return
-    advice = "the slice is shown empty, and earlier states of it are in the history"
+    advice = "the case opens; the slice is made anew from its history, or empty if that is not whole"
     for z in range(case.shape[0]):
         yield from _tried(path, lambda z=z: read_slice(array, z), advice)  # type: ignore[misc]
 

@@ -145,7 +145,7 @@ class EditedCase(SeenCase):
         ----------
         run_id : str
         slices : sequence of int
-            Those that the run has not finished are passed over.
+            Those that the run has not finished are passed over, and those that are damaged.
         write : callable, optional
             Called with group, index arrays (z, y, x) and values instead of writing into
             `live`, for instance to make the change undoable; it has to write them.
@@ -167,6 +167,8 @@ class EditedCase(SeenCase):
         return [z for z in slices if run.is_done(z) and self._merge_slice(journal, run, int(z), write)]
 
     def _merge_slice(self, journal: Journal, run: Run, z: int, write: MergeWrite | None) -> bool:
+        if self._ledger.is_lost(z):
+            return False  # what was a person's there cannot be told
         changes: list[Voxels] = []
         for group, predicted in zip(GROUPS, run.read_slice(z), strict=True):
             live = self.live[group][z]

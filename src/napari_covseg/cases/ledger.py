@@ -18,7 +18,7 @@ from napari_covseg.cases.history import History
 from napari_covseg.cases.revision import Packed, Record
 from napari_covseg.cases.store import DamagedError, read_slice, write_slice
 from napari_covseg.cases.writer import Key
-from napari_covseg.labels import Group
+from napari_covseg.labels import GROUPS, Group
 
 # Ranks of what is written, in this order: nothing is on disk that no revision explains.
 HISTORY, TOUCHED, LABELS, REVIEW, ACTIVITY = range(5)
@@ -39,12 +39,15 @@ class Damage:
         Slice, or -1.
     message : str
         What is wrong, in one sentence.
+    rebuilt : bool
+        Whether the history had all of it, so that nothing is lost and nothing is empty.
     """
 
     what: str
     group: str
     z: int
     message: str
+    rebuilt: bool = False
 
 
 @dataclass
@@ -74,6 +77,8 @@ class Ledger:
         Revisions that are not wholly on disk, by number.
     damaged : dict
         What could not be read, by (what, group, slice); it is kept beside when it is written anew.
+    memory : dict of (ndarray, ndarray)
+        Labels and touched by group, (z, y, x) each, which count where the disk cannot be read.
     """
 
     case: Case
@@ -82,6 +87,7 @@ class Ledger:
     activity: Activity
     damaged: dict[tuple[str, str, int], Damage] = field(default_factory=dict)
     drafts: dict[int, Draft] = field(default_factory=dict)
+    memory: dict[Group, SliceState] = field(default_factory=dict)
     packing: threading.RLock = field(default_factory=threading.RLock)
     _ahead: dict[tuple[Group, int], _Ahead] = field(default_factory=dict)
 
@@ -111,9 +117,14 @@ class Ledger:
         there = self._ahead.get((group, z))
         if there is not None:
             return there.labels, there.touched
-        labels = self._read(self.case.labels(group), "labels", group, z, np.uint8)
-        touched = self._read(self.case.touched(group), "touched", group, z, np.bool_)
+        labels = self._read(self.case.labels(group), "labels", group, z)
+        touched = self._read(self.case.touched(group), "touched", group, z)
         return labels, touched
+
+    def is_lost(self, z: int) -> bool:
+        """Whether nobody knows any more what a person did in a slice."""
+        found = (self.damaged.get((kind, group, z)) for kind in ("labels", "touched") for group in GROUPS)
+        return any(damage is not None and not damage.rebuilt for damage in found)
 
     def apply(self, part: Difference) -> None:
         """Make a change that a revision explains; it is on disk once its slice is written."""
@@ -166,7 +177,7 @@ class Ledger:
 
     def _write_touched(self, group: Group, z: int) -> None:
         ahead = self._ahead.get((group, z))
-        if ahead is not None and ahead.touched_changed:
+        if ahead is not None and (ahead.touched_changed or ("touched", group, z) in self.damaged):
             self._write(self.case.touched(group), "touched", group, z, ahead.touched)
             ahead.touched_changed = False
 
@@ -184,13 +195,14 @@ class Ledger:
         write_slice(array, z, values)
         self.damaged.pop((kind, group, z), None)
 
-    def _read(self, array: zarr.Array[Any], kind: Kind, group: Group, z: int, dtype: Any) -> npt.NDArray[Any]:
+    def _read(self, array: zarr.Array[Any], kind: Kind, group: Group, z: int) -> npt.NDArray[Any]:
         try:
             values = read_slice(array, z)
         except DamagedError as error:
-            self.damaged.setdefault((kind, group, z), Damage(kind, group, z, str(error)))
-            values = None
-        return np.zeros(self.case.shape[1:], dtype) if values is None else values
+            known = group in self.memory
+            self.damaged.setdefault((kind, group, z), Damage(kind, group, z, str(error), rebuilt=known))
+            values = self.memory[group][kind == "touched"][z].copy() if known else None
+        return np.zeros(self.case.shape[1:], array.dtype) if values is None else values
 
 
 def keys_of(parts: tuple[Packed, ...]) -> list[Key]:

@@ -84,7 +84,8 @@ def merge_run(case: Case, run: Run, slices: Iterable[int] | None = None) -> list
     run : Run
         One of `case`'s.
     slices : iterable of int, optional
-        Those to merge; by default all. What the run has not finished is passed over.
+        Those to merge; by default all. What the run has not finished is passed over, and a
+        slice that is damaged, of which nobody knows what a person has done there.
 
     Returns
     -------
@@ -115,8 +116,10 @@ def _note_merge(draft: Draft, ledger: Ledger, run: Run, z: int) -> None:
     """Note down what a run changes in a slice; packed it takes a few kB."""
     review = int(ledger.review[z])
     size = ledger.slice_size
-    for group, predicted in zip(GROUPS, run.read_slice(z), strict=True):
-        live, touched = ledger.state(group, z)
+    states = [ledger.state(group, z) for group in GROUPS]
+    if ledger.is_lost(z):
+        return
+    for group, (live, touched), predicted in zip(GROUPS, states, run.read_slice(z), strict=True):
         mask = writable(predicted, live, touched, review)
         if mask.any():
             change = merged_voxels(group, z, mask, live, predicted)
