@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from napari_covseg.cases import Workspace
 from napari_covseg.cases.version import LearnedFrom
 from napari_covseg.cases.versions import Versions
 from napari_covseg.cli import app
+from napari_covseg.errors import JobError
 from napari_covseg.jobs import finetune_cases
 from napari_covseg.learn.finetune import FinetuneSettings
+from napari_covseg.models.catalogue import DEFAULT
 
 
 def covseg(*arguments: str | Path) -> Result:
@@ -73,6 +76,22 @@ def test_finetune_refuses_what_cannot_be_learned_from(workspace: Workspace, tmp_
     assert "has no case" in refused(covseg("finetune", workspace.path, "--case", "nobody"))
     assert "no workspace" in refused(covseg("finetune", tmp_path / "nothing", "--case", case_id))
     assert "no time" in refused(covseg("finetune", workspace.path, "--case", case_id, "--minutes", 0))
+
+
+def test_the_model_in_use_is_the_default(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions, asked = Versions(workspace), []
+    case_id = workspace.add_case(tiny_scan())
+    versions.keep(versions.add(DEFAULT, DEFAULT, lambda _: (b"", "{}"), scores={}, learned_from={}).id)
+
+    def ask(job: object) -> Iterator[object]:
+        asked.append(job.model)
+        raise JobError("This was enough: stop.")
+
+    monkeypatch.setattr("napari_covseg.jobs.run.run", ask)
+    for model in ((), ("--model", DEFAULT)):
+        refused(covseg("finetune", workspace.path, "--case", case_id, *model))
+        refused(covseg("predict", "--case", case_id, "--workspace", workspace.path, *model))
+    assert asked == [f"{DEFAULT}-1"] * 2 + [DEFAULT] * 2
 
 
 def test_models_of_a_workspace_are_listed(workspace: Workspace, two_versions: Versions) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_covseg.cli.case import open_workspace
-from napari_covseg.cli.output import DeviceOption, JsonOption, Output
+from napari_covseg.cli.output import DeviceOption, JsonOption, ModelOption, Output
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import ModelProposed, Progress, TrainingStep
 from napari_covseg.models.catalogue import DEFAULT
@@ -24,9 +24,7 @@ def finetune(
     case: Annotated[
         list[str], typer.Option(help="Case to learn from, by its id from `covseg cases`; may be repeated.")
     ],
-    model: Annotated[
-        str, typer.Option(help="Name from `covseg models`, or a model file; its current version is taken.")
-    ] = DEFAULT,
+    model: ModelOption = None,
     minutes: Annotated[float | None, typer.Option(help="Time for the training.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of slices and augmentation.")] = 0,
@@ -37,14 +35,14 @@ def finetune(
     output = Output(context, as_json)
     if minutes is not None and minutes <= 0:
         raise JobError(f"--minutes {minutes:g} is no time to train: give more than 0.")
-    from napari_covseg.cases.versions import Versions
     from napari_covseg.jobs.allocator import keep_freed_memory
+    from napari_covseg.jobs.find_model import model_in_use
     from napari_covseg.jobs.requests import Finetune
     from napari_covseg.jobs.run import run
 
     keep_freed_memory()
     place = open_workspace(workspace)
-    start = Versions(place).current(model)
+    start = model or model_in_use(place, DEFAULT)
     seconds = None if minutes is None else 60 * minutes
     if seconds is not None and steps is None:
         steps = 10_000  # the time decides

@@ -29,6 +29,10 @@ WorkspaceOption = Annotated[
 SeriesOption = Annotated[
     str | None, typer.Option(help="UID of the series to take from a DICOM folder; `covseg info` lists them.")
 ]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Name from `covseg models`, or a model file; by default the one that is in use."),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_covseg.cli.case import check_outputs, open_workspace, write_case_labels
-from napari_covseg.cli.output import DeviceOption, JsonOption, Output, SeriesOption, WorkspaceOption
+from napari_covseg.cli.output import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    Output,
+    SeriesOption,
+    WorkspaceOption,
+)
 from napari_covseg.errors import CaseError, JobError
 from napari_covseg.jobs.events import RunStarted
 from napari_covseg.models.catalogue import DEFAULT
@@ -30,7 +37,7 @@ def predict(
     lungs_out: Annotated[
         str | None, typer.Option(help="Write the lungs here: 1 right, 2 left, 3 side undetermined.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Name from `covseg models`, or a model file.")] = DEFAULT,
+    model: ModelOption = None,
     device: DeviceOption = "auto",
     batch: Annotated[int | None, typer.Option(min=1, help="Slices per pass.")] = None,
     threshold: Annotated[
@@ -56,16 +63,18 @@ def predict(
     check_outputs(out, lungs_out)
     keep_freed_memory()
     if scan is not None:
-        request = PredictFile(scan, model, out, lungs_out, series, device, batch, threshold)
+        request = PredictFile(scan, model or DEFAULT, out, lungs_out, series, device, batch, threshold)
         output.follow(run(request), "Labelling")
         return
+    from napari_covseg.jobs.find_model import model_in_use
+
     assert case is not None
     place = open_workspace(workspace)
     opened = place.case(case)
     job = Predict(
         place.path,
         case,
-        model,
+        model or model_in_use(place, DEFAULT),
         first_slice=opened.shape[0] // 2,
         revision=opened.activity.revision,
         device=device,

@@ -57,3 +57,8 @@ def find_model(name: str, workspace: Workspace | None = None) -> FoundModel:
         return FoundModel(card, version.base, workspace.models_folder / name / "weights" / "c.0", versions)
     entry = find(name)
     return FoundModel(entry.card, entry.card.id, entry.path)
+
+
+def model_in_use(workspace: Workspace, base: str) -> str:
+    """Return the name of the model that is used in the place of `base` in a workspace."""
+    return Versions(workspace).current(base)
