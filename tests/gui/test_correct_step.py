@@ -188,6 +188,24 @@ def test_volume_tools_run_beside_the_viewer_and_can_be_cancelled(
     assert not dock.correct.progress.isVisible()
 
 
+def test_a_distance_and_a_finding_are_measured(
+    dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any
+) -> None:
+    case.live["lesions"][FINDING] = 2
+    press(mouse, qtbot, "M")
+    step = dock.correct
+    assert step.measure.isChecked()
+    mouse.drag([at(dock, mouse, 20, 20), at(dock, mouse, 20, 40)])
+    length = float(step.measured.text().removesuffix(" mm"))
+    assert abs(length - 60) < 4  # 20 voxels of 3 mm, as exactly as the mouse hits them
+    where = at(dock, mouse, 56, 28)
+    qtbot.mouseClick(mouse.canvas, Qt.MouseButton.LeftButton, pos=where)
+    # 12 x 12 voxels of 3 x 3 x 10 mm
+    qtbot.waitUntil(lambda: step.measured.text() == "Finding: 0 ± 0 HU, 12.96 cm², 12.96 ml")
+    press(mouse, qtbot, "M")
+    assert not step.measured.text() and "Ruler" not in mouse.viewer.layers
+
+
 def test_nothing_to_do_is_said(dock: CovSegDock, case: OpenCase, qtbot: Any, notified: list[str]) -> None:
     case.live["lesions"][FINDING] = 2
     dock.correct.tools["fill holes"].click()

@@ -18,7 +18,7 @@ from napari_covseg.panels.background import show_exception
 from napari_covseg.panels.label_row import LabelRow
 from napari_covseg.panels.review_row import ReviewRow
 from napari_covseg.panels.shortcuts import KEYS
-from napari_covseg.panels.step import Step, narrow, small
+from napari_covseg.panels.step import Paragraph, Step, narrow, small
 from napari_covseg.panels.tool_progress import ToolProgress
 from napari_covseg.panels.tools import TOOLS
 
@@ -90,6 +90,13 @@ class CorrectStep(Step):
             known.name: small(known.text, known.key, known.does, checkable=known.click) for known in TOOLS
         }
 
+        self.measure = small(
+            "Measure",
+            KEYS["measure"],
+            "Drag for a distance; click for HU and volume of a finding, or of a disc.",
+            checkable=True,
+        )
+        self.measured = Paragraph(small=True)
         self.refine = small(
             "Refine this slice",
             KEYS["refine"],
@@ -106,7 +113,8 @@ class CorrectStep(Step):
             grid.addWidget(press, place // COLUMNS, place % COLUMNS)
         self.column.addLayout(grid)
         self.add_row(self.size, self.preset, self.low, self.high, stretch=1)
-        self.column.addWidget(self.refine)
+        self.add_row(self.refine, self.measure)
+        self.column.addWidget(self.measured)
         self.column.addWidget(self.progress)
 
     def _connect(self) -> None:
@@ -121,10 +129,16 @@ class CorrectStep(Step):
         self.high.valueChanged.connect(self._on_ends)
         for name, press in self.tools.items():
             press.clicked.connect(lambda _=False, name=name: correction.use(name))
+        self.measure.clicked.connect(self.session.measuring.toggle)
+        self.session.measuring.measured.connect(self._on_measured)
         self.refine.clicked.connect(self.session.refining.refine)
         correction.changed.connect(self._on_changed)
         correction.working.connect(self._on_changed)
         self.session.case_changed.connect(self._on_changed)
+
+    def _on_measured(self, text: str) -> None:
+        self.measured.setText(text)
+        self.measure.setChecked(self.session.measuring.active)
 
     def _on_size(self, size: float) -> None:
         self.correction.brush_mm = size
@@ -151,7 +165,8 @@ class CorrectStep(Step):
         self.limited.setChecked(correction.limited)
         for widget in (self.limited, self.preset, self.low, self.high):
             widget.setEnabled(in_hu)
-        self.refine.setEnabled(case is not None)
+        for press in (self.refine, self.measure):
+            press.setEnabled(case is not None)
         self._reflect_numbers()
         for known in TOOLS:
             press = self.tools[known.name]

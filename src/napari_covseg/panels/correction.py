@@ -122,6 +122,7 @@ class Correction(QObject):
         if layer is None:
             return
         self.clicking = ""
+        self._session.measuring.switch(False)
         self._select(layer)
         layer.mode = "pan_zoom" if self.mode == mode else mode
         self.changed.emit()
@@ -165,6 +166,7 @@ class Correction(QObject):
     def use(self, name: str) -> None:
         """Run a tool, or have it wait for clicks; a second time puts it away."""
         chosen = tool(name)
+        self._session.measuring.switch(False)
         if not chosen.click:
             self.run(chosen)
             return

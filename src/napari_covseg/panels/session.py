@@ -22,6 +22,7 @@ from napari_covseg.panels.correction import Correction
 from napari_covseg.panels.keys import Keys
 from napari_covseg.panels.learning import Learning
 from napari_covseg.panels.letters import OrientationLetters
+from napari_covseg.panels.measuring import Measuring
 from napari_covseg.panels.model_facts import last_model
 from napari_covseg.panels.mouse import RadiologyMouse
 from napari_covseg.panels.opening import Opening
@@ -101,6 +102,7 @@ class Session(QObject):
         self.mouse = RadiologyMouse(viewer, self.scan_image)
         self.correction = Correction(self)
         self.reviewing = Reviewing(self)
+        self.measuring = Measuring(self)
         self.learning = Learning(self)
         self.refining = Refining(self)
         self.keys = Keys(viewer, actions(self))
