@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_covseg.models.file import Model
-from napari_covseg.predict.guide import Guide
+from napari_covseg.predict.guide import Guide, likeness
 from napari_covseg.predict.slices import SlicePrediction
 
 SIZE = 40
@@ -89,6 +89,15 @@ def test_without_probabilities_it_says_so(one_lesion: Model) -> None:
 def test_the_edge_is_as_wide_in_mm_on_any_grid(one_lesion: Model) -> None:
     """Beside the outline a neighbour has less of a say; on fine pixels over more of them."""
     sure = np.full((SIZE, SIZE), 5, np.uint8)
-    fine = Guide({4: disc(12)}, one_lesion.card, (0.5, 0.5))(said(5, sure)).lesions.sum()
-    coarse = Guide({4: disc(12)}, one_lesion.card, (2.0, 2.0))(said(5, sure)).lesions.sum()
+    fine = Guide({4: disc(12)}, one_lesion.card, 0.7, (0.5, 0.5))(said(5, sure)).lesions.sum()
+    coarse = Guide({4: disc(12)}, one_lesion.card, 0.7, (2.0, 2.0))(said(5, sure)).lesions.sum()
     assert 0 < fine < coarse
+
+
+def test_slices_that_are_alike_say_more(one_lesion: Model) -> None:
+    thin, thick = (Guide({0: disc(1)}, one_lesion.card, value).near(1)[0] for value in (0.95, 0.4))
+    assert thin == pytest.approx(8)
+    assert thick == pytest.approx(2)
+    assert likeness(np.stack([disc(8), disc(8, value=2)])) == 1
+    assert likeness(np.stack([disc(3, 8), disc(3, 30)])) == 0
+    assert likeness(np.zeros((3, SIZE, SIZE), np.uint8)) == 0.7

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_s
 from napari_covseg.learn.score import probabilities
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model
-from napari_covseg.predict.guide import Guide
+from napari_covseg.predict.guide import Guide, likeness
 from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import predict_slices
+from napari_covseg.predict.slices import SlicePrediction, predict_slices
 
 CONDITIONS = ("none", "guide", "memory", "no-memory")
 """Nothing but the corrections; corrected slices guide those around them; the model learns, too; and
@@ -164,15 +164,18 @@ def _predict(model: Model, images: npt.NDArray[np.uint8], corrected: dict[int, M
     """Label the slices as the interface does; corrected ones stay as they are."""
     slices = images.astype(np.int16)
     lungs, lesions, unguided, probability = (np.zeros(images.shape, np.uint8) for _ in range(4))
-    guide = Guide(corrected, model.card)
+    said: list[SlicePrediction] = []
     found = [channel for channel, name in enumerate(model.card.outputs) if name != "lungs"]
     order = SliceOrder(len(images))
     for predictions in predict_slices(slices.__getitem__, model, order, intensity="grey", probabilities=True):
-        for one in predictions:
-            assert one.probabilities is not None  # asked for
-            lungs[one.z], unguided[one.z] = one.lungs, one.lesions
-            lesions[one.z] = guide(one).lesions
-            probability[one.z] = one.probabilities[found].max(0)
+        said += predictions
+    for one in said:
+        assert one.probabilities is not None  # asked for
+        lungs[one.z], unguided[one.z] = one.lungs, one.lesions
+        probability[one.z] = one.probabilities[found].max(0)
+    guide = Guide(corrected, model.card, likeness(unguided))
+    for one in said:
+        lesions[one.z] = guide(one).lesions
     for z, truth in corrected.items():
         lesions[z], probability[z] = truth, (truth > 0) * np.uint8(255)
     return _Labelled(lungs, lesions, unguided, probability)
@@ -200,6 +203,7 @@ class _Learner:
         settings = self._protocol.settings
         self._sides = choose_sides(slices.ids, self._sides, settings.hold_out)
         learned, held_out = slices.split(self._sides)
+        held_out = replace(held_out, valid=self._corrected_outputs(held_out))
         started = time.perf_counter()
         *_, result = finetune(self.model, learned, held_out, self._memory, settings)
         assert isinstance(result, FinetuneResult)  # the last
@@ -215,6 +219,12 @@ class _Learner:
         targets = np.stack([self._target(z, corrected[z]) for z in zs])
         ids = tuple((self._patient.name, z) for z in zs)
         return LabelledSlices(self._patient.images[zs], targets, ids)
+
+    def _corrected_outputs(self, slices: LabelledSlices) -> npt.NDArray[np.bool_]:
+        """Return where the held-out slices count: not the lungs, which nobody has corrected."""
+        valid = np.ones(slices.targets.shape, np.bool_)
+        valid[:, [name == "lungs" for name in self.model.card.outputs]] = False
+        return valid
 
     def _target(self, z: int, lesions: Mask) -> npt.NDArray[np.bool_]:
         values = {label.name: label.value for label in self.model.card.lesions}

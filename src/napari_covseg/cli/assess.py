@@ -70,6 +70,31 @@ def effort(
     _report(output, records, out, figure or out / "effort.png", most)
 
 
+@app.command()
+def refine(
+    context: typer.Context,
+    data: DataArgument,
+    models: ModelsArgument,
+    patients: PatientsOption = None,
+    slices: Annotated[int, typer.Option(min=1, help="Evenly spaced slices of each patient.")] = 12,
+    as_json: JsonOption = False,
+) -> None:
+    """Scribble on the worst mistakes of slices, and measure what *Refine this slice* adds to it."""
+    import dataclasses
+
+    output = Output(context, as_json)
+    from napari_covseg.assess.patients import read_assessed
+    from napari_covseg.assess.scribbles import refine_all, refine_table
+
+    rows = []
+    for row in refine_all(read_assessed(data, models, _names(patients)), slices):
+        rows.append(row)
+        output.record(dataclasses.asdict(row))
+    if not rows:
+        raise JobError("No slice has a mistake worth a scribble: give more patients or slices.")
+    output.line(refine_table(rows))
+
+
 def _simulations(
     output: Output, records: list[dict[str, Any]], people: Any, protocols: Any, out: Path, jobs: int
 ) -> Iterator[Event]:
