@@ -62,32 +62,67 @@ class Story:
         self.picture("done")
         self.picture("workbench")
 
+        self.open_only(2)
         self.correct(most)
         self.picture("correct")
 
-        self.dock.sections[0].toggleButton().click()
-        self.dock.sections[2].toggleButton().click()
+        self.open_only(4)
+        self.learn()
+        self.picture("learn")
+        self.dock.learn.proposal.discard.click()
+
+        self.open_only(5)
         self.dock.export.path.setText("exports/phantom")
         self.picture("export")
         self.viewer.close()
 
+    def open_only(self, chosen: int) -> None:
+        """Fold all steps away but one."""
+        for index, section in enumerate(self.dock.sections):
+            if section.isExpanded() != (index == chosen):
+                section.toggleButton().click()
+
     def correct(self, z: int) -> None:
-        """Paint the dense part of a finding as consolidation and erase a tip, as a person would."""
+        """Paint the dense part of a finding in the range of consolidation, and accept slices around it."""
         import numpy as np
 
-        lesions = self.session.layers.labels["lesions"]
+        from napari_covseg.edit import PRESETS
+
+        correction, lesions = self.session.correction, self.session.layers.labels["lesions"]
         self.viewer.layers.selection.active = lesions
+        for beside in (z - 8, z - 4, z + 4):
+            self.viewer.dims.set_current_step(0, beside)
+            self.session.reviewing.accept()
+        self.viewer.dims.set_current_step(0, z)
         found = lesions.data[z] > 0
         dense = found & (self.session.case.voxels[z] > -300)
         y, x = (int(v) for v in np.median(np.argwhere(dense if dense.any() else found), axis=0))
-        lesions.mode, lesions.selected_label, lesions.brush_size = "paint", 3, 7
+        correction.set_range(True, PRESETS["consolidation"])
+        correction.paint("paint")
+        correction.choose_label(3)
+        correction.brush_mm = 18
         for step in range(-5, 6):
             lesions.paint((z, y, x + step), 3)
-        top, left = np.argwhere(found)[0]
-        lesions.mode = "erase"
-        for step in range(4):
-            lesions.paint((z, int(top) + step, int(left)), 0)
-        lesions.mode = "paint"
+
+    def learn(self) -> None:
+        """Correct some slices by the truth that a phantom has, and let the model learn from them."""
+        import numpy as np
+
+        from napari_covseg._sample_data import SEED, SHAPE, SPACING
+        from napari_covseg.scans.phantom import phantom
+
+        case, layers = self.session.case, self.session.layers
+        self.session.correction.set_range(False)
+        truth = phantom(seed=SEED, shape=SHAPE, spacing=SPACING).lesions
+        many = np.argsort((truth > 0).sum((1, 2)))[::-1][:40:6]
+        for z in many:
+            index = np.nonzero((truth[z] > 0) != (case.live["lesions"][z] > 0))
+            index = (np.full(len(index[0]), z), *index)
+            layers.write("lesions", index, case.live["lesions"][index], truth[index], "brush")
+        self.dock.learn.start.click()
+        self.wait(lambda: not self.session.learning.running)
+        rest = time.monotonic() + 15  # until three slices are there from both models
+        self.wait(lambda: time.monotonic() > rest)
 
     def read_at(self, y: int, x: int) -> None:
         """Put the cursor over a voxel of the slice on screen."""
