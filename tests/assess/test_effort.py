@@ -148,6 +148,23 @@ def test_weights_that_are_no_better_change_nothing(
     )  # corrected slices guide others all the same
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_fine_tuning_begins_with_the_current_version_or_anew(
+    assessed: Assessed, model: Model, protocol: Make, monkeypatch: pytest.MonkeyPatch, anew: bool
+) -> None:
+    parents = []
+
+    def spy(parent: Model, learned: LabelledSlices, *rest: object) -> Iterator[object]:
+        parents.append(parent)
+        yield from real(parent, learned)
+
+    monkeypatch.setattr(effort, "finetune", spy)
+    list(simulate(assessed, model, protocol(anew=anew)))
+    assert len(parents) == 2
+    assert parents[0] is model
+    assert (parents[1] is model) == anew
+
+
 def test_a_record_is_json(assessed: Assessed, model: Model, protocol: Make) -> None:
     record = run(assessed, model, protocol(most=5))
     assert json.loads(json.dumps(record))["points"] == record["points"]

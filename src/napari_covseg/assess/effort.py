@@ -45,6 +45,8 @@ class Protocol:
         Slices that are corrected at most.
     seed : int
         Of the fine-tuning.
+    anew : bool
+        Whether each fine-tuning begins with the first model again instead of the current version.
     settings : FinetuneSettings
     """
 
@@ -54,6 +56,7 @@ class Protocol:
     goal: float = 0.90
     most: int | None = None
     seed: int = 0
+    anew: bool = False
     settings: FinetuneSettings = field(default_factory=FinetuneSettings)
 
 
@@ -185,7 +188,7 @@ class _Learner:
     """Keeps the versions of the model, and what each has learned from."""
 
     def __init__(self, assessed: Assessed, model: Model, protocol: Protocol) -> None:
-        self.model, self.versions = model, 0
+        self.model, self._first, self.versions = model, model, 0
         self.lungs: dict[int, Mask] = {}
         """As they were labelled when the slice was corrected: a person corrects the lesions only."""
         self._patient, self._protocol = assessed.patient, protocol
@@ -205,7 +208,8 @@ class _Learner:
         learned, held_out = slices.split(self._sides)
         held_out = replace(held_out, valid=self._corrected_outputs(held_out))
         started = time.perf_counter()
-        *_, result = finetune(self.model, learned, held_out, self._memory, settings)
+        parent = self._first if self._protocol.anew else self.model
+        *_, result = finetune(parent, learned, held_out, self._memory, settings)
         assert isinstance(result, FinetuneResult)  # the last
         seconds = time.perf_counter() - started
         if result.step:

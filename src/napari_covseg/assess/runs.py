@@ -91,15 +91,21 @@ def _work(assessed: Assessed, protocol: Protocol, path: Path, threads: int) -> R
 def _read(path: Path, assessed: Assessed, protocol: Protocol) -> Record:
     try:
         record: Record = json.loads(path.read_text(encoding="utf-8"))
-        made = record["protocol"], record["weights"]
+        # what was added to the protocol since then had its default
+        made = {**_as_json(Protocol()), **record["protocol"]}, record["weights"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise JobError(f"{path} cannot be read ({error}): delete it to make it anew.") from error
-    # through JSON, which knows no tuples
-    if made != (json.loads(json.dumps(asdict(protocol))), _checksum(assessed.model)):
+    if made != (_as_json(protocol), _checksum(assessed.model)):
         raise JobError(
             f"{path} was made with other settings or another model: choose another folder, or delete it."
         )
     return record
+
+
+def _as_json(protocol: Protocol) -> Record:
+    """Return the protocol as it comes back from JSON, which knows no tuples."""
+    values: Record = json.loads(json.dumps(asdict(protocol)))
+    return values
 
 
 def _checksum(model: Path) -> int:

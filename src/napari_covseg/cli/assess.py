@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from napari_covseg.errors import JobError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from napari_covseg.edit.order import Strategy
     from napari_covseg.jobs.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Measure on patients whose truth is known.")
@@ -47,6 +48,9 @@ def effort(
     most: Annotated[int | None, typer.Option(min=1, help="Slices to correct at most.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Corrected slices from one fine-tuning to the next.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the fine-tuning.")] = 0,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Begin each fine-tuning with the first model again.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Patients at a time.")] = 1,
     figure: Annotated[
         Path | None, typer.Option(help="Picture to write; effort.png in the folder by default.")
@@ -61,7 +65,15 @@ def effort(
 
     wanted = _chosen(strategies, STRATEGIES, "strategy"), _chosen(conditions, CONDITIONS, "condition")
     protocols = [
-        Protocol(strategy=strategy, condition=condition, every=every, goal=goal, most=most, seed=seed)  # type: ignore[arg-type]
+        Protocol(
+            strategy=cast("Strategy", strategy),
+            condition=condition,
+            every=every,
+            goal=goal,
+            most=most,
+            seed=seed,
+            anew=anew,
+        )
         for strategy, condition in itertools.product(*wanted)
     ]
     people = read_assessed(data, models, _names(patients))
