@@ -73,6 +73,20 @@ def test_a_version_is_proposed(workspace: Workspace, case: Case, finetune: Finet
     assert event.scores["held-out"]["before"] == told[0].held_out
 
 
+def test_more_slices_take_more_steps(
+    workspace: Workspace, finetune: Finetune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune_cases, "STEPS_PER_SLICE", 15)
+
+    def told(job: Finetune) -> int:
+        return next(event for event in run(job) if isinstance(event, TrainingStep)).steps
+
+    assert told(replace(finetune, steps=None)) == 4 * 15  # one of five is held out
+    assert told(finetune) == 12
+    monkeypatch.setattr(finetune_cases, "STEPS_PER_SLICE", 1)
+    assert told(replace(finetune, steps=None)) == FinetuneSettings().steps
+
+
 def test_a_version_predicts_and_learns_on(workspace: Workspace, case: Case, finetune: Finetune) -> None:
     first = proposed(list(run(finetune))).model_id
     sides = Versions(workspace).sides()

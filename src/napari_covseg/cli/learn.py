@@ -25,8 +25,10 @@ def finetune(
         list[str], typer.Option(help="Case to learn from, by its id from `covseg cases`; may be repeated.")
     ],
     model: ModelOption = None,
-    minutes: Annotated[float | None, typer.Option(help="Time for the training.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps at most.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time for the training at most.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; by default what suits the slices.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of slices and augmentation.")] = 0,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -44,8 +46,6 @@ def finetune(
     place = open_workspace(workspace)
     start = model or model_in_use(place, DEFAULT)
     seconds = None if minutes is None else 60 * minutes
-    if seconds is not None and steps is None:
-        steps = 10_000  # the time decides
     job = Finetune(place.path, tuple(case), start, seconds, steps, device, seed)
     events = output.follow(_as_progress(output, run(job)), "Learning")
     for event in events:

@@ -24,6 +24,8 @@ from napari_covseg.learn.labelled import LabelledSlices, choose_sides, joined
 from napari_covseg.learn.score import probabilities, score
 from napari_covseg.models.file import Model, model_bytes, unfold
 
+STEPS_PER_SLICE = 4
+"""So many at least, where a fine-tuning is given only time."""
 ACCEPTED_AT_MOST = 24
 """Accepted slices of other cases that are remembered, and as many that are measured."""
 
@@ -53,9 +55,9 @@ def finetune_cases(job: Finetune) -> Iterator[Event]:
         If the model cannot be used, or there is nothing to learn from.
     """
     settings = FinetuneSettings(seconds=job.seconds, seed=job.seed)
-    settings = settings if job.steps is None else replace(settings, steps=job.steps)
-    waiting = Progress(0, settings.steps, "steps")
-    material = yield from in_thread(lambda: _gather(job, settings), lambda: waiting)
+    material = yield from in_thread(lambda: _gather(job, settings), lambda: Progress(0, 0, "steps"))
+    usual = max(settings.steps, STEPS_PER_SLICE * len(material.learned))
+    settings = replace(settings, steps=usual if job.steps is None else job.steps)
     run = Finetuning(material.model, material.learned, material.held_out, material.memory, settings)
     cancelled: JobCancelled | None = None
     try:

@@ -129,7 +129,7 @@ class Finetune:
     seconds : float, optional
         Time for the steps; None sets no limit.
     steps : int, optional
-        Optimiser steps at most; None takes the usual number.
+        Optimiser steps at most; None takes the usual number, more where more slices are corrected.
     device : str
         As in `Predict`.
     seed : int
