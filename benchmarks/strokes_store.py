@@ -2,8 +2,8 @@
 
     python benchmarks/strokes_store.py [--strokes 1000] [--radius 15] [--slices 100] [--json]
 
-Paints discs on random slices of a scan of 512 x 512, a tenth of a second of painting apart at
-most, and prints what each step took. Nothing is forced to the disk.
+Paints discs on random slices of a scan of 512 x 512, faster than anybody could, and prints what
+each step took. Only compacting forces anything to the disk.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import shutil
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,34 +170,38 @@ def test_killed_between_any_two_files_it_is_as_after_the_last_whole_revision(
     made: tuple[Workspace, str], story: list[Any], moment: int, random: Any
 ) -> None:
     workspace, case_id = made[0], copied(made)
+    runs = [predict(workspace, case_id, value) for value in range(4)]
     opened = OpenCase(workspace, case_id)
     opened.flush()
     disk = Disk()
-    known = {0: Copy.of(opened)}
+    known = defaultdict(list, {0: [Copy.of(opened)]})  # a merge grows, and may be killed at any size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "_write_file", disk.write)
         disk.left = moment
         try:
             for what, *details in story:
-                if what in ("merge", "merge on disk", "restore", "slices"):
-                    continue  # they write for themselves, or have to
                 if what == "reopen":
                     opened.close()
                     opened = OpenCase(workspace, case_id)
-                else:
+                elif what == "merge":
+                    for z in details[1]:
+                        opened.merge_slices(runs[details[0]], [z])
+                        known[opened.revision].append(Copy.of(opened))
+                elif what != "merge on disk":
                     do(opened, workspace, what, details)
-                known[opened.revision] = Copy.of(opened)
+                known[opened.revision].append(Copy.of(opened))
                 if random.random() < 0.5:
                     opened.flush()
             opened.close()
         except CaseError:
+            known[opened.revision].append(Copy.of(opened))
             opened.close(discard=True)
     with OpenCase(workspace, case_id) as again:
         assert not again.damaged
-        assert Copy.of(again) == known[again.revision]
+        assert Copy.of(again) in known[again.revision]
         again.flush()
         for number in range(again.revision + 1):
-            assert Copy.of(again.state_at(number)) == known[number]
+            assert Copy.of(again.state_at(number)) in known[number]
         paint(again, "lungs", ((0, 1), (0, 1), (0, 1)), 7)
         last, now_is = again.revision, Copy.of(again)
     with OpenCase(workspace, case_id) as again:
