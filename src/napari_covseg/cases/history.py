@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import zarr
@@ -147,10 +147,16 @@ class History:
                     to_disk(sessions, index)
         self.settled = max(self.settled, row)
         self._summaries = None
-        self.tidy()
+        self.tidy(whole)
 
-    def tidy(self) -> None:
-        """Remove single revisions that a session has as they are, as an interrupted `compact` left them."""
+    def tidy(self, known: Mapping[int, Record] | None = None) -> None:
+        """Remove single revisions that a session has as they are, as an interrupted `compact` left them.
+
+        Parameters
+        ----------
+        known : mapping of int to Record, optional
+            What the single revisions hold, for a caller who has read them.
+        """
         revisions = self._case.history("revisions")
         if revisions is None:
             return
@@ -163,7 +169,7 @@ class History:
                 kept.update(self._read_session(row))
         with writing("the history", self._case.path):
             for index in sorted(left, key=lambda index: (index[0], -index[1])):
-                record = self._read_open(index[0])
+                record = known.get(index[0]) if known else self._read_open(index[0])
                 if index[0] in kept and record in (kept[index[0]], None):
                     remove_chunk(revisions, index)
 
