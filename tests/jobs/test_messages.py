@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import io
 import pickle
-from dataclasses import is_dataclass
+from dataclasses import FrozenInstanceError, is_dataclass
 
+import numpy as np
 import pytest
 
 from napari_covseg.jobs import events, messages, requests
@@ -13,6 +14,7 @@ EXAMPLES = [
     requests.Predict("workspace", "case", "model", 3, 17, "cpu", 2, True),
     requests.PredictFile("scan", "model", "lesions.nii.gz", None, "1.2.3", "cpu", 1, 0.5),
     requests.WarmUp("model", "cpu"),
+    requests.Finetune("workspace", ("case",), "model", 30.0, 20, "cpu", 1),
     events.Started(1),
     events.Notice("text"),
     events.Progress(1, 2, "slices", 3.0, 4.0),
@@ -30,6 +32,14 @@ EXAMPLES = [
     messages.FreeGPU(),
     messages.Shutdown(),
 ]
+SCORES = {"lungs": 0.5, "lesion": 0.75}
+HOLDING_TABLES_OR_ARRAYS = [
+    requests.Refine("workspace", "case", "model", 3, 1, np.eye(4) > 0, np.eye(4) < 0, 17, "cpu"),
+    events.TrainingStep(10, 30, 0.5, 2.0, SCORES, True),
+    events.ModelProposed(
+        "model-1", "model", {"held-out": {"before": SCORES, "after": SCORES}}, True, "Better: yes."
+    ),
+]
 
 
 def test_every_request_event_and_message_has_an_example() -> None:
@@ -39,13 +49,23 @@ def test_every_request_event_and_message_has_an_example() -> None:
         for kind in vars(module).values()
         if isinstance(kind, type) and is_dataclass(kind)
     }
-    assert kinds == {type(example) for example in EXAMPLES}
+    assert kinds == {type(example) for example in [*EXAMPLES, *HOLDING_TABLES_OR_ARRAYS]}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: type(e).__name__)
 def test_pickles_and_is_frozen(example: object) -> None:
     assert pickle.loads(pickle.dumps(example)) == example
     assert hash(example) == hash(pickle.loads(pickle.dumps(example)))
+
+
+@pytest.mark.parametrize("example", HOLDING_TABLES_OR_ARRAYS, ids=lambda e: type(e).__name__)
+def test_tables_and_arrays_travel_too(example: object) -> None:
+    again = messages.read_message(io.BytesIO(messages.pack(example)))
+    assert type(again) is type(example)
+    for name, value in vars(example).items():
+        np.testing.assert_equal(getattr(again, name), value)
+    with pytest.raises(FrozenInstanceError):
+        setattr(example, next(iter(vars(example))), None)
 
 
 def test_messages_travel_one_after_another() -> None:
