@@ -217,3 +217,20 @@ def test_the_step_is_a_widget_of_its_own(make_napari_viewer: Any) -> None:
     _, step = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg: Correct")
     assert isinstance(step, CorrectStep)
     assert not step.tools["grow"].isEnabled()
+
+
+def test_a_case_that_somebody_else_has_is_open_to_look_at(
+    workbench: tuple[Viewer, CovSegDock], scan: Scan, qtbot: Any, notified: list[str]
+) -> None:
+    dock = workbench[1]
+    workspace = dock.session.workspace
+    with OpenCase(workspace, workspace.add_case(scan)) as other:
+        dock.session.open_case(other.id)
+        qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
+        qtbot.waitUntil(lambda: any("to look at" in told for told in notified))
+        assert not dock.session.can_edit and not dock.correct.paint.isEnabled()
+        assert not dock.session.layers.labels["lesions"].editable
+        dock.session.reviewing.accept()
+        dock.session.correction.use("smooth")
+        assert not dock.session.case.review.any()
+        dock.session.close_case()

@@ -57,6 +57,7 @@ class CaseLayers:
         for group in GROUPS:
             layer = labels_layer(group, case.live[group], known.spacing)
             layer.metadata[METADATA_KEY] = shown
+            layer.editable = not case.read_only
             viewer.add_layer(layer)
             self.labels[group] = layer
             self._strokes[group] = self._follow(group, layer)

@@ -160,7 +160,7 @@ class CorrectStep(Step):
         in_hu = case is not None and case.case.intensity == "HU"
         for press, mode in ((self.paint, "paint"), (self.erase, "erase")):
             press.setChecked(correction.mode == mode)
-            press.setEnabled(case is not None)
+            press.setEnabled(self.session.can_edit)
         self.volume.setChecked(correction.volume)
         self.limited.setChecked(correction.limited)
         for widget in (self.limited, self.preset, self.low, self.high):
@@ -171,7 +171,7 @@ class CorrectStep(Step):
         for known in TOOLS:
             press = self.tools[known.name]
             press.setChecked(correction.clicking == known.name)
-            press.setEnabled(case is not None and not correction.running)
+            press.setEnabled(self.session.can_edit and not correction.running)
 
     def _reflect_numbers(self) -> None:
         correction, case = self.correction, self.session.case

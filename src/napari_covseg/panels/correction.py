@@ -119,7 +119,7 @@ class Correction(QObject):
     def paint(self, mode: str) -> None:
         """Take napari's "paint" or "erase", or put it away if it is in the hand."""
         layer = self.layer
-        if layer is None:
+        if layer is None or not self._session.can_edit:
             return
         self.clicking = ""
         self._session.measuring.switch(False)
@@ -193,7 +193,7 @@ class Correction(QObject):
         at : tuple of int, optional
             Voxel (z, y, x) of a click.
         """
-        if self._session.case is None or self.running:
+        if not self._session.can_edit or self.running:
             return
         self._stop = False
         work = self._work(chosen, at)

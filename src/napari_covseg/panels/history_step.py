@@ -98,7 +98,7 @@ class HistoryStep(Step):
         there = self.session.case is not None
         self.show_state.setEnabled(there and (self.chosen is not None or bool(self._preview)))
         self.show_state.setChecked(bool(self._preview))
-        self.restore.setEnabled(there and self.chosen is not None)
+        self.restore.setEnabled(self.session.can_edit and self.chosen is not None)
         self.export.setEnabled(there)
 
     def _on_case_changed(self) -> None:

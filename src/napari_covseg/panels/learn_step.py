@@ -126,7 +126,7 @@ class LearnStep(Step):
     def _on_labels(self) -> None:
         case, learning = self.session.case, self.learning
         count = reviewed_slices(case.review) if case is not None else 0
-        free = case is not None and not learning.running and learning.proposal is None
+        free = self.session.can_edit and not learning.running and learning.proposal is None
         anywhere = count > 0 or bool(self.cases.currentData())
         self.start.setEnabled(free and anywhere and learning.model is not None)
         self.cancel.setEnabled(learning.running)

@@ -9,7 +9,7 @@ from napari.layers import Image
 from napari.utils.notifications import show_info
 
 from napari_covseg.cases import OpenCase
-from napari_covseg.errors import CovsegError
+from napari_covseg.errors import CaseError, CovsegError
 from napari_covseg.jobs.events import END, Event, Failed, Imported, Notice, Progress
 from napari_covseg.jobs.requests import Import
 from napari_covseg.panels.background import Abandoned, in_background
@@ -86,8 +86,14 @@ class Opening:
 
     def _opened(self, case_id: str) -> OpenCase:
         """Open a case, in whatever thread."""
-        failed = self._session.saving_failed
-        return OpenCase(self._session.workspace, case_id, on_error=lambda error: failed.emit(str(error)))
+        workspace, failed = self._session.workspace, self._session.saving_failed
+        try:
+            return OpenCase(workspace, case_id, on_error=lambda error: failed.emit(str(error)))
+        except CaseError as error:
+            # somebody else has it, or the folder cannot be written: one may still look at it
+            case = OpenCase(workspace, case_id, read_only=True)
+            failed.emit(f"{error} It is open here to look at, not to change.")
+            return case
 
     def _hear(self, event: Event) -> None:
         session = self._session

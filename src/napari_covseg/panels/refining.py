@@ -36,7 +36,7 @@ class Refining:
     def refine(self) -> None:
         """Label the slice on screen again, with what was painted and erased there as hints."""
         session, case = self._session, self._session.case
-        if case is None:
+        if case is None or not session.can_edit:
             return
         z, value = session.slice_on_screen, session.correction.value
         if session.correction.group != "lesions" or not value:

@@ -96,7 +96,7 @@ class Reviewing(QObject):
     def accept(self) -> None:
         """Take the slice on screen as right: nothing changes it from now on, unless it is reopened."""
         self._set(Review.ACCEPTED)
-        if self._session.case is not None:
+        if self._session.can_edit:
             self.accepted.emit(self._session.slice_on_screen)
 
     def reopen(self) -> None:
@@ -114,7 +114,7 @@ class Reviewing(QObject):
 
     def _set(self, state: Review) -> None:
         case = self._session.case
-        if case is None:
+        if case is None or not self._session.can_edit:
             return
         z = self._session.slice_on_screen
         try:

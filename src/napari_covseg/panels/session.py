@@ -139,6 +139,11 @@ class Session(QObject):
         self._workspace = Workspace.open(path)
         self.case_changed.emit()
 
+    @property
+    def can_edit(self) -> bool:
+        """Whether a case is open that can be changed here."""
+        return self.case is not None and not self.case.read_only
+
     def scan_image(self) -> Image | None:
         """Return the layer of the open scan."""
         return self.layers.scan if self.layers is not None else None
@@ -244,8 +249,8 @@ class Session(QObject):
             As in `jobs.requests.Predict`.
         """
         case, layers = self.case, self.layers
-        if case is None or layers is None:
-            show_error("There is no scan to label: open one in the Scan step.")
+        if case is None or layers is None or case.read_only:
+            show_error("There is no scan that can be labelled here: open one in the Scan step.")
             return
         self.begin("Loading the model", "segment")
 
