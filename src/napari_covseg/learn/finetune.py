@@ -60,14 +60,14 @@ class FinetuneSettings:
     steps: int = 30
     seconds: float | None = None
     batch: int = 4
-    learning_rate: float = 5e-4
+    learning_rate: float = 4e-4
     weight_decay: float = 1e-4
     average: float = 0.9
     crop: int = 192
-    freeze: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ("encoders",)
     warp: Warp | None = field(default_factory=Warp)
-    memory_batch: int = 2
-    memory_weight: float = 2.0
+    memory_batch: int = 4
+    memory_weight: float = 4.0
     hold_out: float = 0.2
     tolerance: float = 0.1
     measure_every: int = 10
