@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # arrays come from those who have loaded NumPy
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True)
