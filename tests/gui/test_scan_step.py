@@ -109,7 +109,7 @@ def test_a_layer_of_the_reader_is_taken_at_once(
     assert "Gantry tilt of 12 degrees" in step.facts.text()
 
 
-def test_a_case_of_somebody_else_is_refused(
+def test_a_case_of_somebody_else_opens_read_only(
     workbench: tuple[Viewer, CovSegDock], scan: Scan, qtbot: Any, notified: list[str], workspace_folder: Path
 ) -> None:
     workspace = Workspace.open(workspace_folder)
@@ -118,7 +118,8 @@ def test_a_case_of_somebody_else_is_refused(
     dock = workbench[1]
     dock.session.open_case(case_id)
     qtbot.waitUntil(lambda: not dock.session.busy_with, timeout=LONG)
-    assert dock.session.case is None and "two lungs" in notified[0]
+    case = dock.session.case
+    assert case is not None and case.read_only and "two lungs" in notified[0]
     lock.release()
 
 
