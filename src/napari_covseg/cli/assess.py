@@ -118,12 +118,18 @@ def _simulations(
     from napari_covseg.jobs.pace import Pace
 
     keep_freed_memory()
+    before = dict(os.environ)
     os.environ.update(KEEP_FREED)  # of the processes that are started
-    pace = Pace(len(people) * len(protocols), "patients")
-    for record in run_all(people, protocols, out, jobs=jobs):
-        records.append(record)
-        output.record(record)
-        yield pace.at(len(records))
+    try:
+        pace = Pace(len(people) * len(protocols), "patients")
+        for record in run_all(people, protocols, out, jobs=jobs):
+            records.append(record)
+            output.record(record)
+            yield pace.at(len(records))
+    finally:
+        for name in KEEP_FREED:
+            os.environ.pop(name)
+        os.environ.update(before)
 
 
 def _report(
