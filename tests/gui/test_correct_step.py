@@ -234,3 +234,17 @@ def test_a_case_that_somebody_else_has_is_open_to_look_at(
         dock.session.correction.use("smooth")
         assert not dock.session.case.review.any()
         dock.session.close_case()
+
+
+def test_a_case_can_be_closed_with_the_brush_in_the_hand(
+    dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any
+) -> None:
+    layer = dock.session.layers.labels["lesions"]
+    dock.correct.paint.click()
+    mouse.drag([at(dock, mouse, 30, 20), at(dock, mouse, 30, 30)])
+    dock.session.close_case()
+    qtbot.wait(100)  # the canvas is drawn without the brush
+    assert str(layer.mode) == "pan_zoom"
+    dock.session.open_case(case.id)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
+    assert (dock.session.case.live["lesions"] == 2).any()

@@ -11,11 +11,15 @@ import pytest
 import SimpleITK as sitk
 from canvas_mouse import Mouse
 from napari import Viewer
+from scipy.ndimage import binary_erosion
 
 import napari_covseg._sample_data as sample_data
 from napari_covseg.cases import Review, Workspace
+from napari_covseg.edit import PRESETS, HuRange
+from napari_covseg.edit.hu_range import in_range
 from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.layers import WINDOWS
+from napari_covseg.scans.phantom import phantom
 
 LONG = 170_000  # ms; the child has to load torch first
 
@@ -130,6 +134,144 @@ def test_scan_to_file(
     assert np.array_equal(stored.labels("lesions")[:], live)
     stored.lock().release()
     assert torch_was_there or "torch" not in sys.modules
+
+
+def press(mouse: Mouse, qtbot: Any, key: str) -> None:
+    mouse.canvas.setFocus()
+    qtbot.keyClicks(mouse.canvas, key.lower())
+
+
+@pytest.mark.timeout(900)
+def test_correct_and_learn(
+    workbench: tuple[Viewer, CovSegDock],
+    mouse: Mouse,
+    qtbot: Any,
+    make_napari_viewer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sample_data, "SHAPE", (40, 128, 128))
+    monkeypatch.setattr(sample_data, "SPACING", (8.0, 2.8, 2.8))
+    viewer, dock = workbench
+    session, correct, learn = dock.session, dock.correct, dock.learn
+    open_phantom(qtbot, viewer, dock)
+    case = session.case
+    assert case is not None
+    dock.segment.device.setCurrentIndex(dock.segment.device.findData("cpu"))
+    dock.segment.run.click()
+    wait_until_ready(qtbot, dock)
+    for index in (2, 3, 4):
+        dock.sections[index].toggleButton().click()
+    lesions = session.layers.labels["lesions"]
+    live, truth = case.live["lesions"], phantom(7, (40, 128, 128), (8.0, 2.8, 2.8)).lesions
+    z = int(np.argmax((truth > 0).sum((1, 2))))
+
+    def at(y: float, x: float) -> Any:
+        return mouse.at(tuple(session.scan_image().data_to_world((session.slice_on_screen, y, x))))
+
+    # three strokes, one taken back
+    viewer.dims.set_current_step(0, z)
+    viewer.layers.selection.active = lesions
+    press(mouse, qtbot, "4")
+    correct.size.setValue(14)
+    correct.paint.click()
+    for row in (20, 30, 40):
+        before = live.copy()
+        mouse.drag([at(row, 40), at(row, 60)])
+        assert (live != before).any()
+    lesions.undo()
+    assert np.array_equal(live, before)
+    strokes = live == 4
+
+    # a brush that keeps to a range of HU
+    correct.correction.set_range(True, PRESETS["ground-glass"])
+    press(mouse, qtbot, "2")
+    inside = np.argwhere(in_range(case.voxels[z], PRESETS["ground-glass"]) & (case.live["lungs"][z] > 0))
+    y, x = inside[len(inside) // 2]
+    mouse.drag([at(y, x - 6), at(y, x + 6)])
+    painted = (live == 2) & (before != 2)
+    assert painted.any() and in_range(case.voxels[painted], PRESETS["ground-glass"]).all()
+    press(mouse, qtbot, "Q")
+
+    # grow, relabel, fill in between
+    correct.correction.put_away()
+    index = np.nonzero(live[z + 2])
+    lesions.data_setitem((np.full(len(index[0]), z + 2), *index), 0)
+    viewer.dims.set_current_step(0, z + 2)
+    dense = np.argwhere(binary_erosion(truth[z + 2] > 1, iterations=2))
+    press(mouse, qtbot, "3")
+    correct.correction.set_range(True, HuRange(-900, 100))
+    press(mouse, qtbot, "G")
+    y, x = dense[len(dense) // 2]
+    mouse.drag([at(y, x), at(y, x)])
+    assert live[z + 2, y, x] == 3
+    press(mouse, qtbot, "W")
+    mouse.drag([at(y, x), at(y, x)])
+    assert live[z + 2, y, x] == 4
+    press(mouse, qtbot, "Q")
+    press(mouse, qtbot, "I")
+    qtbot.waitUntil(lambda: not correct.correction.running)
+    assert case.touched["lesions"][z + 1].any() or case.review[z + 1] != Review.CORRECTED
+
+    # a person's outlines on some slices; two are accepted
+    shown = np.flatnonzero((truth > 0).any((1, 2)))
+    for number in shown[:: max(1, len(shown) // 8)]:
+        index = np.nonzero((truth[number] > 0) != (live[number] > 0))
+        place = (np.full(len(index[0]), number), *index)
+        session.layers.write("lesions", place, live[place], (truth[place] > 0).astype(np.uint8), "brush")
+    for number in (z - 1, z + 3):
+        viewer.dims.set_current_step(0, number)
+        press(mouse, qtbot, "A")
+    accepted = np.flatnonzero(case.review == Review.ACCEPTED)
+    assert accepted.tolist() == [z - 1, z + 3]
+    qtbot.waitUntil(lambda: dock.history.rows.rowCount() > 8)
+    number, then = case.revision, live.copy()
+
+    # learn: both curves move, three slices lie side by side, the new version is kept
+    learn.minutes.setValue(30)  # stopped long before, but not by a clock
+    learn.start.click()
+    qtbot.waitUntil(lambda: len(learn.curves.dice.get("lesion", [])) > 1, timeout=4 * LONG)
+    learn.cancel.click()
+    qtbot.waitUntil(lambda: not session.learning.running, timeout=LONG)
+    assert len(learn.curves.loss) > 5 and len(learn.curves.dice["lesion"]) > 1
+    assert len({round(value, 4) for value in learn.curves.loss}) > 3
+    proposal = session.learning.proposal
+    assert proposal is not None and learn.proposal.isVisible()
+    qtbot.waitUntil(lambda: all("→" in note.text() for note in learn.proposal.slices.notes), timeout=LONG)
+    touched = case.touched["lesions"].copy()
+    learn.proposal.keep.click()
+    qtbot.waitUntil(lambda: session.busy_with != "", timeout=LONG)
+    wait_until_ready(qtbot, dock)
+    assert session.learning.in_use == proposal.model_id
+    assert np.array_equal(live[touched], then[touched])
+    assert np.array_equal(live[accepted], then[accepted])
+    assert not np.array_equal(live, then)  # what nobody reviewed is labelled anew
+
+    # back to before, in labels and in the model
+    dock.history._list()
+    dock.history.choose(number)
+    dock.history.restore.click()
+    assert np.array_equal(live, then)
+    learn.version.setCurrentIndex(0)
+    learn.use.click()
+    assert session.learning.in_use == proposal.parent
+
+    # closed and opened again: the same labels, states, history and models
+    review, known = case.review.copy(), [r.number for r in case.history()]
+    assert strokes[z].any()
+    viewer.close()
+    qtbot.waitUntil(lambda: session.case is None)
+    other = make_napari_viewer(show=True)
+    _, dock = other.window.add_plugin_dock_widget("napari-covseg", "CovSeg")
+    session = dock.session
+    session.open_case(case.id)
+    qtbot.waitUntil(lambda: session.case is not None, timeout=LONG)
+    wait_until_ready(qtbot, dock)
+    again = session.case
+    assert np.array_equal(again.live["lesions"], then)
+    assert np.array_equal(again.review, review)
+    assert [r.number for r in again.history()][: len(known)] == known
+    assert [v.id for v in session.learning.versions()] == [proposal.model_id]
+    other.close()
 
 
 def done(case: Any) -> list[int]:

@@ -75,6 +75,8 @@ class CaseLayers:
         self._strokes.clear()
         self._viewer.dims.events.ndisplay.disconnect(self._before_3d)
         self._viewer.dims.events.ndisplay.disconnect(self._after_3d)
+        for layer in self.labels.values():
+            layer.mode = "pan_zoom"  # emptied with a brush in the hand, the canvas can crash
         for layer in (self.scan, *self.labels.values()):
             if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
