@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -21,6 +23,8 @@ from tiny_model import tiny_scan, write_tiny_model
 
 from napari_covseg.cases import OpenCase, Workspace
 from napari_covseg.cli import app
+from napari_covseg.cli.output import Output
+from napari_covseg.jobs.events import Event, Progress
 
 
 def covseg(*arguments: str | Path) -> Result:
@@ -308,6 +312,29 @@ def test_ctrl_c_leaves_nothing_half_done(model: Path, tmp_path: Path) -> None:
     assert json.loads(out.splitlines()[-1]) == {"event": "cancelled"}
     assert errors.splitlines()[-1] == "Cancelled."
     assert [p.name for p in tmp_path.iterdir()] == ["long.nii"]
+
+
+def test_ctrl_c_while_an_event_is_shown_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    def job() -> Generator[Event, None, None]:
+        try:
+            yield Progress(1, 5, "slices")
+            ended.append("whole")
+        finally:
+            ended.append("closed")
+
+    def strike(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    output = Output(typer.Context(typer.main.get_command(app)), as_json=True)
+    monkeypatch.setattr(Output, "record", strike)
+    try:
+        output.follow(job(), "Labelling")
+    except KeyboardInterrupt:  # its traceback holds the job: only being closed ends it
+        assert ended == ["closed"]
+    else:
+        pytest.fail("Ctrl-C was lost")
 
 
 def test_train_writes_a_model(tmp_path: Path) -> None:

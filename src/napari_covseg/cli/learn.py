@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ from napari_covseg.jobs.events import ModelProposed, Progress, TrainingStep
 from napari_covseg.models.catalogue import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator
 
     from napari_covseg.jobs.events import Event
 
@@ -47,21 +48,22 @@ def finetune(
     start = model or model_in_use(place, DEFAULT)
     seconds = None if minutes is None else 60 * minutes
     job = Finetune(place.path, tuple(case), start, seconds, steps, device, seed)
-    events = output.follow(_as_progress(output, run(job)), "Learning")
+    events = output.follow(_as_progress(run(job)), "Learning")
     for event in events:
         if isinstance(event, ModelProposed):
             _print_proposal(output, event)
 
 
-def _as_progress(output: Output, events: Iterable[Event]) -> Iterator[Event]:
+def _as_progress(events: Generator[Event, None, None]) -> Generator[Event, None, None]:
     """Show the steps of a training as progress, and tell what was measured."""
-    for event in events:
-        yield event
-        if isinstance(event, TrainingStep):
-            yield Progress(event.step, event.steps, "steps")
-            if event.held_out is not None:
-                scores = ", ".join(f"{name} {value:.3f}" for name, value in event.held_out.items())
-                typer.echo(f"Step {event.step}: held-out Dice {scores}", err=True)
+    with closing(events):
+        for event in events:
+            yield event
+            if isinstance(event, TrainingStep):
+                yield Progress(event.step, event.steps, "steps")
+                if event.held_out is not None:
+                    scores = ", ".join(f"{name} {value:.3f}" for name, value in event.held_out.items())
+                    typer.echo(f"Step {event.step}: held-out Dice {scores}", err=True)
 
 
 def _print_proposal(output: Output, event: ModelProposed) -> None:

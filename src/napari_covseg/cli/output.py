@@ -10,8 +10,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import closing, suppress
 from typing import Annotated, Any
 
 import typer
@@ -83,13 +83,13 @@ class Output:
         if self.as_json:
             typer.echo(json.dumps(values, ensure_ascii=False))
 
-    def follow(self, events: Iterable[Event], doing: str) -> list[Event]:
+    def follow(self, events: Generator[Event, None, None], doing: str) -> list[Event]:
         """Run a job to its end while showing how it goes; returns all that is not progress.
 
         Parameters
         ----------
-        events : iterable of Event
-            From `jobs.run.run`.
+        events : generator of Event
+            From `jobs.run.run`; closed when this returns or raises, which cancels the job.
         doing : str
             What the job does, for a person.
         """
@@ -116,19 +116,21 @@ class Output:
 
             return self._follow(events, doing, show_bar)
 
-    def _follow(self, events: Iterable[Event], doing: str, show: Any) -> list[Event]:
+    def _follow(self, events: Generator[Event, None, None], doing: str, show: Any) -> list[Event]:
         heard: list[Event] = []
         last: Event | None = None
         self._printed = 0.0
-        for event in events:
-            if event != last:
-                show(doing, event)
-                last = event
-            if isinstance(event, Progress):
-                continue
-            heard.append(event)
-            if isinstance(event, Notice) and not self.as_json:
-                typer.echo(f"Note: {event.text}", err=True)
+        # Ctrl-C may strike while an event is shown; the job would go on until the traceback is dropped.
+        with closing(events):
+            for event in events:
+                if event != last:
+                    show(doing, event)
+                    last = event
+                if isinstance(event, Progress):
+                    continue
+                heard.append(event)
+                if isinstance(event, Notice) and not self.as_json:
+                    typer.echo(f"Note: {event.text}", err=True)
         for event in heard:
             if isinstance(event, Imported):
                 self.line(f"Imported as {event.case_id}")
