@@ -12,7 +12,7 @@ from napari_covseg.cli.output import JsonOption, Output
 from napari_covseg.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from napari_covseg.edit.order import Strategy
     from napari_covseg.jobs.events import Event
@@ -109,7 +109,7 @@ def refine(
 
 def _simulations(
     output: Output, records: list[dict[str, Any]], people: Any, protocols: Any, out: Path, jobs: int
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Run all and collect the records, telling of each."""
     import os
 

@@ -12,7 +12,7 @@ from napari_covseg.cli.output import DeviceOption, JsonOption, Output
 from napari_covseg.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from napari_covseg.jobs.events import Event
 
@@ -59,7 +59,9 @@ def train(
     output.follow(_events(output, slices, split, out, recipe, where), "Training")
 
 
-def _events(output: Output, slices: Any, split: Any, out: Path, recipe: Any, device: str) -> Iterator[Event]:
+def _events(
+    output: Output, slices: Any, split: Any, out: Path, recipe: Any, device: str
+) -> Generator[Event, None, None]:
     """Turn what a training run tells into events."""
     from napari_covseg.jobs.events import Notice, Written
     from napari_covseg.jobs.pace import Pace
