@@ -1,4 +1,4 @@
-"""A person's mouse on the canvas of a viewer."""
+"""A person's mouse and keys on the canvas of a viewer."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ class Mouse:
             )
             QApplication.sendEvent(self.canvas, event)
         self._settle()
+
+    def press_key(self, key: str) -> None:
+        self.canvas.setFocus()
+        QTest.keyClicks(self.canvas, key.lower())
 
     @staticmethod
     def _settle() -> None:

@@ -13,6 +13,7 @@ import pytest
 from napari import Viewer
 from qtpy.QtWidgets import QApplication
 
+from napari_covseg.cases import OpenCase
 from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.layers import METADATA_KEY, geometry
 from napari_covseg.panels.session import _SESSIONS
@@ -92,6 +93,24 @@ def workbench(make_napari_viewer: Any, qtbot: Any) -> tuple[Viewer, CovSegDock]:
     _, dock = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg")
     qtbot.waitExposed(dock)
     return viewer, dock
+
+
+@pytest.fixture
+def dock(
+    workbench: tuple[Viewer, CovSegDock], scan: Scan, add_scan: Callable[[Viewer, Scan], Any], qtbot: Any
+) -> CovSegDock:
+    """The dock with the scan open; modules about one step unfold it."""
+    viewer, dock = workbench
+    add_scan(viewer, scan)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
+    return dock
+
+
+@pytest.fixture
+def case(dock: CovSegDock) -> OpenCase:
+    case = dock.session.case
+    assert case is not None
+    return case
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,22 +22,10 @@ Z = 5
 
 
 @pytest.fixture
-def dock(
-    workbench: tuple[Viewer, CovSegDock], scan: Scan, add_scan: Callable[[Viewer, Scan], Any], qtbot: Any
-) -> CovSegDock:
-    viewer, dock = workbench
-    add_scan(viewer, scan)
-    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
-    viewer.dims.set_current_step(0, Z)
+def dock(dock: CovSegDock) -> CovSegDock:
+    dock.session.viewer.dims.set_current_step(0, Z)
     dock.sections[2].toggleButton().click()
     return dock
-
-
-@pytest.fixture
-def case(dock: CovSegDock) -> OpenCase:
-    case = dock.session.case
-    assert case is not None
-    return case
 
 
 def at(dock: CovSegDock, mouse: Mouse, y: int, x: int) -> Any:
@@ -46,12 +33,7 @@ def at(dock: CovSegDock, mouse: Mouse, y: int, x: int) -> Any:
     return mouse.at(tuple(image.data_to_world((dock.session.slice_on_screen, y, x))))
 
 
-def press(mouse: Mouse, qtbot: Any, key: str) -> None:
-    mouse.canvas.setFocus()
-    qtbot.keyClicks(mouse.canvas, key.lower())
-
-
-def test_the_brush_keeps_to_its_range(dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any) -> None:
+def test_the_brush_keeps_to_its_range(dock: CovSegDock, case: OpenCase, mouse: Mouse) -> None:
     step = dock.correct
     step.limited.click()
     assert NAME in mouse.viewer.layers
@@ -72,16 +54,14 @@ def test_the_brush_keeps_to_its_range(dock: CovSegDock, case: OpenCase, mouse: M
     assert (case.voxels[case.live["lesions"] == 3] == -850).any()
 
 
-def test_grow_and_relabel_are_steps_to_undo(
-    dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any
-) -> None:
+def test_grow_and_relabel_are_steps_to_undo(dock: CovSegDock, case: OpenCase, mouse: Mouse) -> None:
     dock.correct.labels.buttons[3].click()
-    press(mouse, qtbot, "G")
+    mouse.press_key("G")
     assert dock.correct.tools["grow"].isChecked()
     mouse.drag([at(dock, mouse, 56, 28), at(dock, mouse, 56, 28)])
     grown = case.live["lesions"][Z].copy()
     assert (grown[52:60, 24:32] == 3).all() and not (grown[case.voxels[Z] != 0] > 0).any()
-    press(mouse, qtbot, "W")
+    mouse.press_key("W")
     assert not dock.correct.tools["grow"].isChecked()
     mouse.drag([at(dock, mouse, 56, 28), at(dock, mouse, 56, 28)])
     assert set(np.unique(case.live["lesions"][Z])) == {0, 4}
@@ -115,9 +95,7 @@ def test_ends_of_a_gap() -> None:
         ends(5, (2,))
 
 
-def test_locked_labels_and_accepted_slices_stay(
-    dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any
-) -> None:
+def test_locked_labels_and_accepted_slices_stay(dock: CovSegDock, case: OpenCase, mouse: Mouse) -> None:
     lesions = dock.session.layers.labels["lesions"]
     lesions.brush_size = 14
     lesions.paint((Z, 56, 28), 3)
@@ -126,7 +104,7 @@ def test_locked_labels_and_accepted_slices_stay(
     lesions.paint((Z, 56, 30), 2)
     assert (case.live["lesions"][before == 3] == 3).all() and (case.live["lesions"] == 2).any()
     before = case.live["lesions"].copy()
-    press(mouse, qtbot, "A")
+    mouse.press_key("A")
     assert case.review[Z] == Review.ACCEPTED
     lesions.paint((Z, 56, 30), 2)
     lesions.paint((Z, 56, 30), 0)
@@ -135,7 +113,7 @@ def test_locked_labels_and_accepted_slices_stay(
         if not known.click and known.name not in ("fill between", "copy to next"):  # which change others
             dock.correct.tools[known.name].click()
     assert np.array_equal(case.live["lesions"], before)
-    press(mouse, qtbot, "R")
+    mouse.press_key("R")
     assert case.review[Z] == Review.CORRECTED
     lesions.paint((Z, 56, 30), 0)
     assert (case.live["lesions"] == 3).sum() == (before == 3).sum() and not (case.live["lesions"] == 2).all()
@@ -148,21 +126,21 @@ def test_keys_work_only_while_a_case_is_open(
     lesions = session.layers.labels["lesions"]
     viewer.layers.selection.active = lesions
     for value in "1324":
-        press(mouse, qtbot, value)
+        mouse.press_key(value)
         assert lesions.selected_label == int(value)
     lesions.mode = "paint"
     size = lesions.brush_size
-    press(mouse, qtbot, "]")
+    mouse.press_key("]")
     assert lesions.brush_size > size
-    press(mouse, qtbot, "[")
+    mouse.press_key("[")
     assert lesions.brush_size == size
     qtbot.keyPress(mouse.canvas, Qt.Key.Key_H)
     assert not lesions.visible
     qtbot.keyRelease(mouse.canvas, Qt.Key.Key_H)
     assert lesions.visible
-    press(mouse, qtbot, "Q")
+    mouse.press_key("Q")
     assert dock.correct.limited.isChecked()
-    press(mouse, qtbot, "Y")
+    mouse.press_key("Y")
     assert lesions.n_edit_dimensions == 3
     session.close_case()
     assert not viewer.keymap
@@ -192,7 +170,7 @@ def test_a_distance_and_a_finding_are_measured(
     dock: CovSegDock, case: OpenCase, mouse: Mouse, qtbot: Any
 ) -> None:
     case.live["lesions"][FINDING] = 2
-    press(mouse, qtbot, "M")
+    mouse.press_key("M")
     step = dock.correct
     assert step.measure.isChecked()
     mouse.drag([at(dock, mouse, 20, 20), at(dock, mouse, 20, 40)])
@@ -202,7 +180,7 @@ def test_a_distance_and_a_finding_are_measured(
     qtbot.mouseClick(mouse.canvas, Qt.MouseButton.LeftButton, pos=where)
     # 12 x 12 voxels of 3 x 3 x 10 mm
     qtbot.waitUntil(lambda: step.measured.text() == "Finding: 0 ± 0 HU, 12.96 cm², 12.96 ml")
-    press(mouse, qtbot, "M")
+    mouse.press_key("M")
     assert not step.measured.text() and "Ruler" not in mouse.viewer.layers
 
 

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from napari import Viewer
 
 from napari_covseg.cases import OpenCase, Revision
 from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.revision_table import RevisionTable, slices_said, told
-from napari_covseg.scans import Scan
 
 
 @pytest.fixture
-def dock(
-    workbench: tuple[Viewer, CovSegDock], scan: Scan, add_scan: Callable[[Viewer, Scan], Any], qtbot: Any
-) -> CovSegDock:
-    viewer, dock = workbench
-    add_scan(viewer, scan)
-    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
+def dock(dock: CovSegDock) -> CovSegDock:
     dock.sections[3].toggleButton().click()
     return dock
-
-
-@pytest.fixture
-def case(dock: CovSegDock) -> OpenCase:
-    case = dock.session.case
-    assert case is not None
-    return case
 
 
 def tools(dock: CovSegDock) -> list[str]:

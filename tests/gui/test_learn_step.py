@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from napari import Viewer
 
 from napari_covseg.cases import OpenCase, Review
 from napari_covseg.cases.version import LearnedFrom, ModelState
@@ -42,21 +41,9 @@ class Child:
 
 
 @pytest.fixture
-def dock(
-    workbench: tuple[Viewer, CovSegDock], scan: Scan, add_scan: Callable[[Viewer, Scan], Any], qtbot: Any
-) -> CovSegDock:
-    viewer, dock = workbench
-    add_scan(viewer, scan)
-    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
+def dock(dock: CovSegDock) -> CovSegDock:
     dock.sections[4].toggleButton().click()
     return dock
-
-
-@pytest.fixture
-def case(dock: CovSegDock) -> OpenCase:
-    case = dock.session.case
-    assert case is not None
-    return case
 
 
 @pytest.fixture

@@ -1,32 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 from canvas_mouse import Mouse
-from napari import Viewer
 from qtpy.QtCore import QPoint, Qt
 
 from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.mouse import set_window
 from napari_covseg.panels.viewer_parts import camera
-from napari_covseg.scans import Scan
 
 
-@pytest.fixture
-def opened(
-    workbench: tuple[Viewer, CovSegDock], add_scan: Callable[[Viewer, Scan], Any], scan: Scan, qtbot: Any
-) -> tuple[Viewer, CovSegDock]:
-    viewer, dock = workbench
-    add_scan(viewer, scan)
-    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=20_000)
-    return viewer, dock
-
-
-def test_wheel_goes_through_slices(opened: tuple[Viewer, CovSegDock], mouse: Mouse) -> None:
-    viewer, dock = opened
+def test_wheel_goes_through_slices(dock: CovSegDock, mouse: Mouse) -> None:
+    viewer = dock.session.viewer
     middle = QPoint(mouse.canvas.width() // 2, mouse.canvas.height() // 2)
     viewer.dims.set_current_step(0, 6)
     zoom = camera(viewer).zoom
@@ -45,8 +30,8 @@ def test_wheel_goes_through_slices(opened: tuple[Viewer, CovSegDock], mouse: Mou
     assert camera(viewer).zoom == zoom
 
 
-def test_right_drag_sets_the_window(opened: tuple[Viewer, CovSegDock], mouse: Mouse) -> None:
-    viewer, dock = opened
+def test_right_drag_sets_the_window(dock: CovSegDock, mouse: Mouse) -> None:
+    viewer = dock.session.viewer
     image = dock.session.scan_image()
     dock.scan.windows["Lung"].click()
     start = QPoint(mouse.canvas.width() // 2, mouse.canvas.height() // 2)
@@ -75,7 +60,7 @@ def test_right_drag_sets_the_window(opened: tuple[Viewer, CovSegDock], mouse: Mo
     assert tuple(image.contrast_limits) == limits
 
 
-def test_a_window_may_leave_the_range_of_the_data(opened: tuple[Viewer, CovSegDock]) -> None:
-    image = opened[1].session.scan_image()
+def test_a_window_may_leave_the_range_of_the_data(dock: CovSegDock) -> None:
+    image = dock.session.scan_image()
     set_window(image, 2000, 8000)
     assert tuple(image.contrast_limits) == (-2000, 6000)

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from napari import Viewer
 from qtpy.QtCore import QPoint, Qt
 
 from napari_covseg.cases import OpenCase, Review
 from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.review_strip import COLOURS, ReviewStrip, cells
 from napari_covseg.panels.slice_facts import SliceFacts
-from napari_covseg.scans import Scan
 
 
 @pytest.fixture
-def dock(
-    workbench: tuple[Viewer, CovSegDock], scan: Scan, add_scan: Callable[[Viewer, Scan], Any], qtbot: Any
-) -> CovSegDock:
-    viewer, dock = workbench
-    add_scan(viewer, scan)
-    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
+def dock(dock: CovSegDock) -> CovSegDock:
     dock.sections[2].toggleButton().click()
     return dock
-
-
-@pytest.fixture
-def case(dock: CovSegDock) -> OpenCase:
-    case = dock.session.case
-    assert case is not None
-    return case
 
 
 def colour(strip: ReviewStrip, z: int) -> tuple[int, int, int]:

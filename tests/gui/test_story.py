@@ -136,11 +136,6 @@ def test_scan_to_file(
     assert torch_was_there or "torch" not in sys.modules
 
 
-def press(mouse: Mouse, qtbot: Any, key: str) -> None:
-    mouse.canvas.setFocus()
-    qtbot.keyClicks(mouse.canvas, key.lower())
-
-
 @pytest.mark.timeout(900)
 def test_correct_and_learn(
     workbench: tuple[Viewer, CovSegDock],
@@ -171,7 +166,7 @@ def test_correct_and_learn(
     # three strokes, one taken back
     viewer.dims.set_current_step(0, z)
     viewer.layers.selection.active = lesions
-    press(mouse, qtbot, "4")
+    mouse.press_key("4")
     correct.size.setValue(14)
     correct.paint.click()
     for row in (20, 30, 40):
@@ -184,13 +179,13 @@ def test_correct_and_learn(
 
     # a brush that keeps to a range of HU
     correct.correction.set_range(True, PRESETS["ground-glass"])
-    press(mouse, qtbot, "2")
+    mouse.press_key("2")
     inside = np.argwhere(in_range(case.voxels[z], PRESETS["ground-glass"]) & (case.live["lungs"][z] > 0))
     y, x = inside[len(inside) // 2]
     mouse.drag([at(y, x - 6), at(y, x + 6)])
     painted = (live == 2) & (before != 2)
     assert painted.any() and in_range(case.voxels[painted], PRESETS["ground-glass"]).all()
-    press(mouse, qtbot, "Q")
+    mouse.press_key("Q")
 
     # grow, relabel, fill in between
     correct.correction.put_away()
@@ -198,17 +193,17 @@ def test_correct_and_learn(
     lesions.data_setitem((np.full(len(index[0]), z + 2), *index), 0)
     viewer.dims.set_current_step(0, z + 2)
     dense = np.argwhere(binary_erosion(truth[z + 2] > 1, iterations=2))
-    press(mouse, qtbot, "3")
+    mouse.press_key("3")
     correct.correction.set_range(True, HuRange(-900, 100))
-    press(mouse, qtbot, "G")
+    mouse.press_key("G")
     y, x = dense[len(dense) // 2]
     mouse.drag([at(y, x), at(y, x)])
     assert live[z + 2, y, x] == 3
-    press(mouse, qtbot, "W")
+    mouse.press_key("W")
     mouse.drag([at(y, x), at(y, x)])
     assert live[z + 2, y, x] == 4
-    press(mouse, qtbot, "Q")
-    press(mouse, qtbot, "I")
+    mouse.press_key("Q")
+    mouse.press_key("I")
     qtbot.waitUntil(lambda: not correct.correction.running)
     assert case.touched["lesions"][z + 1].any() or case.review[z + 1] != Review.CORRECTED
 
@@ -220,7 +215,7 @@ def test_correct_and_learn(
         session.layers.write("lesions", place, live[place], (truth[place] > 0).astype(np.uint8), "brush")
     for number in (z - 1, z + 3):
         viewer.dims.set_current_step(0, number)
-        press(mouse, qtbot, "A")
+        mouse.press_key("A")
     accepted = np.flatnonzero(case.review == Review.ACCEPTED)
     assert accepted.tolist() == [z - 1, z + 3]
     qtbot.waitUntil(lambda: dock.history.rows.rowCount() > 8)
