@@ -147,6 +147,20 @@ def test_undoing_a_models_write_spares_what_was_painted_during_it(layer: Labels,
     assert layer.data[0, 2, 3] == layer.data[0, 2, 9] == 0
 
 
+def test_undoing_a_models_write_leaves_accepted_slices(layer: Labels, told: Told) -> None:
+    refused = np.zeros(SHAPE, bool)
+    strokes = limits_of(layer, told, refused)
+    after = layer.data.copy()
+    after[0, 2:9] = 1
+    after[1, 5:15, 5:15] = 3
+    write_as_model(layer, strokes, after)
+    refused[1] = True  # accepted as the model has labelled it
+    layer.undo()
+    assert not layer.data[0].any() and np.array_equal(layer.data[1], after[1])
+    layer.redo()
+    assert np.array_equal(layer.data, after)
+
+
 def test_a_models_write_is_kept_small() -> None:
     values = np.ones((512, 512), np.uint8)
     values[100:300, 80:240] = 2

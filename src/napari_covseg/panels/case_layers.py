@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from napari import Viewer
 from napari.layers import Image, Labels
+from napari.utils.notifications import show_info
 
 from napari_covseg.cases import Change as Restored
 from napari_covseg.cases import OpenCase
@@ -138,6 +139,12 @@ class CaseLayers:
         for strokes in self._strokes.values():
             strokes.brush = name
 
+    def _tell_reopened(self, slices: npt.NDArray[np.intp]) -> None:
+        """Say which accepted slices an undo is about to change; they may be far from the one on screen."""
+        if len(slices):
+            which = ", ".join(str(z + 1) for z in slices)
+            show_info(f"Slice {which} was accepted; it has changed back and is open for review again.")
+
     def _before_3d(self, event: Any = None) -> None:
         if self._viewer.dims.ndisplay == 3 and "lesions" in self.labels:
             self.labels["lesions"].contour = 0
@@ -166,6 +173,8 @@ class CaseLayers:
 
         def changed(change: Change) -> None:
             z, y, x = change.index
+            if change.tool in ("undo", "redo"):
+                self._tell_reopened(np.unique(z[limits.accepted[z]]))
             self._case.record(group, (z, y, x), change.before, change.tool)
             self._on_changed(np.unique(change.index[0]).tolist())
 

@@ -71,6 +71,7 @@ class Strokes:
         self._brushable = brushable
         self._allowed = allowed
         self._undone = len(layer._redo_history)
+        self._held: list[tuple[int, Any, Any]] = []  # what a model's step must not take back or bring
         self.brush = ""  # what the brush is called while it is limited
         layer.events.paint.connect(self._on_paint)
         layer.events.set_data.connect(self._on_set_data)
@@ -80,7 +81,7 @@ class Strokes:
         """Stop following the layer."""
         self._layer.events.paint.disconnect(self._on_paint)
         self._layer.events.set_data.disconnect(self._on_set_data)
-        for name in ("_apply_mask_to_data", "data_setitem"):
+        for name in ("_apply_mask_to_data", "data_setitem", "undo", "redo"):
             self._layer.__dict__.pop(name, None)
 
     def add_model_step(self, changes: Sequence[SliceChange]) -> None:
@@ -140,10 +141,10 @@ class Strokes:
         return len(before)
 
     def _hook(self) -> None:
-        """Go before the two methods through which all painting goes.
+        """Go before the methods through which all painting, undoing and redoing goes.
 
         napari tells of a step that is not a drag before it has written it; in a block of
-        history it tells afterwards.
+        history it tells afterwards. Of undoing it tells only once that is done.
         """
         layer, kind = self._layer, type(self._layer)
 
@@ -161,6 +162,16 @@ class Strokes:
         if hasattr(kind, "_apply_mask_to_data"):
             layer._apply_mask_to_data = limited
         layer.data_setitem = data_setitem
+
+        def undo() -> None:
+            self._held = self._protected(layer._undo_history)
+            kind.undo(layer)
+
+        def redo() -> None:
+            self._held = self._protected(layer._redo_history)
+            kind.redo(layer)
+
+        layer.undo, layer.redo = undo, redo
 
     def _one_step(self) -> AbstractContextManager[None]:
         # a block within a drag's would end the drag's step early
@@ -200,6 +211,27 @@ class Strokes:
                 self._layer._undo_history.pop()
             self._layer.refresh()
 
+    def _protected(self, history: Sequence[Any]) -> list[tuple[int, Any, Any]]:
+        """Return slice, mask and values of what the model's part of the next step must leave."""
+        if self._allowed is None or not history:
+            return []
+        protected = []
+        for atom in history[-1]:
+            if is_model(atom):
+                there = (slice(atom.z, atom.z + 1), slice(None), slice(None))
+                values = np.asarray(self._layer.data[there])
+                allowed = self._allowed(values, values, there)
+                if allowed is not None and not allowed.all():
+                    protected.append((atom.z, ~allowed[0], values[0].copy()))
+        return protected
+
+    def _put_model_back(self) -> None:
+        held, self._held = self._held, []
+        for z, mask, values in held:
+            np.copyto(self._layer.data[z], values, where=mask)
+        if held:
+            self._layer.refresh()
+
     def _on_set_data(self, event: Any = None) -> None:
         layer = self._layer
         undone = len(layer._redo_history)
@@ -216,10 +248,11 @@ class Strokes:
                 self._tell(atoms, "redo")
 
     def _tell(self, atoms: Sequence[Any], tool: str, *, backwards: bool = False) -> None:
-        model = [a.z for a in atoms if isinstance(a, SliceChange) and not isinstance(a, ToolChange)]
+        model = [atom.z for atom in atoms if is_model(atom)]
         if model:
+            self._put_model_back()
             self._on_model_step(model)
-        changes = [parts(a) for a in atoms if isinstance(a, ToolChange) or not isinstance(a, SliceChange)]
+        changes = [parts(atom) for atom in atoms if not is_model(atom)]
         if not changes:
             return
         axes = zip(*(index for index, _, _ in changes), strict=True)
@@ -231,6 +264,11 @@ class Strokes:
             first = np.unique(flat, return_index=True)[1]
             index, before = tuple(axis[first] for axis in index), before[first]
         self._on_change(Change(index, before, tool))
+
+
+def is_model(atom: Any) -> bool:
+    """Return whether an entry of napari's labels history is what a model wrote."""
+    return isinstance(atom, SliceChange) and not isinstance(atom, ToolChange)
 
 
 def parts(atom: Any) -> tuple[Indices, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
