@@ -19,7 +19,6 @@ from napari_covseg.learn.train import (
     as_input,
     sampling_weights,
     score,
-    segmentation_loss,
     slab,
     train,
 )
@@ -204,20 +203,6 @@ def test_a_checkpoint_that_cannot_be_written(
 
 
 # Parts of a step
-
-
-def test_the_loss_by_hand() -> None:
-    masks = torch.tensor([1.0, 1, 0, 0]).reshape(1, 1, 2, 2).repeat(1, 2, 1, 1)
-    half = {name: torch.zeros(1, 1, 2, 2) for name in ("lungs", "lesion")}
-    dice_of_half = (2 * 1 + 1) / (2 + 2 + 1)
-    assert float(segmentation_loss(half, masks)) == pytest.approx(np.log(2) + 1 - dice_of_half)
-    sure = dict.fromkeys(half, (masks[:, :1] - 0.5) * 60)
-    assert float(segmentation_loss(sure, masks)) == pytest.approx(0, abs=1e-5)
-
-
-def test_an_empty_slice_is_not_punished_for_its_emptiness() -> None:
-    empty = {name: torch.full((2, 1, 8, 8), -30.0) for name in ("lungs", "lesion")}
-    assert float(segmentation_loss(empty, torch.zeros(2, 2, 8, 8))) == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
+from napari_covseg.learn.averaging import follow
 from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.learn.loss import segmentation_loss
 from napari_covseg.learn.score import score
 from napari_covseg.learn.warp import Crops, Warp
 from napari_covseg.models.file import Model
@@ -211,7 +213,7 @@ class Finetuning:
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
-            _follow(self._average, network, min(settings.average, step / (step + 4)))
+            follow(self._average, network, min(settings.average, step / (step + 4)))
             self._losses.append(float(loss.detach()))
             self._seconds = time.perf_counter() - started
             if step % settings.measure_every == 0 or step == settings.steps:
@@ -274,22 +276,6 @@ class Finetuning:
         return by_steps if limit is None else max(by_steps, self._seconds / limit)
 
 
-def segmentation_loss(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy plus (1 - Dice over the batch), each a mean over the outputs.
-
-    Parameters
-    ----------
-    logits, targets, weight : Tensor, shape (n, outputs, h, w)
-        A weight is how much a pixel counts, 0 to 1.
-    """
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, weight)
-    probability = logits.sigmoid() * weight
-    over = (0, 2, 3)
-    both = (probability * targets).sum(over)
-    total = probability.sum(over) + (targets * weight).sum(over)
-    return entropy + (1 - (2 * both + 1) / (total + 1)).mean()
-
-
 def _trainable(network: nn.Module, freeze: tuple[str, ...]) -> nn.Module:
     """Return a copy that learns; normalisation that is left stays in evaluation mode."""
     copied = copy.deepcopy(network).eval()
@@ -310,9 +296,3 @@ def _schedule(done: float) -> float:
     if done < rise:
         return (done + 0.02) / (rise + 0.02)
     return 0.5 + 0.5 * float(np.cos(np.pi * min(1.0, (done - rise) / (1 - rise))))
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.losses.dice import DiceLoss
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.augment import Augmentation
+from napari_covseg.learn.averaging import follow
+from napari_covseg.learn.loss import segmentation_loss
 from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
 from napari_covseg.metrics import dice
 from napari_covseg.networks.build import build_network
@@ -117,7 +117,7 @@ class _Run:
     def update(self, images: Tensor, masks: Tensor) -> float:
         """Take one optimiser step and return its loss."""
         self.network.train()
-        loss = segmentation_loss(self.network(images), masks)
+        loss = segmentation_loss(stacked(self.network(images)), masks)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -125,7 +125,7 @@ class _Run:
         self.schedule.step()
         self.state["step"] += 1
         step = self.state["step"]
-        _follow(self.average, self.network, min(self.recipe.average, step / (step + 9)))
+        follow(self.average, self.network, min(self.recipe.average, step / (step + 9)))
         return float(loss.detach())
 
     def keep_if_best(self, value: float) -> bool:
@@ -228,17 +228,9 @@ def train(
     yield run.average.cpu().eval()
 
 
-def segmentation_loss(logits: dict[str, Tensor], masks: Tensor) -> Tensor:
-    """Binary cross-entropy plus (1 - Dice over the batch), each a mean over the outputs.
-
-    Parameters
-    ----------
-    logits : dict of str to Tensor, shape (n, 1, h, w)
-    masks : Tensor of float, shape (n, len(OUTPUTS), h, w)
-    """
-    stacked = torch.cat([logits[name] for name in OUTPUTS], 1)
-    overlap: Tensor = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)(stacked, masks)
-    return F.binary_cross_entropy_with_logits(stacked, masks) + overlap
+def stacked(logits: dict[str, Tensor]) -> Tensor:
+    """Return the outputs, each of shape (n, 1, h, w), as channels: (n, len(OUTPUTS), h, w)."""
+    return torch.cat([logits[name] for name in OUTPUTS], 1)
 
 
 @torch.inference_mode()
@@ -249,8 +241,7 @@ def score(network: nn.Module, slices: TrainingSet, device: str = "cpu", batch: i
     for start in range(0, len(slices), batch):
         images = as_input(slices.images[start : start + batch]).to(device)
         logits = network(images.contiguous(memory_format=torch.channels_last))
-        above = torch.cat([logits[name] for name in OUTPUTS], 1) > 0
-        predicted[start : start + batch] = above.cpu().numpy()
+        predicted[start : start + batch] = (stacked(logits) > 0).cpu().numpy()
     scores = {}
     for channel, name in enumerate(OUTPUTS):
         per_patient = []
@@ -312,15 +303,6 @@ def slab(training: TrainingSet, row: int, reach: int) -> tuple[npt.NDArray[np.ui
     same = training.patients[near] == training.patients[row]
     images, masks = training.images[near][same], training.masks[near][same]
     return images.mean(0).round().astype(np.uint8), masks.mean(0) > 0.5
-
-
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-            if kept.is_floating_point():
-                kept.lerp_(new, 1 - decay)
-            else:
-                kept.copy_(new)
 
 
 def _first_line(error: Exception) -> str:
