@@ -6,6 +6,8 @@ import csv
 import errno
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,48 +254,43 @@ def test_a_revision_that_is_torn_is_passed_over(
         assert strokes_left == ([number] if path.exists() else [])
 
 
+@pytest.mark.parametrize(("name", "calls"), [("write_row", 1), ("to_disk", 1), ("remove_chunk", 5)])
 def test_compacting_can_be_interrupted_at_any_moment(
-    strokes: tuple[Workspace, str], monkeypatch: pytest.MonkeyPatch
+    strokes: tuple[Workspace, str], monkeypatch: pytest.MonkeyPatch, name: str, calls: int
 ) -> None:
     workspace, template = strokes
     cases = Path(workspace.path, "cases")
+    real = getattr(history_module, name)
 
-    def die(after: int, function: Any) -> Any:
-        left = [after]
+    for moment in range(calls + 1):
+        left = iter(range(moment))
 
-        def work(*args: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
+        def die(*args: Any, left: Iterator[int] = left) -> Any:
+            if next(left, None) is None:
                 raise Killed
-            return function(*args)
+            return real(*args)
 
-        return work
-
-    names = ["write_row", "to_disk", "remove_chunk"]
-    for name in names:
-        for after in range(5):
-            case_id = f"{template}-{name}-{after}"
-            shutil.copytree(cases / template, cases / case_id)
-            opened = OpenCase(workspace, case_id)
-            opened.flush()
-            with monkeypatch.context() as patch:
-                patch.setattr(history_module, name, die(after, getattr(history_module, name)))
-                try:
-                    opened._ledger.history.compact()
-                except Killed:
-                    pass
-            opened._ledger.history.compact = lambda: None  # type: ignore[method-assign]
-            opened.close()
-            for session in range(2):
-                with OpenCase(workspace, case_id) as again:
-                    assert [one.number for one in again.history()] == list(range(1, 6 + session))
-                    for number in range(6):
-                        labels = again.state_at(number).labels["lesions"]
-                        assert [int(labels[z].max()) for z in range(5)] == [
-                            z + 1 if z < number else 0 for z in range(5)
-                        ]
-                    again.set_review(0, Review.ACCEPTED)
-            assert not list(Path(workspace.case(case_id).path, "history/revisions").glob("c.*"))
+        case_id = f"{template}-{moment}"
+        shutil.copytree(cases / template, cases / case_id)
+        opened = OpenCase(workspace, case_id)
+        opened.flush()
+        with monkeypatch.context() as patch:
+            patch.setattr(history_module, name, die)
+            # there is no further moment than these
+            with pytest.raises(Killed) if moment < calls else nullcontext():
+                opened._ledger.history.compact()
+        opened._ledger.history.compact = lambda: None  # type: ignore[method-assign]
+        opened.close()
+        for session in range(2):
+            with OpenCase(workspace, case_id) as again:
+                assert [one.number for one in again.history()] == list(range(1, 6 + session))
+                for number in range(6):
+                    labels = again.state_at(number).labels["lesions"]
+                    assert [int(labels[z].max()) for z in range(5)] == [
+                        z + 1 if z < number else 0 for z in range(5)
+                    ]
+                again.set_review(0, Review.ACCEPTED)
+        assert not list(Path(workspace.case(case_id).path, "history/revisions").glob("c.*"))
 
 
 def test_a_disk_that_is_full_for_compacting_does_not_keep_a_case_open(
