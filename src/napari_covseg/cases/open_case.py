@@ -151,13 +151,13 @@ class OpenCase(EditedCase):
         """
         journal = self._editable()
         rescued = read_rescue(Path(path), self.case)
-        self.flush()
-        if rescued.is_in(self.history()):
+        with suppress(CaseError):  # in memory they are in the next file that is saved elsewhere
+            self.flush()
+        history = self.history()
+        if rescued.is_in(history):
             return []
-        if rescued.follows(self.revision):
-            changes = bring_revisions(self._arrays, rescued, journal.adopted)
-        else:
-            changes = []
+        new = rescued.beyond(history)
+        changes = bring_revisions(self._arrays, new, journal.adopted) if new.follows(self.revision) else []
         past = bring_state(self._arrays, rescued)
         if past.voxels or past.review:
             journal.rescued(past, rescued.mark)
@@ -196,7 +196,7 @@ class OpenCase(EditedCase):
             self._writer.flush()
             if self._journal is not None and self._journal.unnoted():
                 self._writer.flush()
-        except CaseError:
+        except Exception:  # also a fault of this package, which must not keep the lock
             if not discard:
                 raise
         else:

@@ -57,6 +57,13 @@ class Rescue:
                 return True
         return False
 
+    def beyond(self, history: Sequence[Revision]) -> Rescue:
+        """Return it without the revisions that a case has already."""
+        known = {(one.when, one.tool) for one in history}
+        return replace(
+            self, revisions=tuple(one for one in self.revisions if (one.when, one.tool) not in known)
+        )
+
     def follows(self, number: int) -> bool:
         """Whether its revisions are what comes next in a case whose last revision has this number."""
         return bool(self.revisions) and self.revisions[0].number == number + 1
@@ -92,13 +99,20 @@ def write_rescue(folder: Path, arrays: Arrays, changed: Iterable[tuple[Group, in
     records = [state, *_unsaved(ledger)]
     name = re.sub(r"[^\w.-]", "_", case.id)
     path = folder.expanduser().absolute() / f"{name}-{state.when:%Y%m%d-%H%M%S}-{mark[:4]}{SUFFIX}"
+    unfinished = path.with_suffix(".partial")  # a disk may fill up halfway
     with writing("the session's strokes", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb") as file:
-            for record in records:
-                file.write(record.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(unfinished, "xb") as file:
+                for record in records:
+                    file.write(record.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.rename(path)
+        except OSError:
+            with suppress(OSError):
+                unfinished.unlink()
+            raise
     return path
 
 
