@@ -3,7 +3,8 @@
     python benchmarks/kill_finetune.py [--kills 50] [--model NAME] [--seed 0]
 
 After each ``kill -9`` the client has to say so, every model that the workspace lists has to be
-readable to its last byte, and the case has to open with the labels that it had.
+readable to its last byte, nothing in the workspace may be damaged, and the case has to open
+with the labels that it had.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from kill_child import Listener
 from napari_covseg.cases import OpenCase, Review, Workspace
+from napari_covseg.cases.check import check_workspace
 from napari_covseg.cases.versions import Versions
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import Failed, Finished, TrainingStep
@@ -47,6 +49,8 @@ def check(workspace: Workspace, case_id: str, lesions: np.ndarray) -> int:
         versions.curves(version.id)
     if len(listed) != sum(path.suffix != ".partial" for path in workspace.models_folder.glob("*-[0-9]*")):
         raise SystemExit("a model is there that cannot be listed")
+    if damaged := [str(found) for found in check_workspace(workspace.path) if found.level == "damaged"]:
+        raise SystemExit("\n".join(damaged))
     with OpenCase(workspace, case_id) as opened:
         if not np.array_equal(opened.live["lesions"], lesions):
             raise SystemExit("the case's labels have changed")
