@@ -18,10 +18,7 @@ from napari_covseg.learn.finetune import (
 )
 from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.learn.score import probabilities, score
-from napari_covseg.models.card import ModelCard
-from napari_covseg.models.file import Model, load_model, save_model
-from napari_covseg.models.preparation import Preparation
-from napari_covseg.networks.build import build_network
+from napari_covseg.models.file import Model, load_model
 
 FEW = FinetuneSettings(steps=12, batch=3, crop=48, learning_rate=5e-3, tolerance=0, measure_every=4)
 
@@ -39,28 +36,9 @@ def slices(count: int, seed: int) -> LabelledSlices:
     return LabelledSlices(images.astype(np.uint8), targets, tuple(("case", z) for z in range(count)))
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    settings = {"features": [4, 8], "bottleneck": 16}
-    outputs = ("lungs", "lesion")
-    card = ModelCard(
-        id="parent",
-        title="Random weights",
-        summary="Knows nothing.",
-        network={"name": "unet", "settings": settings},
-        preparation=Preparation(size=64).to_card(),
-        outputs=outputs,
-        thresholds=dict.fromkeys(outputs, 0.5),
-    )
-    path = tmp_path_factory.mktemp("model") / "parent.safetensors"
-    save_model(path, build_network("unet", outputs, settings), card)
-    return path
-
-
 @pytest.fixture
-def parent(file: Path) -> Model:
-    return load_model(file, "cpu")
+def parent(untrained_file: Path) -> Model:
+    return load_model(untrained_file, "cpu")
 
 
 def end(events: list) -> FinetuneResult:
@@ -127,10 +105,10 @@ def test_without_held_out_slices_the_last_weights_are_kept(parent: Model) -> Non
     assert not same(weights(result.model), weights(parent))
 
 
-def test_the_parent_never_changes(parent: Model, file: Path) -> None:
-    before, on_disk = weights(parent), file.read_bytes()
+def test_the_parent_never_changes(parent: Model, untrained_file: Path) -> None:
+    before, on_disk = weights(parent), untrained_file.read_bytes()
     list(finetune(parent, slices(3, 0), slices(2, 1), slices(2, 3), FEW))
-    assert same(weights(parent), before) and file.read_bytes() == on_disk
+    assert same(weights(parent), before) and untrained_file.read_bytes() == on_disk
     assert not any(parameter.grad is not None for parameter in parent.network.parameters())
 
 

@@ -6,27 +6,12 @@ import numpy as np
 import pytest
 
 from napari_covseg.learn.refine import refine
-from napari_covseg.models.card import ModelCard
-from napari_covseg.models.file import Model, load_model, save_model
-from napari_covseg.models.preparation import Preparation
-from napari_covseg.networks.build import build_network
+from napari_covseg.models.file import Model, load_model
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    settings, outputs = {"features": [4, 8], "bottleneck": 16}, ("lungs", "lesion")
-    card = ModelCard(
-        id="tiny",
-        title="",
-        summary="",
-        network={"name": "unet", "settings": settings},
-        preparation=Preparation(size=64).to_card(),
-        outputs=outputs,
-        thresholds=dict.fromkeys(outputs, 0.5),
-    )
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(path, build_network("unet", outputs, settings), card)
-    return load_model(path, "cpu")
+def model(untrained_file: Path) -> Model:
+    return load_model(untrained_file, "cpu")
 
 
 IMAGE = np.random.default_rng(0).integers(60, 80, (64, 64)).astype(np.uint8)
