@@ -9,7 +9,37 @@ from napari_covseg.panels.session import Session, StepName
 from napari_covseg.panels.step import button
 
 
-class ProgressRow(QWidget):
+class CancelBar(QWidget):
+    """A bar and, beside it, the button *Cancel*.
+
+    Parameters
+    ----------
+    tells, cancels : str
+        What the bar tells and what the button does, for their tooltips.
+    """
+
+    def __init__(self, tells: str, cancels: str) -> None:
+        super().__init__()
+        self.bar = QProgressBar()
+        self.bar.setToolTip(tells)
+        self.cancel = button("Cancel", cancels)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.bar, 1)
+        row.addWidget(self.cancel)
+
+    def begin(self, what: str) -> None:
+        """Say what goes on, without saying how far it is."""
+        self.bar.setRange(0, 0)
+        self.bar.setFormat(f"{what} …")
+
+    def go_on(self, progress: Progress) -> None:
+        """Move the bar."""
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+
+
+class ProgressRow(CancelBar):
     """Shows itself while its step works.
 
     Parameters
@@ -22,16 +52,10 @@ class ProgressRow(QWidget):
     """
 
     def __init__(self, session: Session, step: StepName, keeps: str) -> None:
-        super().__init__()
+        tells = "How much is done, how fast it goes, and the time that is left."
+        super().__init__(tells, f"Stop at once. {keeps}")
         self._session = session
         self._step = step
-        self.bar = QProgressBar()
-        self.bar.setToolTip("How much is done, how fast it goes, and the time that is left.")
-        self.cancel = button("Cancel", f"Stop at once. {keeps}")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.cancel)
         self._on_busy(session.busy_with)
         self.cancel.clicked.connect(self._on_cancel)
         session.busy_changed.connect(self._on_busy)
@@ -42,14 +66,12 @@ class ProgressRow(QWidget):
         self.setVisible(mine)
         self.cancel.setEnabled(mine)
         if mine:
-            self.bar.setRange(0, 0)
-            self.bar.setFormat(f"{what} …")
+            self.begin(what)
 
     def _on_progress(self, progress: Progress) -> None:
         if not progress.total or not self.cancel.isEnabled():
             return
-        self.bar.setRange(0, progress.total)
-        self.bar.setValue(progress.done)
+        self.go_on(progress)
         last_pass = self._step == "segment" and progress.done == progress.total
         self.bar.setFormat("Last pass in 3-D …" if last_pass else progress_text(progress))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,14 @@ GROWN: dict[tuple[Group, int], HuRange] = {
 AIR = HuRange(-1100, -500)
 
 Labels = npt.NDArray[np.uint8]
+
+
+class Limits(TypedDict):
+    """The arguments that most tools share; see `Work`."""
+
+    z: int | None
+    protect: Protection
+    progress: Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +88,10 @@ class Work:
     progress: Callable[[int, int], None]
 
     @property
-    def only(self) -> int | None:
-        """The slice, or None for the whole volume."""
-        return None if self.volume else self.z
+    def limits(self) -> Limits:
+        """Where the tools that know both slices and volumes work, and what they keep off."""
+        z = None if self.volume else self.z
+        return {"z": z, "protect": self.protect, "progress": self.progress}
 
 
 @dataclass(frozen=True)
@@ -123,43 +133,23 @@ class Tool:
 
 def _islands(work: Work) -> Edit:
     smallest = SMALLEST_MM3 if work.volume else SMALLEST_MM2
-    return remove_islands(
-        work.labels,
-        work.value,
-        smallest,
-        work.spacing,
-        z=work.only,
-        protect=work.protect,
-        progress=work.progress,
-    )
+    return remove_islands(work.labels, work.value, smallest, work.spacing, **work.limits)
 
 
 def _largest(work: Work) -> Edit:
-    return keep_largest(work.labels, work.value, z=work.only, protect=work.protect, progress=work.progress)
+    return keep_largest(work.labels, work.value, **work.limits)
 
 
 def _smooth(work: Work) -> Edit:
-    return smooth(
-        work.labels,
-        work.value,
-        SMOOTH_MM,
-        work.spacing,
-        z=work.only,
-        protect=work.protect,
-        progress=work.progress,
-    )
+    return smooth(work.labels, work.value, SMOOTH_MM, work.spacing, **work.limits)
 
 
 def _holes(work: Work) -> Edit:
-    return fill_holes(
-        work.labels, work.value, work.spacing, z=work.only, protect=work.protect, progress=work.progress
-    )
+    return fill_holes(work.labels, work.value, work.spacing, **work.limits)
 
 
 def _clip(work: Work) -> Edit:
-    return clip_to_lungs(
-        work.labels, work.lungs, work.spacing, z=work.only, protect=work.protect, progress=work.progress
-    )
+    return clip_to_lungs(work.labels, work.lungs, work.spacing, **work.limits)
 
 
 def _relabel(work: Work) -> Edit:
@@ -198,33 +188,16 @@ def _copy(work: Work) -> Edit:
 def _split(work: Work) -> Edit:
     if work.group != "lungs":
         raise EditError("Only lungs can be split into right and left: select the layer of the lungs.")
-    return split_lungs(
-        work.labels,
-        work.spacing,
-        voxels=work.voxels,
-        z=work.only,
-        protect=work.protect,
-        progress=work.progress,
-    )
+    return split_lungs(work.labels, work.spacing, voxels=work.voxels, **work.limits)
 
 
 def _add(work: Work) -> Edit:
     value = work.value if work.group == "lesions" else None  # lungs take the side that is near
-    return add(
-        work.labels,
-        work.other,
-        work.spacing,
-        value,
-        z=work.only,
-        protect=work.protect,
-        progress=work.progress,
-    )
+    return add(work.labels, work.other, work.spacing, value, **work.limits)
 
 
 def _subtract(work: Work) -> Edit:
-    return subtract(
-        work.labels, work.other, work.value, z=work.only, protect=work.protect, progress=work.progress
-    )
+    return subtract(work.labels, work.other, work.value, **work.limits)
 
 
 def ends(z: int, corrected: tuple[int, ...]) -> tuple[int, int]:
