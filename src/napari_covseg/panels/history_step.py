@@ -21,6 +21,7 @@ from napari_covseg.panels.step import Step, small
 
 SETTLE = 300  # ms; changes that come faster are listed together
 HEIGHT = 150
+STROKES = "Strokes (*.covseg-strokes *.brought-back);;All files (*)"
 
 
 class HistoryStep(Step):
@@ -58,11 +59,18 @@ class HistoryStep(Step):
             "Make labels and states what they were after this change. It is a change of its own.",
         )
         self.export = small("Export CSV …", "", "Write the whole list as a table, for an audit.")
+        self.save_elsewhere = small(
+            "Save elsewhere …",
+            "",
+            "Save this session's strokes into a file, for when the workspace cannot be written.",
+        )
+        self.bring_back = small("Bring back …", "", "Take the strokes of such a file into the case.")
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE)
         self.column.addWidget(self.table)
         self.add_row(self.show_state, self.restore, self.export)
+        self.add_row(self.save_elsewhere, self.bring_back)
         self._list()
         self._connect()
 
@@ -72,6 +80,8 @@ class HistoryStep(Step):
         self.show_state.clicked.connect(self._on_show)
         self.restore.clicked.connect(self._on_restore)
         self.export.clicked.connect(self._on_export)
+        self.save_elsewhere.clicked.connect(self._on_save_elsewhere)
+        self.bring_back.clicked.connect(self._on_bring_back)
         self.session.case_changed.connect(self._on_case_changed)
         self.session.slices_changed.connect(lambda slices: self._timer.start())
 
@@ -100,6 +110,8 @@ class HistoryStep(Step):
         self.show_state.setChecked(bool(self._preview))
         self.restore.setEnabled(self.session.can_edit and self.chosen is not None)
         self.export.setEnabled(there)
+        for press in (self.save_elsewhere, self.bring_back):
+            press.setEnabled(self.session.can_edit)
 
     def _on_case_changed(self) -> None:
         self._hide()
@@ -167,6 +179,17 @@ class HistoryStep(Step):
             return
         self.session.layers.add_restored(changes)
         self.session.tell_changed(np.arange(len(case.review)).tolist())
+
+    def _on_save_elsewhere(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Save this session's strokes in a folder")
+        if folder:
+            self.session.rescuing.save_elsewhere(folder)
+
+    def _on_bring_back(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Bring back strokes", filter=STROKES)
+        if path:
+            self._hide()
+            self.session.rescuing.rescue(path)
 
     def _on_export(self) -> None:
         case = self.session.case

@@ -9,7 +9,7 @@ from napari.layers import Image
 from napari.utils.notifications import show_info
 
 from napari_covseg.cases import OpenCase
-from napari_covseg.errors import CaseError, CovsegError
+from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import END, Event, Failed, Imported, Notice, Progress
 from napari_covseg.jobs.requests import Import
 from napari_covseg.panels.background import Abandoned, in_background
@@ -61,7 +61,7 @@ class Opening:
             session.progressed.emit(Progress(done, total, "slices"))
 
         def keep() -> OpenCase:
-            return self._opened(session.workspace.add_case(scan_of_layer(layer), told))
+            return session.rescuing.open(session.workspace.add_case(scan_of_layer(layer), told))
 
         in_background(keep, lambda case: session.show_case(case, layer), session.end_told)
 
@@ -71,7 +71,7 @@ class Opening:
         if session.case is not None and session.case.id == case_id:
             return
         session.begin("Opening the case", "scan")
-        in_background(lambda: self._opened(case_id), session.show_case, session.end_told)
+        in_background(lambda: session.rescuing.open(case_id), session.show_case, session.end_told)
 
     def consider(self, layer: Any) -> None:
         """Take over a layer that has just come, if it is a known scan and none is open."""
@@ -84,17 +84,6 @@ class Opening:
         for layer in self._session.viewer.layers:
             self.consider(layer)
 
-    def _opened(self, case_id: str) -> OpenCase:
-        """Open a case, in whatever thread."""
-        workspace, failed = self._session.workspace, self._session.saving_failed
-        try:
-            return OpenCase(workspace, case_id, on_error=lambda error: failed.emit(str(error)))
-        except CaseError as error:
-            # somebody else has it, or the folder cannot be written: one may still look at it
-            case = OpenCase(workspace, case_id, read_only=True)
-            failed.emit(f"{error} It is open here to look at, not to change.")
-            return case
-
     def _hear(self, event: Event) -> None:
         session = self._session
         if isinstance(event, Progress):
@@ -104,6 +93,6 @@ class Opening:
         elif isinstance(event, Imported):
             session.job = None
             case_id = event.case_id
-            in_background(lambda: self._opened(case_id), session.show_case, session.end_told)
+            in_background(lambda: session.rescuing.open(case_id), session.show_case, session.end_told)
         elif isinstance(event, END) and session.job is not None:
             session.end(event.message if isinstance(event, Failed) else "")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 
-def facts(header: dict[str, Any], shape: tuple[int, int, int]) -> str:
+def facts(header: dict[str, Any], shape: tuple[int, int, int], damage: Sequence[str] = ()) -> str:
     """Return a scan's facts as rich text.
 
     Parameters
@@ -15,6 +16,8 @@ def facts(header: dict[str, Any], shape: tuple[int, int, int]) -> str:
         As `Scan.header` gives it.
     shape : tuple of int
         Slices, rows, columns.
+    damage : sequence of str
+        What of its case cannot be read.
     """
     count, rows, columns = shape
     lines = [f"<b>{escape(header['name'] or 'Unnamed scan')}</b>"]
@@ -32,5 +35,5 @@ def facts(header: dict[str, Any], shape: tuple[int, int, int]) -> str:
         lines.append(f"Covers {x * columns:.0f} × {y * rows:.0f} × {z * count:.0f} mm")
     if header["intensity"] != "HU":
         lines.append("Grey values, not HU: window presets are off")
-    lines += [f"<span style='color:#e0a030'>⚠ {escape(text)}</span>" for text in header["notes"]]
+    lines += [f"<span style='color:#e0a030'>⚠ {escape(text)}</span>" for text in (*header["notes"], *damage)]
     return "<br>".join(lines)

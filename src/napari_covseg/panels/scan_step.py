@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QSizePolic
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background
+from napari_covseg.panels.damage_told import told
 from napari_covseg.panels.hu_overlay import is_aid
 from napari_covseg.panels.layers import WINDOWS
 from napari_covseg.panels.mouse import HINT, set_window
@@ -197,7 +198,9 @@ class ScanStep(Step):
 
     def _on_case_changed(self) -> None:
         case = self.session.case
-        self.facts.setText(facts(case.case.header, case.case.shape) if case else "No scan is open.")
+        self.facts.setText(
+            facts(case.case.header, case.case.shape, told(case.damaged)) if case else "No scan is open."
+        )
         in_hu = case is not None and case.case.intensity == "HU"
         for press in self.windows.values():
             press.setEnabled(in_hu)
@@ -210,3 +213,5 @@ class ScanStep(Step):
             widget.setEnabled(not what)
         self._on_layers_changed()
         self.recent.setEnabled(not what and self.recent.count() > 0)
+        if not what and self.session.case is not None:  # the one that was chosen may not have opened
+            self.recent.setCurrentIndex(self.recent.findData(self.session.case.id))

@@ -10,16 +10,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from napari import Viewer
 from napari.layers import Image
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from napari_covseg.cases import OpenCase, Workspace
-from napari_covseg.errors import CaseError, CovsegError
-from napari_covseg.jobs.requests import Predict
-from napari_covseg.panels.background import in_background
+from napari_covseg.errors import CovsegError
 from napari_covseg.panels.case_layers import CaseLayers
+from napari_covseg.panels.closing_window import ClosingWindow
 from napari_covseg.panels.correction import Correction
 from napari_covseg.panels.keys import Keys
+from napari_covseg.panels.labelling import Labelling
 from napari_covseg.panels.learning import Learning
 from napari_covseg.panels.letters import OrientationLetters
 from napari_covseg.panels.measuring import Measuring
@@ -28,6 +28,7 @@ from napari_covseg.panels.mouse import RadiologyMouse
 from napari_covseg.panels.opening import Opening
 from napari_covseg.panels.prediction import Prediction
 from napari_covseg.panels.refining import Refining
+from napari_covseg.panels.rescuing import Rescuing
 from napari_covseg.panels.reviewing import Reviewing
 from napari_covseg.panels.shortcuts import actions
 from napari_covseg.panels.work import Work
@@ -95,9 +96,11 @@ class Session(QObject):
         self._workspace: Workspace | None = None
         self.job: int | None = None
         self.cancel_asked = False
-        self._closed = False
+        self.closed = False
         self._last_death = ""
+        self.rescuing = Rescuing(self)
         self.opening = Opening(self)
+        self.labelling = Labelling(self)
         self.letters = OrientationLetters(viewer)
         self.mouse = RadiologyMouse(viewer, self.scan_image)
         self.correction = Correction(self)
@@ -109,6 +112,7 @@ class Session(QObject):
         self.work = Work(self)
         self.work.child_died.connect(self._on_child_died)
         self.saving_failed.connect(show_error)
+        viewer.layers.events.removing.connect(self._on_layer_removing)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         viewer.layers.events.inserted.connect(self._on_layer_inserted)
         viewer.dims.events.current_step.connect(self._on_step)
@@ -116,6 +120,7 @@ class Session(QObject):
         viewer.cursor.events.position.connect(self._on_cursor)
         # napari tells nobody that a viewer closes
         viewer.window._qt_window.destroyed.connect(self.close)
+        self.closing = ClosingWindow(self)
         QCoreApplication.instance().aboutToQuit.connect(self.close)
         self.opening.known_layer()
 
@@ -170,12 +175,26 @@ class Session(QObject):
         """Open a case of the workspace."""
         self.opening.case(case_id)
 
-    def close_case(self) -> None:
-        """Save and close the open case, and take its layers out of the viewer."""
+    def close_case(self, *, at_any_cost: bool = False) -> bool:
+        """Save and close the open case, and take its layers out of the viewer.
+
+        Parameters
+        ----------
+        at_any_cost : bool
+            Close it even if its strokes can be saved nowhere.
+
+        Returns
+        -------
+        bool
+            False if it stays open, because its strokes can be saved nowhere.
+        """
         self.cancel()
         if self.prediction is not None:
             self.prediction.abandon()
             self.end()
+        if self.case is not None and not self.rescuing.close(self.case, at_any_cost=at_any_cost):
+            self.end()
+            return False
         self.keys.unbind()
         layers, self.layers = self.layers, None
         case, self.case = self.case, None
@@ -183,25 +202,21 @@ class Session(QObject):
             layers.remove()
         self.letters.visible = False
         if case is not None:
-            try:
-                case.close()
-            except CaseError as error:
-                show_error(str(error))
-                case.close(discard=True)
             self.case_changed.emit()
+        return True
 
     def close(self) -> None:
         """Save what is open, end the child, and let the viewer go."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self.work.close()
-        self.close_case()
+        self.close_case(at_any_cost=True)
         self.mouse.enabled = False
         _SESSIONS.pop(self.viewer, None)
 
     def show_case(self, case: OpenCase, instead_of: Image | None = None) -> None:
-        """Draw a case that was opened, in place of the one before.
+        """Draw a case that was opened, in place of the one before, if that one can be closed.
 
         Parameters
         ----------
@@ -209,10 +224,9 @@ class Session(QObject):
         instead_of : Image, optional
             A layer that shows the same scan already.
         """
-        if self._closed:
-            case.close()
+        if self.closed or not self.close_case():
+            self.rescuing.close(case, at_any_cost=True)
             return
-        self.close_case()
         self.case = case
         self.layers = CaseLayers(self.viewer, case, self.tell_changed, instead_of)
         self.letters.visible = case.case.intensity == "HU"
@@ -227,9 +241,15 @@ class Session(QObject):
         self.opening.consider(event.value)
         self.layers_changed.emit()
 
+    def _on_layer_removing(self, event: Any) -> None:
+        # with its scan gone and a brush in the hand, the canvas can crash
+        if self.layers is not None and self.viewer.layers[event.index] is self.layers.scan:
+            for layer in self.layers.labels.values():
+                layer.mode = "pan_zoom"
+
     def _on_layer_removed(self, event: Any) -> None:
         if self.layers is not None and event.value is self.layers.scan:
-            self.close_case()
+            self.close_case(at_any_cost=True)
         elif self.layers is not None:
             self.layers.forget(event.value)
         self.layers_changed.emit()
@@ -248,36 +268,7 @@ class Session(QObject):
         device : str
             As in `jobs.requests.Predict`.
         """
-        case, layers = self.case, self.layers
-        if case is None or layers is None or case.read_only:
-            show_error("There is no scan that can be labelled here: open one in the Scan step.")
-            return
-        self.begin("Loading the model", "segment")
-
-        def submit(_: None) -> None:
-            if self.case is not case or self._closed:
-                return
-            if self.cancel_asked:
-                self.end()
-                return
-            request = Predict(
-                self.workspace.path,
-                case.id,
-                model,
-                self.slice_on_screen,
-                case.revision,
-                device,
-                probabilities=True,  # the review strip shows where the model is in doubt
-            )
-            self.predicted_by = title
-            self.prediction = self._follow(Prediction(case, title, layers.add_model_step, self))
-            try:
-                self.job = self.work.submit(request, self.prediction.hear)
-            except CovsegError as error:
-                self.end(str(error))
-
-        # the child reads what is on disk, so that has to be what one sees
-        in_background(case.flush, submit, self.end_told)
+        self.labelling.start(model, title, device)
 
     def warm_up(self, model: str, device: str) -> None:
         """Start the child and have it load a model, so that a prediction answers at once."""
@@ -291,23 +282,6 @@ class Session(QObject):
         self.cancel_asked = True
         if self.job is not None:
             self.work.cancel(self.job)
-
-    def _follow(self, prediction: Prediction) -> Prediction:
-        prediction.progressed.connect(self.progressed)
-        prediction.noticed.connect(show_info)
-        prediction.slices_changed.connect(self._on_slices_changed)
-        prediction.failed.connect(self._on_merge_failed)
-        prediction.ended.connect(self.end)
-        return prediction
-
-    def _on_merge_failed(self, error: str) -> None:
-        show_error(error)
-        self.cancel()
-
-    def _on_slices_changed(self, slices: tuple[int, ...]) -> None:
-        if self.layers is not None:
-            self.layers.redraw(slices, self.slice_on_screen)
-            self.tell_changed(slices)
 
     def tell_changed(self, slices: Iterable[int]) -> None:
         """Say that labels or review states of these slices are new."""
