@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from typer.testing import CliRunner, Result
 sys.path.insert(0, str(Path(__file__).parent / "jobs"))
 from tiny_model import tiny_scan, write_tiny_model
 
-from napari_covseg.cases import OpenCase, Workspace
+from napari_covseg.cases import OpenCase, Workspace, chunks
 from napari_covseg.cli import app
 from napari_covseg.cli.output import Output
 from napari_covseg.jobs.events import Event, Progress
@@ -274,6 +275,43 @@ def test_history_lists_who_did_what(workspace: Path, case: str, tmp_path: Path) 
     assert covseg("cases", "--workspace", workspace, "history", case, "--csv", out).stdout == f"Wrote {out}\n"
     assert len(out.read_text("utf-8-sig").splitlines()) == 2
     assert "has no case" in refused(covseg("cases", "history", "none", "--workspace", workspace))
+
+
+def test_rescue_brings_strokes_back(
+    workspace: Path, case: str, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    with monkeypatch.context() as patch:
+        opened = OpenCase(Workspace.open(workspace), case, who="Ada")
+        opened.flush()
+        patch.setattr(chunks, "_write_file", refuse)
+        opened.live["lungs"][2, 3, 4:6] = 1
+        opened.record("lungs", (np.array([2, 2]), np.array([3, 3]), np.array([4, 5])), 0, tool="fill")
+        path = opened.save_elsewhere(tmp_path)
+        assert "already open" in refused(covseg("cases", "rescue", case, path, "--workspace", workspace))
+        opened.close(discard=True)
+        line = refused(covseg("cases", "rescue", case, path, "--workspace", workspace))
+        assert "disk is full" in line
+    ((new,),) = records(covseg("cases", "rescue", case, path, "--workspace", workspace, "--json"))
+    assert (new["number"], new["who"], new["tool"], new["voxels"]) == (1, "Ada", "fill", 2)
+    assert Workspace.open(workspace).case(case).labels("lungs")[2, 3, 4:6].tolist() == [1, 1]
+    again = covseg("cases", "--workspace", workspace, "rescue", case, path)
+    assert (again.exit_code, again.stdout) == (0, f"{case} has all of {path} already\n")
+    assert path.exists()
+
+    (other,) = [
+        r["case_id"]
+        for r in records(covseg("import", scan, "--workspace", workspace, "--json"))
+        if r["event"] == "imported"
+    ]
+    wrong = refused(covseg("cases", "rescue", other, path, "--workspace", workspace))
+    assert "belongs to case" in wrong and case in wrong
+    path.write_bytes(b"no strokes")
+    assert "holds no strokes" in refused(covseg("cases", "rescue", case, path, "--workspace", workspace))
+    missing = refused(covseg("cases", "rescue", case, tmp_path / "no", "--workspace", workspace))
+    assert "is missing" in missing
 
 
 def test_models(model: Path) -> None:

@@ -1,9 +1,10 @@
-"""``covseg cases`` with ``check`` and ``history``, and ``covseg export``."""
+"""``covseg cases`` with ``check``, ``history`` and ``rescue``, and ``covseg export``."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +13,7 @@ from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Written, as_record
 
 if TYPE_CHECKING:
-    from napari_covseg.cases import Case, Workspace
+    from napari_covseg.cases import Case, Revision, Workspace
 
 
 app = typer.Typer(invoke_without_command=True)
@@ -20,7 +21,10 @@ app = typer.Typer(invoke_without_command=True)
 
 @app.callback()
 def cases(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """List the cases of the workspace; `cases check` looks for damage, `cases history` lists revisions."""
+    """List the cases of the workspace; `cases check` looks for damage, `cases history` lists revisions.
+
+    `cases rescue` brings strokes back that were saved elsewhere.
+    """
     output = Output(context, as_json)
     if context.invoked_subcommand is not None:
         context.obj = workspace, as_json
@@ -96,7 +100,7 @@ def history(
     if csv is not None:
         write_csv(revisions, csv)
         output.line(f"Wrote {csv}")
-    output.record([{**dataclasses.asdict(one), "when": one.when.isoformat()} for one in revisions])
+    output.record(_records(revisions))
     for one in () if csv is not None else revisions:
         slices = f"{one.slices[0]}-{one.slices[-1]}" if len(one.slices) > 1 else "".join(map(str, one.slices))
         when = f"{one.when.astimezone():%Y-%m-%d %H:%M:%S}"
@@ -107,6 +111,34 @@ def history(
         )
     if missing := kept.missing():
         output.line(f"Missing or damaged: {', '.join(map(str, missing))}; see `covseg cases check`.")
+
+
+@app.command()
+def rescue(
+    context: typer.Context,
+    case: Annotated[str, typer.Argument(help="Id of the case, from `covseg cases`.")],
+    file: Annotated[str, typer.Argument(help="File of strokes (*.covseg-strokes).")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring strokes back that were saved elsewhere, when the workspace could not be written.
+
+    The file stays; a second time changes nothing.
+    """
+    above, above_json = context.parent.obj if context.parent else (None, False)
+    output = Output(context, as_json or above_json)
+    from napari_covseg.cases import OpenCase
+
+    with OpenCase(open_workspace(workspace or above), case) as opened:
+        before = opened.revision
+        opened.rescue(file)
+        opened.flush()
+        new = [one for one in opened.history() if one.number > before]
+    output.record(_records(new))
+    if new:
+        output.line(f"Brought {len(new)} change{'s' if len(new) != 1 else ''} back into {case}")
+    else:
+        output.line(f"{case} has all of {file} already")
 
 
 def export(
@@ -124,6 +156,10 @@ def export(
     check_outputs(lesions, lungs)
     opened = open_workspace(workspace).case(case)
     write_case_labels(output, opened, lesions, lungs)
+
+
+def _records(revisions: Iterable[Revision]) -> list[dict[str, Any]]:
+    return [{**dataclasses.asdict(one), "when": one.when.isoformat()} for one in revisions]
 
 
 def open_workspace(path: str | None) -> Workspace:
