@@ -156,7 +156,7 @@ def test_a_fine_tuning_begins_with_the_current_version_or_anew(
 
     def spy(parent: Model, learned: LabelledSlices, *rest: object) -> Iterator[object]:
         parents.append(parent)
-        yield from real(parent, learned)
+        yield from real(parent, learned, None, None, rest[-1])  # type: ignore[arg-type]
 
     monkeypatch.setattr(effort, "finetune", spy)
     list(simulate(assessed, model, protocol(anew=anew)))
