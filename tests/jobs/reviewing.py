@@ -7,16 +7,23 @@ from collections.abc import Iterable
 import numpy as np
 
 from napari_covseg.cases import OpenCase, Review, Workspace
+from napari_covseg.labels import Group
 
 
 def correct(
-    workspace: Workspace, case_id: str, slices: Iterable[int], state: Review = Review.CORRECTED
+    workspace: Workspace,
+    case_id: str,
+    slices: Iterable[int],
+    state: Review = Review.CORRECTED,
+    groups: tuple[Group, ...] = ("lungs", "lesions"),
 ) -> None:
-    """Label the two dark boxes as lungs, and a part of one as ground-glass."""
+    """Label the two dark boxes as lungs, and a part of one as ground-glass; `groups` by hand."""
     with OpenCase(workspace, case_id) as opened:
         for z in slices:
-            opened.live["lungs"][z, 10:30, 6:20] = opened.live["lungs"][z, 10:30, 28:42] = 3
-            opened.live["lesions"][z, 14:20, 8:14] = 2
-            for group in ("lungs", "lesions"):
+            if "lungs" in groups:
+                opened.live["lungs"][z, 10:30, 6:20] = opened.live["lungs"][z, 10:30, 28:42] = 3
+            if "lesions" in groups:
+                opened.live["lesions"][z, 14:20, 8:14] = 2
+            for group in groups:
                 opened.mark_painted(group, np.s_[z])
             opened.set_review(z, state)

@@ -73,6 +73,16 @@ def test_a_version_is_proposed(workspace: Workspace, case: Case, finetune: Finet
     assert event.scores["held-out"]["before"] == told[0].held_out
 
 
+def test_lungs_that_nobody_looked_at_do_not_decide(workspace: Workspace, case: Case, model: str) -> None:
+    correct(workspace, case.id, range(5), groups=("lesions",))
+    job = Finetune(workspace.path, (case.id,), model, steps=4, device="cpu")
+    events = list(run(job))
+    assert all(set(event.held_out) == {"lesion"} for event in steps(events) if event.held_out is not None)
+    scores = proposed(events).scores
+    assert set(scores["held-out"]["before"]) == set(scores["held-out"]["after"]) == {"lesion"}
+    assert set(scores["phantoms"]["after"]) == {"lungs", "lesion"}
+
+
 def test_more_slices_take_more_steps(
     workspace: Workspace, finetune: Finetune, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_few_slices_make_the_model_better_on_others(parent: Model) -> None:
-    settings = replace(FEW, steps=80, measure_every=20, learning_rate=1e-2)
+    # from weights that know nothing, half the way leads nowhere
+    settings = replace(FEW, steps=80, measure_every=20, learning_rate=1e-2, way=1.0)
     result = end(list(finetune(parent, slices(4, 0), slices(2, 1), None, settings)))
     before, after = score(parent, slices(5, 2)), score(result.model, slices(5, 2))
     assert after["lungs"] > before["lungs"] + 0.2
@@ -103,6 +104,26 @@ def test_without_held_out_slices_the_last_weights_are_kept(parent: Model) -> Non
     result = end(list(finetune(parent, slices(3, 0), None, None, FEW)))
     assert result.step == 12 and result.held_out.shape == (0, 2)
     assert not same(weights(result.model), weights(parent))
+
+
+def test_what_is_kept_lies_between_the_parent_and_what_was_learned(parent: Model) -> None:
+    ends = {
+        way: weights(end(list(finetune(parent, slices(3, 0), None, None, replace(FEW, way=way)))).model)
+        for way in (0.0, 0.25, 1.0)
+    }
+    assert same(ends[0.0], weights(parent))
+    for name, start in ends[0.0].items():
+        torch.testing.assert_close(ends[0.25][name], start + 0.25 * (ends[1.0][name] - start))
+
+
+def test_outputs_that_nobody_has_judged_do_not_decide(parent: Model) -> None:
+    held_out = slices(2, 1)
+    valid = np.ones(held_out.targets.shape, bool)
+    valid[:, 0] = False
+    run = Finetuning(parent, slices(3, 0), replace(held_out, valid=valid), None, FEW)
+    looks = [told.held_out for told in run.steps() if told.held_out is not None]
+    assert all(list(look) == [parent.card.outputs[1]] for look in looks)
+    assert np.isnan(run.result().held_out[:, 0]).all() and not np.isnan(run.result().held_out[:, 1]).any()
 
 
 def test_the_parent_never_changes(parent: Model, untrained_file: Path) -> None:

@@ -8,7 +8,10 @@ from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from napari_covseg.cases import Review, Workspace
+from napari_covseg.cases.store import read_slice
 from napari_covseg.cases.version import Curves, LearnedFrom, ModelVersion
 from napari_covseg.cases.versions import Versions
 from napari_covseg.errors import ModelError
@@ -17,11 +20,12 @@ from napari_covseg.jobs.find_model import FoundModel, find_model
 from napari_covseg.jobs.memory import loaded_model
 from napari_covseg.jobs.requests import Finetune
 from napari_covseg.jobs.run import JobCancelled, in_thread
-from napari_covseg.learn.corrections import labelled_slices, reviewed
+from napari_covseg.learn.corrections import Masks, labelled_slices, reviewed
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, Finetuning
 from napari_covseg.learn.gate import MEMORY_SEEDS, Scores, judge, phantom_slices
 from napari_covseg.learn.labelled import LabelledSlices, choose_sides, joined
 from napari_covseg.learn.score import probabilities, score
+from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, model_bytes, unfold
 
 STEPS_PER_SLICE = 4
@@ -89,6 +93,7 @@ def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
         raise ModelError("No slice is corrected or accepted yet: correct or accept a few slices first.")
     sides = choose_sides(corrected.ids, Versions(workspace).sides(), settings.hold_out)
     learned, held_out = corrected.split(sides)
+    held_out = replace(held_out, valid=_judged(workspace, held_out, model.card))
     seen = {
         case_id: LearnedFrom(
             revision,
@@ -107,6 +112,21 @@ def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
     assert old is not None
     memory = LabelledSlices(old.images, probabilities(model, old.images), old.ids)
     return _Material(workspace, found, model, learned, held_out, memory, accepted, seen)
+
+
+def _judged(workspace: Workspace, slices: LabelledSlices, card: ModelCard) -> Masks:
+    """Return where held-out slices tell right from wrong.
+
+    Not the lungs of a slice that is not accepted and whose lungs nobody has touched: they
+    are what the model said itself, which only the model as it is can match.
+    """
+    valid = np.ones(slices.targets.shape, np.bool_) if slices.valid is None else slices.valid.copy()
+    for row, (case_id, z) in enumerate(slices.ids):
+        case = workspace.case(case_id)
+        touched = read_slice(case.touched("lungs"), z)
+        if case.review[z] != Review.ACCEPTED and (touched is None or not np.any(touched)):
+            valid[row, [name == "lungs" for name in card.outputs]] = False
+    return valid
 
 
 def _accepted_elsewhere(workspace: Workspace, job: Finetune, model: Model) -> LabelledSlices | None:
@@ -141,8 +161,11 @@ def _held_out(material: _Material, result: FinetuneResult) -> tuple[Scores, Scor
     if not len(material.held_out):
         return None
     outputs = material.model.card.outputs
-    after = result.held_out[list(result.measured).index(result.step)]
-    before, after = (dict(zip(outputs, map(float, row), strict=True)) for row in (result.held_out[0], after))
+    rows = result.held_out[0], result.held_out[list(result.measured).index(result.step)]
+    before, after = (
+        {name: float(value) for name, value in zip(outputs, row, strict=True) if not math.isnan(value)}
+        for row in rows
+    )
     return before, after
 
 

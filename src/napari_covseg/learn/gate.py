@@ -18,7 +18,7 @@ MOST_FORGOTTEN = 0.02
 REGRESSION_SEEDS = (12, 13)
 MEMORY_SEEDS = (11,)
 """Phantoms that are remembered are never those that are measured."""
-_SHAPE, _SPACING = (8, 128, 128), (30.0, 2.8, 2.8)
+_SHAPE, _SPACING = (8, 192, 192), (30.0, 1.87, 1.87)
 
 Scores = dict[str, float]
 """Dice per output."""

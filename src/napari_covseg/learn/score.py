@@ -26,7 +26,7 @@ def probabilities(model: Model, images: npt.NDArray[np.uint8], batch: int = 4) -
 
 
 def score(model: Model, slices: LabelledSlices) -> dict[str, float]:
-    """Dice per output at the card's thresholds, pooled over the slices."""
+    """Dice per output at the card's thresholds, pooled over the slices; only of outputs that count there."""
     said = probabilities(model, slices.images)
     truth = slices.targets >= 128 if slices.targets.dtype == np.uint8 else slices.targets.astype(np.bool_)
     scores = {}
@@ -34,6 +34,9 @@ def score(model: Model, slices: LabelledSlices) -> dict[str, float]:
         predicted = said[:, channel] >= model.card.thresholds[name] * 255
         there = truth[:, channel]
         if slices.valid is not None:
-            predicted, there = predicted & slices.valid[:, channel], there & slices.valid[:, channel]
+            valid = slices.valid[:, channel]
+            if not valid.any():
+                continue
+            predicted, there = predicted & valid, there & valid
         scores[name] = float(dice(predicted, there))
     return scores
