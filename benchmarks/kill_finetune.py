@@ -35,9 +35,13 @@ STEPS = 6
 
 def begin(client: JobClient, job: Finetune) -> Listener:
     """Begin a fine-tuning and wait until its first step comes."""
-    listener = Listener(client, client.submit(job))
-    listener.until(lambda: any(isinstance(event, TrainingStep) for event in listener.events))
-    return listener
+    for _ in range(2):
+        listener = Listener(client, client.submit(job))
+        listener.until(lambda it=listener: any(isinstance(event, TrainingStep) for event in it.events))
+        if not isinstance(listener.events[-1], Failed):
+            return listener
+        # a kill just after an end is known only now, and takes the next job along
+    raise SystemExit(f"a fine-tuning did not begin: {listener.events[-1]}")
 
 
 def check(workspace: Workspace, case_id: str, lesions: np.ndarray) -> int:
@@ -70,9 +74,10 @@ def kill_often(kills: int, seed: int, workspace: Workspace, case_id: str, job: F
         listener = begin(client, job)
         moment = time.monotonic() + moments.uniform(0, seconds)
         listener.until(lambda until=moment: time.monotonic() > until)
-        if not listener.ended and client.pid is not None:
-            os.kill(client.pid, signal.SIGKILL)
-            listener.until()
+        if listener.ended or client.pid is None:
+            continue
+        os.kill(client.pid, signal.SIGKILL)
+        listener.until()
         if isinstance(listener.events[-1], Failed):
             done += 1
             print(
