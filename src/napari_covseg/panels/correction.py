@@ -18,6 +18,7 @@ from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import Abandoned, show_exception
 from napari_covseg.panels.hu_overlay import HuOverlay
 from napari_covseg.panels.tools import Tool, Work, tool
+from napari_covseg.panels.viewer_parts import hide_brush_box
 
 if TYPE_CHECKING:
     from napari_covseg.panels.session import Session
@@ -55,6 +56,7 @@ class Correction(QObject):
         self.running = ""
         self._stop = False
         self._overlay = HuOverlay(session.viewer)
+        hide_brush_box(session.viewer)
         session.viewer.layers.selection.events.active.connect(self._on_active)
         session.viewer.mouse_drag_callbacks.append(self._on_mouse)
         session.case_changed.connect(self._on_case_changed)
