@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +29,6 @@ def made_patient(name: str = "anna", slices: int = 12, seed: int = 0) -> Patient
         mask[(y - middle[0]) ** 2 + (x - middle[1]) ** 2 < 36] = 1
     images = 60 + 120 * lesions + random.integers(0, 20, lesions.shape)
     return Patient(name, images.astype(np.uint8), lesions)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """On slices so small threads wait for each other more than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

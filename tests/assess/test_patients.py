@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from napari_covseg.assess.patients import Patient, evenly, read_assessed
+from napari_covseg.assess.patients import Patient, _assessed, evenly, read_assessed
 from napari_covseg.errors import ModelError, ScanError
+from napari_covseg.learn.training_set import read_training_set
+from napari_covseg.models.card import read_card
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +42,16 @@ def test_parts_come_from_the_model_card(data: Path, model_file: Path) -> None:
     # of cleo and bert; of dora forgetting is measured: nobody is in both parts
     assert len(one.memory) == 3 + 3
     assert [(known.name, len(known.images)) for known in one.known] == [("dora", 2)]
+    assert one.unseen == ()
     rehearsed = {image.tobytes() for image in one.memory}
     assert not rehearsed & {image.tobytes() for known in one.known for image in known.images}
+
+
+def test_other_patients_that_were_tested_on_are_unseen(data: Path, model_file: Path) -> None:
+    card = read_card(model_file)
+    both = replace(card, split={**card.split, "test": ["anna", "bert"]})
+    slices = read_training_set(data)
+    assert [part.name for part in _assessed(slices, "anna", model_file, both, 3, 2).unseen] == ["bert"]
 
 
 @pytest.mark.parametrize("name", ["bert", "cleo", "dora", "emma"])

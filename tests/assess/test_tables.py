@@ -27,7 +27,9 @@ def record(
     rounds = []
     if condition != "none" and len(dice) > 5:
         points.insert(6, {**points[5], "dice": dice[5] + 0.1, "versions": 1})
-        rounds.append({"corrected": 5, "held_out": 1, "step": 20, "seconds": 12.0, "forgotten": 0.01})
+        rounds.append(
+            {"corrected": 5, "held_out": 1, "step": 20, "seconds": 12.0, "forgotten": 0.01, "unseen": 0.03}
+        )
     return {
         "patient": patient,
         "slices": 40,
@@ -47,6 +49,8 @@ def test_a_value_is_the_one_after_learning_and_stands_to_the_end() -> None:
     assert value_at(one, 50) == 0.7
     assert value_at(one, 6, "strokes") == 60
     assert (forgotten_at(one, 4), forgotten_at(one, 10)) == (0, 0.01)
+    assert forgotten_at(one, 10, "unseen") == 0.03
+    assert np.isnan(forgotten_at({**one, "rounds": [{"corrected": 5, "forgotten": 0.01}]}, 10, "unseen"))
 
 
 def test_seeds_are_averaged_before_patients() -> None:

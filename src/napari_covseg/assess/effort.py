@@ -103,6 +103,8 @@ class Round:
     forgotten : float
         Lesion Dice on slices of patients that the first model learned from: what it was
         with the first model, less what it is now.
+    unseen : float
+        The same on slices of other patients that the first model has not learned from.
     """
 
     corrected: int
@@ -110,6 +112,7 @@ class Round:
     step: int
     seconds: float
     forgotten: float
+    unseen: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,8 +195,8 @@ class _Learner:
         self.lungs: dict[int, Mask] = {}
         """As they were labelled when the slice was corrected: a person corrects the lesions only."""
         self._patient, self._protocol = assessed.patient, protocol
-        self._known = assessed.known
-        self._before = remembered(model, self._known)
+        self._others = assessed.known, assessed.unseen
+        self._before = [remembered(model, some) for some in self._others]
         self._sides: dict[SliceId, Side] = {}
         self._memory: LabelledSlices | None = None
         if protocol.condition == "memory" and len(assessed.memory):
@@ -215,8 +218,11 @@ class _Learner:
         if result.step:
             self.model = result.model
             self.versions += 1
-        forgotten = self._before - remembered(self.model, self._known)
-        return Round(len(corrected), len(held_out), result.step, seconds, forgotten)
+        lost = [
+            before - remembered(self.model, some)
+            for before, some in zip(self._before, self._others, strict=True)
+        ]
+        return Round(len(corrected), len(held_out), result.step, seconds, *lost)
 
     def _slices(self, corrected: dict[int, Mask]) -> LabelledSlices:
         zs = sorted(corrected)

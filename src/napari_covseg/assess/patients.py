@@ -51,12 +51,15 @@ class Assessed:
     known : tuple of Patient
         A fixed sample of slices of other patients that the model learned from: what may be
         forgotten.
+    unseen : tuple of Patient
+        The same of the other patients that the model was tested on.
     """
 
     patient: Patient
     model: Path
     memory: Images
     known: tuple[Patient, ...]
+    unseen: tuple[Patient, ...] = ()
 
 
 def read_assessed(
@@ -71,7 +74,7 @@ def read_assessed(
 
     The patients that the model knows are divided in two: every other one that it learned
     from, with those that chose its weights, is what a fine-tuning may rehearse, and the rest
-    is where forgetting is measured.
+    is where forgetting is measured; it is also measured on patients that it does not know.
 
     Parameters
     ----------
@@ -121,12 +124,14 @@ def _assessed(
     learned = sorted(one for one in card.split.get("training", []) if _sample(slices, one, 1))
     rehearsed = [*learned[::2], *card.split.get("validation", [])]
     shown = [part.images for one in rehearsed for part in _sample(slices, one, memory)]
+    others = sorted(set(card.split.get("test", [])) - {name})
     empty = np.zeros((0, *slices.images.shape[1:]), np.uint8)
     return Assessed(
         patient=_patient(slices, name),
         model=path,
         memory=np.concatenate([empty, *shown]),
         known=tuple(part for one in learned[1::2] for part in _sample(slices, one, known)),
+        unseen=tuple(part for one in others for part in _sample(slices, one, known)),
     )
 
 

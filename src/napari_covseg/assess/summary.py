@@ -22,10 +22,18 @@ def value_at(record: Record, corrected: int, key: str = "dice") -> float:
     return float([point for point in record["points"] if point["corrected"] <= corrected][-1][key])
 
 
-def forgotten_at(record: Record, corrected: int) -> float:
-    """Return what was forgotten after so many corrected slices; 0 before the first fine-tuning."""
+def forgotten_at(record: Record, corrected: int, key: str = "forgotten") -> float:
+    """Return what was forgotten after so many corrected slices; 0 before the first fine-tuning.
+
+    Parameters
+    ----------
+    record : dict
+    corrected : int
+    key : {"forgotten", "unseen"}
+        On patients that the first model learned from, or on others; NaN if there are none.
+    """
     rounds = [one for one in record["rounds"] if one["corrected"] <= corrected]
-    return float(rounds[-1]["forgotten"]) if rounds else 0.0
+    return float(rounds[-1].get(key, "nan")) if rounds else 0.0
 
 
 def by_patient(records: Sequence[Record], strategy: str, condition: str) -> dict[str, list[Record]]:

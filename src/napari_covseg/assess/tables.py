@@ -87,15 +87,19 @@ def _forgetting_table(records: Sequence[Record]) -> str:
         if not runs:
             continue
         row = [name, str(len(runs))]
-        for k in LOOKS[1:]:
-            lost = [np.mean([forgotten_at(one, k) for one in seeds]) for seeds in runs.values()]
-            row.append(_shown(interval(np.array(lost)), sign=True))
+        for key in ("forgotten", "unseen"):
+            for k in LOOKS[1:]:
+                lost = np.array(
+                    [np.mean([forgotten_at(one, k, key) for one in seeds]) for seeds in runs.values()]
+                )
+                row.append(_shown(interval(lost[np.isfinite(lost)]), sign=True))
         row += [_shown(interval(column)) for column in curve(runs, LOOKS[1:]).T]
         seconds = [one["seconds"] for seeds in runs.values() for run in seeds for one in run["rounds"]]
         rows.append([*row, f"{np.median(seconds):.0f}" if seconds else "–"])
     if not rows:
         return ""
     heads = ["Memory", "Patients", *(f"forgotten after {k}" for k in LOOKS[1:])]
+    heads += [f"on unseen patients, after {k}" for k in LOOKS[1:]]
     heads += [*(f"Dice at {k}" for k in LOOKS[1:]), "seconds per fine-tuning (median)"]
     return "### Forgetting and time\n\n" + _table(heads, rows)
 
