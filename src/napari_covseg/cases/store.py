@@ -150,6 +150,26 @@ def create_slices(
     missing was never written.
     """
     chunks = tuple(1 if axis == "z" else size for axis, size in zip(axes, shape, strict=True))
+    return _create(group, name, shape, dtype, axes, chunks)
+
+
+def create_record(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, axes: tuple[str, ...]
+) -> zarr.Array[Any]:
+    """Create a small array that is one chunk, so that it is replaced as a whole or not at all."""
+    array = _create(group, name, shape, dtype, axes, chunks=shape)
+    write_chunk(array, (0,) * len(shape), np.zeros(shape, dtype))
+    return array
+
+
+def _create(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    axes: tuple[str, ...],
+    chunks: tuple[int, ...],
+) -> zarr.Array[Any]:
     return group.create_array(
         name,
         shape=shape,
@@ -161,25 +181,6 @@ def create_slices(
         fill_value=0,
         config={"write_empty_chunks": True},
     )
-
-
-def create_record(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, axes: tuple[str, ...]
-) -> zarr.Array[Any]:
-    """Create a small array that is one chunk, so that it is replaced as a whole or not at all."""
-    array = group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=shape,
-        compressors=compressors(),
-        chunk_key_encoding=CHUNK_NAMES,
-        dimension_names=axes,
-        fill_value=0,
-        config={"write_empty_chunks": True},
-    )
-    write_chunk(array, (0,) * len(shape), np.zeros(shape, dtype))
-    return array
 
 
 def has_slice(array: zarr.Array[Any], z: int) -> bool:

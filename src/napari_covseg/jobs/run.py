@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from functools import singledispatch
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Event, Finished, Progress
 from napari_covseg.jobs.requests import Finetune, Import, Predict, PredictFile, Refine, WarmUp
 
 T = TypeVar("T")
+P = ParamSpec("P")
 WORK_THREAD = "covseg-work"
 HEARTBEAT = 0.05  # seconds between two turns of a job that waits for a thread
 
@@ -75,75 +76,81 @@ def steps(job: object, control: Control) -> Iterator[Event]:
     raise JobError(f"Nothing knows how to do {type(job).__name__}; update napari-covseg and try again.")
 
 
-# Each generator's module is imported when it is first needed, in a thread, because torch
-# takes seconds; one at a time, because modules that import each other do not like two.
+# Modules that import each other do not like to be imported by two threads.
 _importing = threading.Lock()
+
+
+def _once_imported(
+    load: Callable[[], Callable[P, Iterator[Event]]], unit: str, *args: P.args, **kwargs: P.kwargs
+) -> Iterator[Event]:
+    """Go on with the generator that `load` imports, in a thread because torch takes seconds."""
+
+    def alone() -> Callable[P, Iterator[Event]]:
+        with _importing:
+            return load()
+
+    begin = yield from in_thread(alone, lambda: Progress(0, 0, unit))
+    yield from begin(*args, **kwargs)
 
 
 @steps.register
 def _(job: Import, control: Control) -> Iterator[Event]:
     def load() -> Callable[[Import], Iterator[Event]]:
-        with _importing:
-            from napari_covseg.jobs.import_scan import import_scan
+        from napari_covseg.jobs.import_scan import import_scan
+
         return import_scan
 
-    begin = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
-    yield from begin(job)
+    yield from _once_imported(load, "slices", job)
 
 
 @steps.register
 def _(job: Predict, control: Control) -> Iterator[Event]:
     def load() -> Callable[[Predict, Control], Iterator[Event]]:
-        with _importing:
-            from napari_covseg.jobs.predict_case import predict_case
+        from napari_covseg.jobs.predict_case import predict_case
+
         return predict_case
 
-    begin = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
-    yield from begin(job, control)
+    yield from _once_imported(load, "slices", job, control)
 
 
 @steps.register
 def _(job: PredictFile, control: Control) -> Iterator[Event]:
     def load() -> Callable[[PredictFile], Iterator[Event]]:
-        with _importing:
-            from napari_covseg.jobs.predict_file import predict_file
+        from napari_covseg.jobs.predict_file import predict_file
+
         return predict_file
 
-    begin = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
-    yield from begin(job)
+    yield from _once_imported(load, "slices", job)
 
 
 @steps.register
 def _(job: WarmUp, control: Control) -> Iterator[Event]:
     def load() -> Callable[[WarmUp], Iterator[Event]]:
-        with _importing:
-            from napari_covseg.jobs.predict_case import warm_up
+        from napari_covseg.jobs.predict_case import warm_up
+
         return warm_up
 
-    begin = yield from in_thread(load, lambda: Progress(0, 0, "models"))
-    yield from begin(job)
+    yield from _once_imported(load, "models", job)
 
 
 @steps.register
 def _(job: Finetune, control: Control) -> Iterator[Event]:
     def load() -> Callable[[Finetune], Iterator[Event]]:
-        with _importing:
-            from napari_covseg.jobs.finetune_cases import finetune_cases
+        from napari_covseg.jobs.finetune_cases import finetune_cases
+
         return finetune_cases
 
-    begin = yield from in_thread(load, lambda: Progress(0, 0, "steps"))
-    yield from begin(job)
+    yield from _once_imported(load, "steps", job)
 
 
 @steps.register
 def _(job: Refine, control: Control) -> Iterator[Event]:
     def load() -> Callable[[Refine], Iterator[Event]]:
-        with _importing:
-            from napari_covseg.jobs.refine_slice import refine_slice
+        from napari_covseg.jobs.refine_slice import refine_slice
+
         return refine_slice
 
-    begin = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
-    yield from begin(job)
+    yield from _once_imported(load, "slices", job)
 
 
 def in_thread(call: Callable[[], T], meanwhile: Callable[[], Event]) -> Generator[Event, None, T]:
