@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# On slices as small as those of the tests, threads wait for each other (which costs a core) more
+# than they compute. Child processes inherit it; torch reads it when it is loaded.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # Slow machines are no reason to fail; the same examples everywhere, so that a failure can be repeated.
 settings.register_profile(
     "covseg", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,15 @@ def test_a_device_that_is_not_there_is_refused(model: str) -> None:
         memory.loaded_model(Path(model), "abacus")
 
 
+@pytest.fixture
+def any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("any_number_of_threads")
 def test_all_cores_are_used(model: str) -> None:
     torch.set_num_threads(1)
     memory.loaded_model(Path(model), "cpu")
@@ -43,6 +53,18 @@ def test_all_cores_are_used(model: str) -> None:
     assert 1 <= memory.core_count() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.usefixtures("any_number_of_threads")
+@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("0", None), ("many", None)])
+def test_fewer_threads_may_be_asked_for(
+    said: str, threads: int | None, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = memory.core_count()
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    memory.loaded_model(Path(model), "cpu")
+    assert torch.get_num_threads() == (threads or usual)
+
+
+@pytest.mark.usefixtures("any_number_of_threads")
 @pytest.mark.parametrize(("text", "most"), [("150000 100000", 2), ("max 100000", 10_000), ("junk", 10_000)])
 def test_a_containers_limit_is_respected(text: str, most: int, monkeypatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda self: text)

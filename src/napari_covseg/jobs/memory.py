@@ -59,7 +59,10 @@ def free_gpu() -> None:
 
 
 def core_count() -> int:
-    """Return how many cores this process may use, with a container's limit respected."""
+    """Return how many cores this process may use: what OMP_NUM_THREADS says, or all that it is given."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if said.isdigit() and int(said) > 0:
+        return int(said)
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
