@@ -8,12 +8,12 @@ import time
 import pytest
 from listening import Listener
 from reviewing import correct
+from tiny_jobs import SmallFinetune
 
 from napari_covseg.cases import Case, Workspace
 from napari_covseg.cases.versions import Versions
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import Failed, Finished, TrainingStep
-from napari_covseg.jobs.requests import Finetune
 from napari_covseg.models.card import card_of
 
 STEPS = 8
@@ -26,7 +26,7 @@ def test_five_kills_in_the_middle_of_a_fine_tuning(
 ) -> None:
     """Three while it learns, two while the version is measured and written."""
     correct(workspace, case.id, range(3))  # too few to hold one out: the last weights are proposed
-    job = Finetune(workspace.path, (case.id,), model, steps=STEPS, device="cpu")
+    job = SmallFinetune(workspace.path, (case.id,), model, steps=STEPS, device="cpu")
     moments, proposed = random.Random(0), 0
 
     def reached(job_id: int, step: int) -> bool:
@@ -44,7 +44,7 @@ def test_five_kills_in_the_middle_of_a_fine_tuning(
     for step in (0, 3, 6, STEPS, STEPS):
         job_id = begin(step)
         if step == STEPS:
-            time.sleep(moments.uniform(0, 3))
+            time.sleep(moments.uniform(0, 0.3))
         assert client.pid is not None
         os.kill(client.pid, signal.SIGKILL)
         ended = listener.until_end(job_id)[-1]

@@ -1,4 +1,4 @@
-"""Jobs without a network, for the tests of scheduler and child."""
+"""Jobs that are over soon, for the tests of scheduler and child."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from napari_covseg.errors import CaseError
 from napari_covseg.jobs.events import Event, Notice, Progress, SlicesDone
+from napari_covseg.jobs.requests import Finetune
 from napari_covseg.jobs.run import Control, in_thread, steps
 
 
@@ -36,6 +37,11 @@ class Wait:
 @dataclass(frozen=True)
 class Environment:
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SmallFinetune(Finetune):
+    """A fine-tuning that remembers, and is measured on, small phantoms."""
 
 
 @steps.register
@@ -86,3 +92,11 @@ def _(job: Environment, control: Control) -> Iterator[Event]:
     if hasattr(os, "getpriority"):
         yield Notice(f"nice={os.getpriority(os.PRIO_PROCESS, 0)}")
     yield Notice(f"torch={'torch' in sys.modules}")
+
+
+@steps.register
+def _(job: SmallFinetune, control: Control) -> Iterator[Event]:
+    from napari_covseg.learn import gate
+
+    gate._SHAPE, gate._SPACING = (4, 48, 48), (60.0, 7.5, 7.5)
+    yield from steps.dispatch(Finetune)(job, control)
