@@ -58,7 +58,7 @@ class ClosingWindow(QObject):
                 QMessageBox.StandardButton.Cancel,
             )
             return bool(answer == QMessageBox.StandardButton.Discard)
+        self._session.close_case()  # its jobs and layers; first, as the message lets them go on
         if kept is not None:
             QMessageBox.information(self._session.viewer.window._qt_window, TITLE, kept_told(kept, case))
-        self._session.close_case()
         return True
