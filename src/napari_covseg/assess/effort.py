@@ -19,6 +19,7 @@ from napari_covseg.learn.score import probabilities
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model
 from napari_covseg.predict.guide import Guide, likeness
+from napari_covseg.predict.motion import Motion
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import SlicePrediction, predict_slices
 
@@ -179,7 +180,8 @@ def _predict(model: Model, images: npt.NDArray[np.uint8], corrected: dict[int, M
         assert one.probabilities is not None  # asked for
         lungs[one.z], unguided[one.z] = one.lungs, one.lesions
         probability[one.z] = one.probabilities[found].max(0)
-    guide = Guide(corrected, model.card, likeness(unguided))
+    motion = Motion(images.__getitem__, "grey")
+    guide = Guide(corrected, model.card, likeness(unguided), motion=motion)
     for one in said:
         lesions[one.z] = guide(one).lesions
     for z, truth in corrected.items():

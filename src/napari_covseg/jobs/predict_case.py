@@ -23,6 +23,7 @@ from napari_covseg.learn.corrections import as_said_by, read_labels, reviewed
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import coarse_lungs, finish_volume
 from napari_covseg.predict.guide import Guide, likeness
+from napari_covseg.predict.motion import Motion
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import SlicePrediction, predict_slices, rehearse
 
@@ -85,7 +86,8 @@ def _guide(job: Predict, case: Case, model: Model) -> Guide | None:
     card = replace(model.card, thresholds=thresholds)
     # every other voxel is enough to tell thick slices from thin ones
     few = np.stack([read_labels(case, "lesions", z)[::2, ::2] for z in range(case.shape[0])])
-    return Guide(drawn, card, likeness(few), None if case.spacing is None else case.spacing[1:])
+    pixel = None if case.spacing is None else case.spacing[1:]
+    return Guide(drawn, card, likeness(few), pixel, Motion(case.read_slice, case.intensity))
 
 
 def _slices(

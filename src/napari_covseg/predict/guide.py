@@ -12,17 +12,18 @@ import numpy.typing as npt
 
 from napari_covseg.models.card import ModelCard
 from napari_covseg.predict.clean import clean_slice
+from napari_covseg.predict.motion import Motion
 from napari_covseg.predict.slices import SlicePrediction
 
 Mask = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
 
 _LIKE = (0.58, 0.83)
-_STRENGTH = (2.0, 8.0)
+_STRENGTH = (4.0, 8.0)
 """How much a corrected slice adds to the log odds in the next slice, inside what was drawn: by how
 alike adjacent slices are, from thick slices to thin ones."""
-_REACH = 4.0
-"""Slices over which that falls to 1/e."""
+_REACH_LIKE, _REACH = (0.70, 0.83), (3.0, 7.0)
+"""Slices over which that falls to 1/e, likewise."""
 _WEAKEST = 0.25
 _EDGE_MM = 4.2
 """From the outline of what was drawn to where a corrected slice has its full say."""
@@ -35,8 +36,9 @@ class Guide:
     """Adds to a slice's probabilities what the nearest corrected slices on either side show.
 
     In log odds: a corrected slice speaks for its label inside the outline and against it
-    outside, less beside the outline, and less the farther away the slice is. Measured by
-    `covseg assess effort`; see ``docs/effort.md``.
+    outside, less beside the outline, and less the farther away the slice is. The outline
+    moves with the picture from slice to slice. Measured by `covseg assess effort`; see
+    ``docs/effort.md``.
 
     Parameters
     ----------
@@ -48,6 +50,8 @@ class Guide:
         How alike adjacent slices are, from `likeness`.
     pixel : tuple of float, optional
         (y, x) in mm; None where it is unknown.
+    motion : Motion, optional
+        Of the scan; without it outlines stay where they were drawn.
     """
 
     def __init__(
@@ -56,17 +60,20 @@ class Guide:
         card: ModelCard,
         likeness: float = 0.7,
         pixel: tuple[float, float] | None = None,
+        motion: Motion | None = None,
     ) -> None:
         self._strength = float(np.interp(likeness, _LIKE, _STRENGTH))
-        self._corrected, self._card, self._pixel = corrected, card, pixel
+        self._reach = float(np.interp(likeness, _REACH_LIKE, _REACH))
+        self._corrected, self._card, self._pixel, self._motion = corrected, card, pixel, motion
         self._edge = _EDGE_MM / float(np.mean(pixel or (_UNKNOWN_PIXEL_MM,)))
         self._said: dict[tuple[int, int], Values] = {}
+        self._moved: dict[tuple[int, int, int], npt.NDArray[np.int8]] = {}
 
     def near(self, z: int) -> dict[int, float]:
         """Return the slices that have a say about slice `z`, and how strong it is."""
         sides = ([one for one in self._corrected if one < z], [one for one in self._corrected if one > z])
         nearest = [choose(side) for side, choose in zip(sides, (max, min), strict=True) if side]
-        says = {one: self._strength * float(np.exp((1 - abs(z - one)) / _REACH)) for one in nearest}
+        says = {one: self._strength * float(np.exp((1 - abs(z - one)) / self._reach)) for one in nearest}
         return {one: strength for one, strength in says.items() if strength >= _WEAKEST}
 
     def __call__(self, predicted: SlicePrediction) -> SlicePrediction:
@@ -97,12 +104,29 @@ class Guide:
             level = np.float32(_log_odds(self._card.thresholds[name]))
             odds = _LOG_ODDS[predicted.probabilities[channel]] - level
             for one, strength in near.items():
-                odds += np.float32(strength) * self._say(one, values[name])
+                odds += np.float32(strength) * self._say_at(predicted.z, one, values[name])
             wins = (odds >= 0) & ((lesions == 0) | (odds > best))
             lesions[wins], best[wins] = values[name], odds[wins]
         labels = self._card.lesions if "lungs" in self._card.outputs else ()
         _, lesions = clean_slice(predicted.lungs, lesions, labels, self._pixel)
         return replace(predicted, lesions=lesions)
+
+    def _say_at(self, z: int, one: int, value: int) -> Values:
+        """Return what corrected slice `one` says about a label on slice `z`."""
+        said = self._say(one, value)
+        if self._motion is None:
+            return said
+        step = 1 if z > one else -1
+        # from the last slice on the way that it was asked for before
+        start = next(at for at in range(z, one - step, -step) if at == one or (at, one, value) in self._moved)
+        field = self._motion.small(said) if start == one else self._unpacked(start, one, value)
+        for at in range(start, z, step):
+            field = self._motion.carry(field, at, at + step)
+            self._moved[at + step, one, value] = np.rint(field * 127).astype(np.int8)
+        return np.asarray(cv2.resize(field, said.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+    def _unpacked(self, z: int, one: int, value: int) -> Values:
+        return np.asarray(self._moved[z, one, value] / np.float32(127), np.float32)
 
     def _say(self, z: int, value: int) -> Values:
         """Return 1 deep inside what corrected slice `z` has labelled with `value`, -1 far outside."""
