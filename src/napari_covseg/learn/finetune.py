@@ -62,13 +62,13 @@ class FinetuneSettings:
     seed : int
     """
 
-    steps: int = 30
+    steps: int = 45
     seconds: float | None = None
     batch: int = 4
     learning_rate: float = 4e-4
     weight_decay: float = 1e-4
     average: float = 0.9
-    way: float = 0.6
+    way: float = 0.5
     crop: int = 192
     freeze: tuple[str, ...] = ("encoders",)
     warp: Warp | None = field(default_factory=Warp)
@@ -76,7 +76,7 @@ class FinetuneSettings:
     memory_weight: float = 1.0
     hold_out: float = 0.2
     tolerance: float = 0.2
-    measure_every: int = 10
+    measure_every: int = 15
     seed: int = 0
 
 
