@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_covseg.errors import ModelError
+from napari_covseg.learn.adamw import AdamW
 from napari_covseg.learn.averaging import follow
 from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.learn.loss import segmentation_loss
@@ -203,20 +204,18 @@ class Finetuning:
         """Learn; between two steps it may be left for good, and `result` asked."""
         settings, network = self.settings, self._network
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
+        optimiser = AdamW(parameters, settings.weight_decay)
         started = time.perf_counter()
         yield self._look(0, float("nan"))
         for step in range(1, settings.steps + 1):
             done = self._share_done(step)
             if done >= 1 and step > 1:
                 break
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * _schedule(done)
             loss = self._loss(np.random.default_rng([settings.seed, step]))
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
+            optimiser.step(settings.learning_rate * _schedule(done))
             follow(self._average, network, min(settings.average, step / (step + 4)))
             self._losses.append(float(loss.detach()))
             self._seconds = time.perf_counter() - started
