@@ -109,6 +109,58 @@ def test_undo_and_redo_are_told(layer: Labels, strokes: Strokes, told: Told) -> 
     assert not told.painted.any()
 
 
+def test_a_long_drag_is_told_in_parts(
+    layer: Labels, strokes: Strokes, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(np.arange(0, 100, 0.2))
+    monkeypatch.setattr("napari_covseg.panels.strokes.time.monotonic", lambda: next(clock))
+    layer.brush_size = 3
+    layer.mode = "paint"
+    layer._begin_stroke()
+    for x in range(2, 20):
+        layer.paint((1, 9, x), 2 + x % 2)  # over what was painted just before
+    before = len(told.changes)
+    assert before > 3
+    layer._commit_stroke()
+    assert len(told.changes) == before + 1
+    assert np.array_equal(told.painted, layer.data > 0)
+    painted = layer.data.copy()
+    told.painted[:] = False
+    layer.undo()  # one step all the same
+    assert not layer.data.any() and np.array_equal(told.painted, painted > 0)
+    layer.redo()
+    assert np.array_equal(layer.data, painted)
+
+
+def test_a_drag_that_is_given_up_is_told_to_have_gone(
+    layer: Labels, strokes: Strokes, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(np.arange(0, 100, 0.2))
+    monkeypatch.setattr("napari_covseg.panels.strokes.time.monotonic", lambda: next(clock))
+    layer._begin_stroke()
+    for x in range(2, 14):
+        layer.paint((1, 9, x), 2 + x % 2)
+    told_of = told.painted.copy()
+    assert told_of.any()
+    told.painted[:] = False
+    layer._abort_stroke()
+    assert not layer.data.any()
+    assert np.array_equal(told.painted, told_of) and told.changes[-1].tool == "undo"
+
+
+def test_a_drag_that_a_model_cuts_short_is_told(layer: Labels, strokes: Strokes, told: Told) -> None:
+    layer._begin_stroke()
+    layer.paint((1, 9, 9), 2)
+    person = layer.data > 0
+    after = layer.data.copy()
+    after[3, 2:5] = 1
+    write_as_model(layer, strokes, after)
+    layer.paint((1, 9, 14), 2)
+    layer._commit_stroke()
+    person |= layer.data == 2
+    assert np.array_equal(told.painted, person)
+
+
 def test_a_models_write_is_one_step(layer: Labels, strokes: Strokes, told: Told) -> None:
     layer.paint((1, 9, 9), 2)
     before = layer.data.copy()

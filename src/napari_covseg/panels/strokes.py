@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from napari_covseg.panels.model_step import SliceChange, ToolChange, tool_change
 
 Indices = tuple[npt.NDArray[np.intp], ...]
 Allowed = Callable[[npt.NDArray[np.uint8], Any, Any], "npt.NDArray[np.bool_] | None"]
+PART = 0.5  # seconds of a drag that are told before it ends: a crash takes no more with it
 TOOL_OF_MODE = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
+HOOKED = ("_apply_mask_to_data", "data_setitem", "undo", "redo", "_abort_stroke")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,7 @@ class Strokes:
         self._brushable = brushable
         self._allowed = allowed
         self._undone = len(layer._redo_history)
+        self._told, self._since = 0, 0.0  # of the drag: how many of its atoms, and when
         self._held: list[tuple[int, Any, Any]] = []  # what a model's step must not take back or bring
         self.brush = ""  # what the brush is called while it is limited
         layer.events.paint.connect(self._on_paint)
@@ -81,7 +85,7 @@ class Strokes:
         """Stop following the layer."""
         self._layer.events.paint.disconnect(self._on_paint)
         self._layer.events.set_data.disconnect(self._on_set_data)
-        for name in ("_apply_mask_to_data", "data_setitem", "undo", "redo"):
+        for name in HOOKED:
             self._layer.__dict__.pop(name, None)
 
     def add_model_step(self, changes: Sequence[SliceChange]) -> None:
@@ -153,7 +157,9 @@ class Strokes:
             if allowed is not None:
                 mask = mask & allowed
             with self._one_step():
-                return kind._apply_mask_to_data(layer, data, mask, new_label, place)
+                painted = kind._apply_mask_to_data(layer, data, mask, new_label, place)
+            self._tell_part()
+            return painted
 
         def data_setitem(*args: Any, **kwargs: Any) -> None:
             with self._one_step():
@@ -173,21 +179,47 @@ class Strokes:
 
         layer.undo, layer.redo = undo, redo
 
+        def abort() -> None:
+            told, self._told = layer._staged_history[: self._told], 0
+            kind._abort_stroke(layer)
+            if told:
+                self._tell(told[::-1], "undo", backwards=True)
+
+        if hasattr(kind, "_abort_stroke"):
+            layer._abort_stroke = abort
+
     def _one_step(self) -> AbstractContextManager[None]:
         # a block within a drag's would end the drag's step early
         return nullcontext() if self._layer._block_history else self._layer.block_history()
 
     def _on_paint(self, event: Any) -> None:
         self._undone = len(self._layer._redo_history)
+        told, self._told = self._told, 0
         atoms = event.value
         if any(isinstance(atom, SliceChange) for atom in atoms):
-            return  # who wrote it knows
-        self._put_back(atoms)
-        if atoms:
-            mode = str(self._layer.mode)
-            tool = TOOL_OF_MODE.get(mode, "painting")
-            limited = self.brush and mode in ("paint", "erase")
-            self._tell(atoms, f"{self.brush} {tool}" if limited else tool)
+            # who wrote those knows; but a model may write in the middle of a drag, which napari then ends
+            atoms = [atom for atom in atoms if not isinstance(atom, SliceChange)]
+        else:
+            self._put_back(atoms)
+        if atoms[told:]:
+            self._tell(atoms[told:], self._tool())
+
+    def _tell_part(self) -> None:
+        """Tell what a drag has painted so far, every now and then."""
+        layer = self._layer
+        if not layer._block_history:
+            return
+        now, staged = time.monotonic(), layer._staged_history
+        if len(staged) <= 1:
+            self._since = now  # it has just begun
+        elif now - self._since >= PART:
+            self._tell(staged[self._told :], self._tool())
+            self._told, self._since = len(staged), now
+
+    def _tool(self) -> str:
+        mode = str(self._layer.mode)
+        tool = TOOL_OF_MODE.get(mode, "painting")
+        return f"{self.brush} {tool}" if self.brush and mode in ("paint", "erase") else tool
 
     def _put_back(self, atoms: list[Any]) -> None:
         """Restore protected voxels of a step, and leave the rest as the step."""
