@@ -132,6 +132,20 @@ def test_a_long_drag_is_told_in_parts(
     assert np.array_equal(layer.data, painted)
 
 
+def test_a_redraw_within_a_drag_is_not_taken_for_redoing(layer: Labels, strokes: Strokes, told: Told) -> None:
+    layer.brush_size, layer.mode = 3, "paint"
+    for y in (4, 9, 14):
+        layer.paint((1, y, 9), 2)
+    layer.undo()
+    layer._begin_stroke()
+    layer.paint((1, 14, 15), 3)  # clears the redo history
+    layer.refresh()
+    layer.paint((1, 14, 18), 3)
+    layer._commit_stroke()
+    assert [change.tool for change in told.changes] == ["brush"] * 3 + ["undo", "brush"]
+    assert set(told.changes[-1].index[2]) == set(np.nonzero(layer.data == 3)[2])
+
+
 def test_a_drag_that_is_given_up_is_told_to_have_gone(
     layer: Labels, strokes: Strokes, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ Indices = tuple[npt.NDArray[np.intp], ...]
 Allowed = Callable[[npt.NDArray[np.uint8], Any, Any], "npt.NDArray[np.bool_] | None"]
 PART = 0.5  # seconds of a drag that are told before it ends: a crash takes no more with it
 TOOL_OF_MODE = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
-HOOKED = ("_apply_mask_to_data", "data_setitem", "undo", "redo", "_abort_stroke")
+HOOKED = ("_apply_mask_to_data", "data_setitem", "_save_history", "undo", "redo", "_abort_stroke")
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +168,13 @@ class Strokes:
         if hasattr(kind, "_apply_mask_to_data"):
             layer._apply_mask_to_data = limited
         layer.data_setitem = data_setitem
+
+        def save_history(value: Any) -> None:
+            kind._save_history(layer, value)
+            # painting clears what could be redone: a redraw within a drag must not take that for redoing
+            self._undone = len(layer._redo_history)
+
+        layer._save_history = save_history
 
         def undo() -> None:
             self._held = self._protected(layer._undo_history)
