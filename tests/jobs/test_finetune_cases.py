@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,16 @@ from napari_covseg.cases.version import ModelState
 from napari_covseg.cases.versions import Versions
 from napari_covseg.errors import CaseError, ModelError
 from napari_covseg.jobs import finetune_cases
-from napari_covseg.jobs.events import Cancelled, Finished, ModelProposed, Notice, RunStarted, TrainingStep
+from napari_covseg.jobs.events import (
+    Cancelled,
+    Event,
+    Finished,
+    ModelProposed,
+    Notice,
+    Progress,
+    RunStarted,
+    TrainingStep,
+)
 from napari_covseg.jobs.requests import Finetune, Predict, Refine
 from napari_covseg.jobs.run import JobCancelled, run
 from napari_covseg.jobs.schedule import Scheduler
@@ -156,6 +168,76 @@ def test_cancelled_before_the_first_step_it_proposes_nothing(
     with pytest.raises(JobCancelled):
         assert isinstance(job.throw(JobCancelled()), Notice)
         next(job)
+    assert Versions(workspace).list() == []
+
+
+@dataclass
+class Held:
+    """Stands in for a function of the job, and ends only when it may."""
+
+    function: Callable[..., Any]
+    begun: threading.Event = field(default_factory=threading.Event)
+    may_end: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, *args: object) -> Any:
+        self.begun.set()
+        assert self.may_end.wait(60)
+        return self.function(*args)
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Held]]:
+    made = []
+
+    def replaced(name: str) -> Held:
+        made.append(Held(getattr(finetune_cases, name)))
+        monkeypatch.setattr(finetune_cases, name, made[-1])
+        return made[-1]
+
+    yield replaced
+    for held in made:
+        held.may_end.set()  # no thread outlives its test
+
+
+def cancelled_in(held: Held, job: Generator[Event, None, None]) -> tuple[Event, ModelProposed]:
+    """Cancel a job when `held` has begun; returns the answer, and the version proposed before its end."""
+    while not held.begun.is_set():
+        next(job)
+    events = [job.throw(JobCancelled())]
+    held.may_end.set()
+    with pytest.raises(JobCancelled):
+        while True:
+            events.append(next(job))
+    return events[0], proposed(events)
+
+
+def test_cancelled_while_it_is_measured_it_is_proposed_all_the_same(
+    workspace: Workspace, finetune: Finetune, hold: Callable[[str], Held]
+) -> None:
+    _, event = cancelled_in(hold("_regression"), run(finetune))
+    (version,) = Versions(workspace).list()
+    assert (version.id, set(version.scores)) == (event.model_id, {"held-out"})
+    assert not event.recommended and len(Versions(workspace).curves(version.id).losses) == 12
+
+
+def test_cancelled_while_it_is_written_it_is_proposed_with_all_that_was_measured(
+    workspace: Workspace, finetune: Finetune, hold: Callable[[str], Held]
+) -> None:
+    answer, event = cancelled_in(hold("_keep"), run(finetune))
+    assert isinstance(answer, Progress)  # the write goes on
+    (version,) = Versions(workspace).list()
+    assert (version.id, set(version.scores)) == (event.model_id, {"held-out", "phantoms"})
+
+
+def test_a_write_that_fails_after_a_cancellation_is_told(
+    workspace: Workspace, finetune: Finetune, hold: Callable[[str], Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise CaseError("The disk is full.")
+
+    monkeypatch.setattr(finetune_cases, "_keep", full)
+    with pytest.raises(CaseError, match="full"):
+        cancelled_in(hold("_keep"), run(finetune))
     assert Versions(workspace).list() == []
 
 

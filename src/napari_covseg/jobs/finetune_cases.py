@@ -6,7 +6,7 @@ import datetime
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from napari_covseg.learn.score import probabilities, score
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, model_bytes, unfold
 
+T = TypeVar("T")
 STEPS_PER_SLICE = 4
 """So many at least, where a fine-tuning is given only time."""
 ACCEPTED_AT_MOST = 24
@@ -74,7 +75,7 @@ def finetune_cases(job: Finetune) -> Iterator[Event]:
     if result.step == 0:
         yield Notice("No step made the model better on the held-out slices, so no new version is proposed.")
     else:
-        yield from _propose(material, result, settings, measure=cancelled is None)
+        cancelled = yield from _propose(material, result, settings, cancelled)
     if cancelled is not None:
         raise cancelled
 
@@ -142,19 +143,42 @@ def _accepted_elsewhere(workspace: Workspace, job: Finetune, model: Model) -> La
 
 
 def _propose(
-    material: _Material, result: FinetuneResult, settings: FinetuneSettings, *, measure: bool
-) -> Generator[Event, None, None]:
+    material: _Material, result: FinetuneResult, settings: FinetuneSettings, cancelled: JobCancelled | None
+) -> Generator[Event, None, JobCancelled | None]:
+    """Measure what was learned, and write it as a version; returns the cancellation, if any.
+
+    A cancellation ends the measuring, but not the writing: the best so far is proposed anyway.
+    """
     parent = material.model.card.id
     done = Progress(len(result.losses), settings.steps, "steps")
     held_out = _held_out(material, result)
     regression: dict[str, tuple[Scores, Scores]] | None = None
-    if measure:
-        regression = yield from in_thread(lambda: _regression(material, result), lambda: done)
+    if cancelled is None:
+        try:
+            regression = yield from in_thread(lambda: _regression(material, result), lambda: done)
+        except JobCancelled as error:
+            cancelled = error
     pairs = ({} if held_out is None else {"held-out": held_out}) | (regression or {})
     scores = {part: {"before": before, "after": after} for part, (before, after) in pairs.items()}
     verdict = judge(held_out, regression)
-    version = yield from in_thread(lambda: _keep(material, result, settings, scores), lambda: done)
+    written = in_thread(lambda: _keep(material, result, settings, scores), lambda: done)
+    version, late = yield from _to_the_end(written)
     yield ModelProposed(version.id, parent, scores, verdict.keep, verdict.reason)
+    return cancelled or late
+
+
+def _to_the_end(steps: Generator[Event, None, T]) -> Generator[Event, None, tuple[T, JobCancelled | None]]:
+    """Go on with steps that are cancelled; returns their result, and the cancellation, if any."""
+    cancelled: JobCancelled | None = None
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            return end.value, cancelled
+        try:
+            yield event
+        except JobCancelled as error:
+            cancelled = error
 
 
 def _held_out(material: _Material, result: FinetuneResult) -> tuple[Scores, Scores] | None:
