@@ -164,6 +164,24 @@ def test_it_learns_as_one_goes(
     assert (dock.session.learning.in_use == name) == recommended
 
 
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_version_labels_no_other_case_than_the_one_it_was_made_for(
+    dock: CovSegDock, case: OpenCase, child: Child, scan: Scan, qtbot: Any, by_itself: bool
+) -> None:
+    session, learning = dock.session, dock.session.learning
+    session.layers.labels["lesions"].paint((5, 56, 28), 1)
+    learning.start(all_cases=False, seconds=1, by_itself=by_itself)
+    qtbot.waitUntil(lambda: bool(child.of(Finetune)))
+    other = session.workspace.add_case(scan)
+    session.open_case(other)
+    qtbot.waitUntil(lambda: session.case.id == other and not session.busy_with)
+    name = propose(dock, case, child, qtbot)
+    if not by_itself:
+        dock.learn.proposal.keep.click()
+    assert learning.in_use == name
+    assert not session.busy_with and not child.of(Predict)
+
+
 def test_a_slice_is_refined_with_strokes_as_hints(
     dock: CovSegDock, case: OpenCase, child: Child, qtbot: Any, notified: list[str]
 ) -> None:

@@ -55,6 +55,7 @@ class Learning(QObject):
         self.every = 0  # accepted slices after which it learns by itself, 0 for never
         self._job: int | None = None
         self._by_itself = False
+        self._case = ""  # the case on screen when it began to learn
         self._accepted = 0
         session.reviewing.accepted.connect(self._on_accepted)
         session.case_changed.connect(self._on_case_changed)
@@ -119,6 +120,7 @@ class Learning(QObject):
         if case is None or self.model is None or self.running:
             return
         self.running, self._by_itself, self.proposal = True, by_itself, None
+        self._case = case.id
         self.changed.emit()
         workspace, model, device = session.workspace, self.in_use, self.device
 
@@ -145,7 +147,10 @@ class Learning(QObject):
             self._end("")
 
     def keep(self) -> None:
-        """Use the proposed version from now on, and label unreviewed slices again with it."""
+        """Use the proposed version from now on, and label the case again that it was made for.
+
+        If another case is open by now, that one stays as it is.
+        """
         proposal = self._decide()
         if proposal is None:
             return
@@ -155,7 +160,8 @@ class Learning(QObject):
             show_error(str(error))
             return
         self.changed.emit()
-        if not self._session.busy_with:
+        case = self._session.case
+        if case is not None and case.id == self._case and not self._session.busy_with:
             self._session.predict(proposal.model_id, proposal.model_id, self.device)
 
     def discard(self) -> None:
