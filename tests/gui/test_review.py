@@ -9,6 +9,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 
 from napari_covseg.cases import OpenCase, Review
+from napari_covseg.errors import CaseError
 from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.review_strip import COLOURS, ReviewStrip, cells
 from napari_covseg.panels.slice_facts import SliceFacts
@@ -57,6 +58,25 @@ def test_next_passes_what_was_reviewed(dock: CovSegDock, case: OpenCase, qtbot: 
     assert row.reopen.isEnabled() and not row.accept.isEnabled()
     row.reopen.click()
     assert case.review[seen[-2]] == Review.UNTOUCHED
+
+
+def test_accepting_twice_is_accepting_once(
+    dock: CovSegDock, case: OpenCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reviewing, accepted = dock.session.reviewing, []
+    reviewing.accepted.connect(accepted.append)
+    z, before = dock.session.slice_on_screen, case.revision
+    for _ in range(3):
+        reviewing.accept()
+    assert accepted == [z] and case.revision == before + 1
+
+    def fail(z: int, state: Review) -> None:
+        raise CaseError("The case is closed.")
+
+    monkeypatch.setattr(case, "set_review", fail)
+    dock.session.viewer.dims.set_current_step(0, 2)
+    reviewing.accept()
+    assert accepted == [z]
 
 
 def test_the_models_findings_can_be_seen_instead(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:

@@ -95,8 +95,7 @@ class Reviewing(QObject):
 
     def accept(self) -> None:
         """Take the slice on screen as right: nothing changes it from now on, unless it is reopened."""
-        self._set(Review.ACCEPTED)
-        if self._session.can_edit:
+        if self._set(Review.ACCEPTED):
             self.accepted.emit(self._session.slice_on_screen)
 
     def reopen(self) -> None:
@@ -112,17 +111,18 @@ class Reviewing(QObject):
         state = Review.PREDICTED if labelled or case.case.runs() else Review.UNTOUCHED
         self._set(Review.CORRECTED if touched else state)
 
-    def _set(self, state: Review) -> None:
-        case = self._session.case
-        if case is None or not self._session.can_edit:
-            return
-        z = self._session.slice_on_screen
+    def _set(self, state: Review) -> bool:
+        """Return whether the slice on screen was in another state."""
+        case, z = self._session.case, self._session.slice_on_screen
+        if case is None or not self._session.can_edit or case.review[z] == state:
+            return False
         try:
             case.set_review(z, state)
         except CaseError as error:
             show_info(str(error))
-            return
+            return False
         self._session.tell_changed([z])
+        return True
 
     # --- what lies under the labels -------------------------------------------------
 
