@@ -14,7 +14,7 @@ from reviewing import correct
 from tiny_model import tiny_scan
 
 from napari_covseg.cases import Case, Review, Workspace, chunks
-from napari_covseg.cases.version import ModelState
+from napari_covseg.cases.version import LearnedFrom, ModelState
 from napari_covseg.cases.versions import Versions
 from napari_covseg.errors import CaseError, ModelError
 from napari_covseg.jobs import finetune_cases
@@ -33,7 +33,7 @@ from napari_covseg.jobs.run import JobCancelled, run
 from napari_covseg.jobs.schedule import Scheduler
 from napari_covseg.learn import gate
 from napari_covseg.learn.finetune import FinetuneSettings
-from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.learn.labelled import LabelledSlices, choose_sides
 
 
 @pytest.fixture(autouse=True)
@@ -262,12 +262,60 @@ def test_a_full_disk_is_one_sentence(
     assert Versions(workspace).list() == []
 
 
-def test_accepted_slices_of_other_cases_are_measured(workspace: Workspace, finetune: Finetune) -> None:
+def test_accepted_slices_of_other_cases_are_measured(
+    workspace: Workspace, finetune: Finetune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune_cases, "rank", lambda one: (bytes([64 * one[1]]), one))
     other = workspace.add_case(tiny_scan())
     correct(workspace, other, range(4), Review.ACCEPTED)
     event = proposed(list(run(finetune)))
     assert set(event.scores) == {"held-out", "phantoms", "accepted slices of other cases"}
     assert set(Versions(workspace).get(event.model_id).learned_from) == set(finetune.cases)
+
+
+def remembered_and_measured(job: Finetune, case_id: str) -> tuple[set[int], set[int]]:
+    """Return the slices of a case that a fine-tuning would remember, and those that would judge it."""
+    material = finetune_cases._gather(job, finetune_cases.FinetuneSettings())
+    measured = () if material.accepted is None else material.accepted.ids
+    memory, judges = ([z for one, z in ids if one == case_id] for ids in (material.memory.ids, measured))
+    assert max(len(memory), len(judges)) <= finetune_cases.ACCEPTED_AT_MOST
+    assert len({*memory, *judges}) == len(memory) + len(judges)
+    return set(memory), set(judges)
+
+
+def test_what_was_learned_from_does_not_judge_and_what_was_held_out_is_not_shown(
+    workspace: Workspace, finetune: Finetune
+) -> None:
+    other = workspace.add_case(tiny_scan(24))
+    correct(workspace, other, range(24), Review.ACCEPTED)
+    learned, held_out = range(1, 16, 2), range(0, 16, 2)
+    seen = {other: LearnedFrom(1, tuple(learned), tuple(held_out))}
+    Versions(workspace).add("tiny", "tiny", lambda _: (b"model", "{}"), scores={}, learned_from=seen)
+    remembered, measured = remembered_and_measured(finetune, other)
+    assert remembered >= set(learned) and measured >= set(held_out)
+    assert remembered | measured == set(range(24))
+
+
+def test_accepted_slices_do_not_change_sides_when_others_are_accepted(
+    workspace: Workspace, finetune: Finetune
+) -> None:
+    other = workspace.add_case(tiny_scan(60))
+    remembered, measured = set(), set()
+    for accepted in (range(5, 20), range(20), range(60)):
+        correct(workspace, other, accepted, Review.ACCEPTED)
+        now = remembered_and_measured(finetune, other)
+        remembered, measured = remembered | now[0], measured | now[1]
+        assert remembered and measured and not remembered & measured
+    correct(workspace, workspace.add_case(tiny_scan()), range(7), Review.ACCEPTED)
+    now = remembered_and_measured(finetune, other)
+    assert not now[0] & measured and not now[1] & remembered
+
+
+def test_what_is_held_out_later_was_not_remembered_before() -> None:
+    ids = [("case", z) for z in range(200)]
+    chosen = choose_sides(ids)
+    assert sum(finetune_cases._is_measured(one, {}) for one in ids) in range(80, 120)
+    assert all(finetune_cases._is_measured(one, {}) for one in ids if chosen[one] == "held-out")
 
 
 def test_without_corrections_there_is_nothing_to_learn(workspace: Workspace, model: str) -> None:

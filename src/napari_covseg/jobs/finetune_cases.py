@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from napari_covseg.jobs.run import JobCancelled, in_thread
 from napari_covseg.learn.corrections import Masks, labelled_slices, reviewed
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, Finetuning
 from napari_covseg.learn.gate import MEMORY_SEEDS, Scores, judge, phantom_slices
-from napari_covseg.learn.labelled import LabelledSlices, choose_sides, joined
+from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides, joined, rank
 from napari_covseg.learn.score import probabilities, score
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, model_bytes, unfold
@@ -33,6 +33,7 @@ STEPS_PER_SLICE = 4
 """So many at least, where a fine-tuning is given only time."""
 ACCEPTED_AT_MOST = 24
 """Accepted slices of other cases that are remembered, and as many that are measured."""
+_HALF = b"\x80"  # what half of all hashes begin below
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,8 @@ def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
     corrected = joined(slices)
     if corrected is None:
         raise ModelError("No slice is corrected or accepted yet: correct or accept a few slices first.")
-    sides = choose_sides(corrected.ids, Versions(workspace).sides(), settings.hold_out)
+    known = Versions(workspace).sides()
+    sides = choose_sides(corrected.ids, known, settings.hold_out)
     learned, held_out = corrected.split(sides)
     held_out = replace(held_out, valid=_judged(workspace, held_out, model.card))
     seen = {
@@ -103,16 +105,11 @@ def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
         )
         for case_id, revision in revisions.items()
     }
-    accepted = _accepted_elsewhere(workspace, job, model)
-    # every other slice is remembered, and the rest is measured
-    remembered = [phantom_slices(model.card, MEMORY_SEEDS)]
-    if accepted is not None:
-        remembered.append(accepted.take(range(0, len(accepted), 2)))
-        accepted = accepted.take(range(1, len(accepted), 2)) if len(accepted) > 1 else None
-    old = joined(remembered)
+    remembered, measured = _accepted_elsewhere(workspace, job, model.card, known)
+    old = joined([phantom_slices(model.card, MEMORY_SEEDS), *remembered])
     assert old is not None
     memory = LabelledSlices(old.images, probabilities(model, old.images), old.ids)
-    return _Material(workspace, found, model, learned, held_out, memory, accepted, seen)
+    return _Material(workspace, found, model, learned, held_out, memory, joined(measured), seen)
 
 
 def _judged(workspace: Workspace, slices: LabelledSlices, card: ModelCard) -> Masks:
@@ -130,16 +127,35 @@ def _judged(workspace: Workspace, slices: LabelledSlices, card: ModelCard) -> Ma
     return valid
 
 
-def _accepted_elsewhere(workspace: Workspace, job: Finetune, model: Model) -> LabelledSlices | None:
-    """Read accepted slices, evenly spaced, of cases that are not learned from."""
-    others = [info.id for info in workspace.cases() if info.id not in job.cases]
-    slices: list[LabelledSlices] = []
-    for case_id in others[: 2 * ACCEPTED_AT_MOST]:
-        case = workspace.case(case_id)
-        zs = reviewed(case, (Review.ACCEPTED,))
-        share = max(2, 2 * ACCEPTED_AT_MOST // max(1, len(others)))
-        slices.append(labelled_slices(case, zs[:: max(1, -(-len(zs) // share))], model.card))
-    return joined(slices)
+def _accepted_elsewhere(
+    workspace: Workspace, job: Finetune, card: ModelCard, known: Mapping[SliceId, Side]
+) -> tuple[list[LabelledSlices], list[LabelledSlices]]:
+    """Read accepted slices of cases that are not learned from: to remember, and to measure.
+
+    Of the cases used last, and evenly spaced in each. The accepted slices of a case that is
+    learned from are corrected slices already: a person's labels say there what is right, and
+    remembering what the model said would pull against them.
+    """
+    cases = (workspace.case(info.id) for info in workspace.cases() if info.id not in job.cases)
+    accepted = [(case, zs) for case in cases if (zs := reviewed(case, (Review.ACCEPTED,)))]
+    parts: tuple[list[LabelledSlices], list[LabelledSlices]] = [], []
+    share = max(1, ACCEPTED_AT_MOST // max(1, len(accepted)))
+    for case, zs in accepted[:ACCEPTED_AT_MOST]:
+        for measured, part in enumerate(parts):
+            some = [z for z in zs if _is_measured((case.id, z), known) == measured]
+            part.append(labelled_slices(case, some[:: max(1, -(-len(some) // share))], card))
+    return parts
+
+
+def _is_measured(one: SliceId, known: Mapping[SliceId, Side]) -> bool:
+    """Whether an accepted slice is measured, not remembered; which others there are does not matter.
+
+    What a model has learned from does not judge, and what is held out is not shown to it.
+    """
+    if one in known:
+        return known[one] == "held-out"
+    # the lower half, of which `choose_sides` would hold some out: they are no memory before either
+    return rank(one)[0] < _HALF
 
 
 def _propose(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -97,14 +97,14 @@ def choose_sides(
     share = 0
     if fraction > 0 and len(wanted) >= HOLD_OUT_FROM:
         share = max(1, int(fraction * len(wanted)))
-    new = sorted((one for one in wanted if one not in sides), key=_rank)
+    new = sorted((one for one in wanted if one not in sides), key=rank)
     missing = max(0, share - sum(side == "held-out" for side in sides.values()))
     for place, one in enumerate(new):
         sides[one] = "held-out" if place < missing else "learned"
     return sides
 
 
-def _rank(one: SliceId) -> tuple[Any, ...]:
+def rank(one: SliceId) -> tuple[bytes, SliceId]:
     """Order that looks random, and is the same on every machine and in every session."""
     return hashlib.sha256(f"{one[0]}/{one[1]}".encode()).digest(), one
 
