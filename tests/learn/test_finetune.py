@@ -150,8 +150,8 @@ def test_an_interrupted_fine_tuning_gives_the_best_so_far(parent: Model) -> None
             break
     steps.close()
     result = run.result()
-    assert len(result.losses) == 9 and result.measured.tolist() == [0, 4, 8]
-    assert result.step in (0, 4, 8)
+    assert len(result.losses) == 9 and result.measured.tolist() == [0, 4, 8, 9]
+    assert result.step in (0, 4, 8, 9)
     alone = Finetuning(parent, slices(3, 0), None, None, FEW)
     assert alone.result().step == 0  # also before the first step
     assert same(weights(alone.result().model), weights(parent))
@@ -162,6 +162,25 @@ def test_time_ends_a_fine_tuning(parent: Model, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("napari_covseg.learn.finetune.time.perf_counter", lambda: float(next(clock)))
     result = end(list(finetune(parent, slices(3, 0), None, None, replace(FEW, seconds=5.0))))
     assert len(result.losses) == 5
+
+
+def test_where_time_ends_it_the_last_weights_are_measured(
+    parent: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("napari_covseg.learn.finetune.time.perf_counter", lambda: float(next(clock)))
+    settings = replace(FEW, seconds=5.0, measure_every=100, tolerance=9)
+    told = list(finetune(parent, slices(3, 0), slices(2, 1), None, settings))
+    looks = [event.step for event in told if isinstance(event, FinetuneProgress) and event.held_out]
+    assert looks == [0, 5] and end(told).step == 5
+
+
+def test_where_a_person_stops_it_the_last_weights_are_measured(parent: Model) -> None:
+    run = Finetuning(parent, slices(3, 0), slices(2, 1), None, replace(FEW, measure_every=100, tolerance=9))
+    for told in run.steps():
+        if told.step == 7:
+            break
+    assert run.result().step == 7 and run.result().measured.tolist() == [0, 7]
 
 
 def test_memory_keeps_the_model_as_it_was(parent: Model) -> None:

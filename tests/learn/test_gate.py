@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from napari_covseg.learn.gate import MEMORY_SEEDS, REGRESSION_SEEDS, judge, phantom_slices
+from napari_covseg.errors import ModelError
+from napari_covseg.learn import gate
+from napari_covseg.learn.gate import (
+    MEMORY_SEEDS,
+    REGRESSION_SEEDS,
+    judge,
+    make_phantom,
+    phantom_slices,
+    shipped_phantom,
+)
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.preparation import Preparation
 
@@ -33,6 +44,10 @@ def test_a_version_is_recommended_if_it_is_better_and_forgets_nothing(
     assert verdict.keep == keep and words in verdict.reason and verdict.reason.endswith(".")
 
 
+def test_where_nothing_that_was_held_out_counts_nothing_is_recommended() -> None:
+    assert not judge(({}, {}), {"phantoms": (both(0.5), both(0.5))}).keep
+
+
 def test_the_regression_set_is_the_same_in_every_process_and_never_remembered() -> None:
     card = ModelCard(
         id="m",
@@ -49,3 +64,21 @@ def test_the_regression_set_is_the_same_in_every_process_and_never_remembered() 
     assert len(set(slices.ids)) == len(slices)
     assert not set(MEMORY_SEEDS) & set(REGRESSION_SEEDS)
     assert np.array_equal(phantom_slices(card).images, slices.images)
+
+
+def test_the_phantoms_that_ship_are_those_that_are_made() -> None:
+    seed = MEMORY_SEEDS[0]
+    voxels, lungs, lesions = shipped_phantom(seed)
+    made = make_phantom(seed)
+    assert voxels.dtype == np.int16 and np.abs(voxels.astype(int) - made[0]).max() <= 1
+    assert np.mean(lungs == made[1]) > 0.9999 and np.mean(lesions == made[2]) > 0.9999
+    assert lungs.any() and lesions.any()
+
+
+def test_phantoms_that_are_missing_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gate, "FILE", tmp_path / "phantoms.npz")
+    with pytest.raises(ModelError, match=r"phantoms\.npz is missing or damaged .* install"):
+        shipped_phantom(MEMORY_SEEDS[0])
+    (tmp_path / "phantoms.npz").write_bytes(b"PK nothing")
+    with pytest.raises(ModelError, match="missing or damaged"):
+        shipped_phantom(MEMORY_SEEDS[0])

@@ -14,8 +14,10 @@ from napari_covseg.assess.patients import Assessed, Patient
 from napari_covseg.assess.radiologist import Cost, Mask, Radiologist
 from napari_covseg.edit.order import Strategy, next_slice, slice_features
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, finetune
+from napari_covseg.learn.gate import MOST_FORGOTTEN
 from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides
 from napari_covseg.learn.score import probabilities
+from napari_covseg.learn.way import farthest
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model
 from napari_covseg.predict.guide import Guide, likeness
@@ -199,6 +201,7 @@ class _Learner:
         self._patient, self._protocol = assessed.patient, protocol
         self._others = assessed.known, assessed.unseen
         self._before = [remembered(model, some) for some in self._others]
+        self._accepted, self._on_accepted = assessed.accepted, remembered(model, assessed.accepted)
         self._sides: dict[SliceId, Side] = {}
         self._memory: LabelledSlices | None = None
         if protocol.condition == "memory" and len(assessed.memory):
@@ -218,13 +221,22 @@ class _Learner:
         assert isinstance(result, FinetuneResult)  # the last
         seconds = time.perf_counter() - started
         if result.step:
-            self.model = result.model
+            self.model = self._gone(parent, result.model)
             self.versions += 1
         lost = [
             before - remembered(self.model, some)
             for before, some in zip(self._before, self._others, strict=True)
         ]
         return Round(len(corrected), len(held_out), result.step, seconds, *lost)
+
+    def _gone(self, parent: Model, learned: Model) -> Model:
+        """Go from the parent as far as the accepted slices of other patients allow."""
+        if self._protocol.condition == "no-memory" or not self._accepted:
+            return learned
+        least = self._on_accepted - MOST_FORGOTTEN
+        return farthest(
+            parent, learned, lambda model: remembered(model, self._accepted), lambda dice: dice < least
+        ).model
 
     def _slices(self, corrected: dict[int, Mask]) -> LabelledSlices:
         zs = sorted(corrected)

@@ -48,6 +48,8 @@ class Assessed:
     memory : ndarray of uint8, shape (n, size, size)
         Slices of some patients that were labelled before, as a workspace has them; without
         their truth.
+    accepted : tuple of Patient
+        Other slices of these, as accepted in such a workspace: what a version is not to forget.
     known : tuple of Patient
         A fixed sample of slices of other patients that the model learned from: what may be
         forgotten.
@@ -60,6 +62,7 @@ class Assessed:
     memory: Images
     known: tuple[Patient, ...]
     unseen: tuple[Patient, ...] = ()
+    accepted: tuple[Patient, ...] = ()
 
 
 def read_assessed(
@@ -132,6 +135,7 @@ def _assessed(
         memory=np.concatenate([empty, *shown]),
         known=tuple(part for one in learned[1::2] for part in _sample(slices, one, known)),
         unseen=tuple(part for one in others for part in _sample(slices, one, known)),
+        accepted=tuple(part for one in rehearsed for part in _sample(slices, one, memory + 1)),
     )
 
 

@@ -63,11 +63,11 @@ def _patients_table(records: Sequence[Record]) -> str:
 def _strategies_table(records: Sequence[Record]) -> str:
     rows = []
     for strategy in STRATEGIES:
-        for condition in ("memory", "none"):
+        for condition, name in (("memory", "learns"), ("guide", "guided"), ("none", "neither")):
             runs, basis = by_patient(records, strategy, condition), by_patient(records, _BASIS, condition)
             if not runs:
                 continue
-            row = [strategy, "with" if condition == "memory" else "without", str(len(runs))]
+            row = [strategy, name, str(len(runs))]
             row += [_shown(interval(column)) for column in curve(runs, LOOKS[1:]).T]
             for k in LOOKS[1:]:
                 both = strategy != _BASIS and set(runs) & set(basis)
@@ -75,7 +75,7 @@ def _strategies_table(records: Sequence[Record]) -> str:
             rows.append([*row, f"{_efforts(runs).mean():.0f}"])
     if not rows:
         return ""
-    heads = ["Strategy", "Fine-tuning", "Patients", *(f"Dice at {k}" for k in LOOKS[1:])]
+    heads = ["Strategy", "Model", "Patients", *(f"Dice at {k}" for k in LOOKS[1:])]
     heads += [f"less evenly spaced, at {k}" for k in LOOKS[1:]] + [f"strokes + clicks by {LOOKS[-1]}"]
     return "### By strategy\n\n" + _table(heads, rows)
 

@@ -19,6 +19,7 @@ from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.learn.loss import segmentation_loss
 from napari_covseg.learn.score import score
 from napari_covseg.learn.warp import Crops, Warp
+from napari_covseg.learn.way import between
 from napari_covseg.models.file import Model
 
 
@@ -41,8 +42,8 @@ class FinetuneSettings:
         Decay of the moving average of the weights.
     way : float
         How far to go from the parent's weights (0) to that average (1); what lies between is
-        measured and kept. It forgets less and is hardly worse on the corrected case
-        (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+        measured and kept. It forgets less and is hardly worse on the corrected case; see
+        `learn.way`.
     crop : int
         Height and width, in pixels, of what a step sees of a slice; a step costs in proportion.
     freeze : tuple of str
@@ -210,6 +211,8 @@ class Finetuning:
         for step in range(1, settings.steps + 1):
             done = self._share_done(step)
             if done >= 1 and step > 1:
+                if self._unseen:
+                    yield self._look(len(self._losses), self._losses[-1])
                 break
             loss = self._loss(np.random.default_rng([settings.seed, step]))
             optimiser.zero_grad()
@@ -226,6 +229,8 @@ class Finetuning:
 
     def result(self) -> FinetuneResult:
         """Return the best so far; without held-out slices, the last."""
+        if self._held_out is not None and self._unseen:
+            self._look(len(self._losses), self._losses[-1])
         network, step = self._best, self._best_step
         if self._held_out is None:
             network, step = self._candidate(), len(self._losses)
@@ -274,9 +279,13 @@ class Finetuning:
 
     def _candidate(self) -> nn.Module:
         """Return the network between the parent and what has been learned."""
-        candidate = copy.deepcopy(self._parent.network).eval()
-        follow(candidate, self._average, 1 - self.settings.way)
-        return candidate
+        learned = replace(self._parent, network=self._average)
+        return copy.deepcopy(between(self._parent, learned, self.settings.way).network).eval()
+
+    @property
+    def _unseen(self) -> bool:
+        """Whether steps were taken since the held-out slices were looked at."""
+        return bool(self._losses) and (not self._curve or self._curve[-1][0] < len(self._losses))
 
     def _share_done(self, step: int) -> float:
         """Share of the steps, or of the time, that is over when `step` begins."""
