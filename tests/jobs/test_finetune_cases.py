@@ -34,6 +34,7 @@ from napari_covseg.jobs.schedule import Scheduler
 from napari_covseg.learn import gate
 from napari_covseg.learn.finetune import FinetuneSettings
 from napari_covseg.learn.labelled import LabelledSlices, choose_sides
+from napari_covseg.models.card import ModelCard
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +94,24 @@ def test_lungs_that_nobody_looked_at_do_not_decide(workspace: Workspace, case: C
     scores = proposed(events).scores
     assert set(scores["held-out"]["before"]) == set(scores["held-out"]["after"]) == {"lesion"}
     assert set(scores["phantoms"]["after"]) == {"lungs", "lesion"}
+
+
+def way_of(workspace: Workspace, model_id: str) -> float:
+    card = ModelCard.from_json(Versions(workspace).get(model_id).card, "the version")
+    return float(card.recipe["fine-tuning"]["way"])
+
+
+def test_a_version_that_forgets_stays_near_its_parent(
+    workspace: Workspace, finetune: Finetune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "MOST_FORGOTTEN", 9.0)
+    far = proposed(list(run(finetune)))
+    monkeypatch.setattr(gate, "MOST_FORGOTTEN", -9.0)  # any is too much
+    near = proposed(list(run(finetune)))
+    assert way_of(workspace, far.model_id) == FinetuneSettings().way
+    assert way_of(workspace, near.model_id) == FinetuneSettings().way / 4
+    assert near.scores["held-out"]["before"] == far.scores["held-out"]["before"]
+    assert near.scores["held-out"]["after"] != far.scores["held-out"]["after"]
 
 
 def test_more_slices_take_more_steps(

@@ -22,9 +22,10 @@ from napari_covseg.jobs.requests import Finetune
 from napari_covseg.jobs.run import JobCancelled, in_thread
 from napari_covseg.learn.corrections import Masks, labelled_slices, reviewed
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, Finetuning
-from napari_covseg.learn.gate import MEMORY_SEEDS, Scores, judge, phantom_slices
+from napari_covseg.learn.gate import MEMORY_SEEDS, Scores, forgotten, judge, phantom_slices
 from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides, joined, rank
 from napari_covseg.learn.score import probabilities, score
+from napari_covseg.learn.way import Gone, farthest
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, model_bytes, unfold
 
@@ -43,6 +44,7 @@ class _Material:
     workspace: Workspace
     found: FoundModel
     model: Model
+    first: Model | None  # what the line of versions began with, where that is another one
     learned: LabelledSlices
     held_out: LabelledSlices
     memory: LabelledSlices
@@ -109,7 +111,8 @@ def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
     old = joined([phantom_slices(model.card, MEMORY_SEEDS), *remembered])
     assert old is not None
     memory = LabelledSlices(old.images, probabilities(model, old.images), old.ids)
-    return _Material(workspace, found, model, learned, held_out, memory, joined(measured), seen)
+    first = _first(found, workspace, job.device)
+    return _Material(workspace, found, model, first, learned, held_out, memory, joined(measured), seen)
 
 
 def _judged(workspace: Workspace, slices: LabelledSlices, card: ModelCard) -> Masks:
@@ -147,6 +150,16 @@ def _accepted_elsewhere(
     return parts
 
 
+def _first(found: FoundModel, workspace: Workspace, device: str) -> Model | None:
+    """Return the model that a version's line began with; None if that is itself, or not to be found."""
+    if found.card.id == found.base:
+        return None
+    try:
+        return loaded_model(find_model(found.base, workspace), device)
+    except ModelError:  # a file that only its path leads to
+        return None
+
+
 def _is_measured(one: SliceId, known: Mapping[SliceId, Side]) -> bool:
     """Whether an accepted slice is measured, not remembered; which others there are does not matter.
 
@@ -167,17 +180,23 @@ def _propose(
     """
     parent = material.model.card.id
     done = Progress(len(result.losses), settings.steps, "steps")
-    held_out = _held_out(material, result)
     regression: dict[str, tuple[Scores, Scores]] | None = None
+    held_out = _held_out(material, result)
+    way = 1.0
     if cancelled is None:
         try:
-            regression = yield from in_thread(lambda: _regression(material, result), lambda: done)
+            gone, regression = yield from in_thread(lambda: _regression(material, result), lambda: done)
         except JobCancelled as error:
             cancelled = error
+        else:
+            way, result = gone.way, replace(result, model=gone.model)
+            if held_out is not None and way < 1:
+                held_out = held_out[0], score(gone.model, material.held_out)
     pairs = ({} if held_out is None else {"held-out": held_out}) | (regression or {})
     scores = {part: {"before": before, "after": after} for part, (before, after) in pairs.items()}
     verdict = judge(held_out, regression)
-    written = in_thread(lambda: _keep(material, result, settings, scores), lambda: done)
+    how = {**asdict(settings), "way": way * settings.way}
+    written = in_thread(lambda: _keep(material, result, how, scores), lambda: done)
     version, late = yield from _to_the_end(written)
     yield ModelProposed(version.id, parent, scores, verdict.keep, verdict.reason)
     return cancelled or late
@@ -209,17 +228,25 @@ def _held_out(material: _Material, result: FinetuneResult) -> tuple[Scores, Scor
     return before, after
 
 
-def _regression(material: _Material, result: FinetuneResult) -> dict[str, tuple[Scores, Scores]]:
+def _regression(
+    material: _Material, result: FinetuneResult
+) -> tuple[Gone[dict[str, Scores]], dict[str, tuple[Scores, Scores]]]:
+    """Go as far as the regression set allows; return what came of it, and the scores before and after."""
     parts = {"phantoms": phantom_slices(material.model.card)}
     if material.accepted is not None:
         parts["accepted slices of other cases"] = material.accepted
-    return {
-        part: (score(material.model, slices), score(result.model, slices)) for part, slices in parts.items()
-    }
+
+    def measure(model: Model) -> dict[str, Scores]:
+        return {part: score(model, slices) for part, slices in parts.items()}
+
+    before = measure(material.model)
+    first = before if material.first is None else measure(material.first)
+    gone = farthest(material.model, result.model, measure, lambda after: bool(forgotten(first, after)))
+    return gone, {part: (before[part], gone.measured[part]) for part in parts}
 
 
 def _keep(
-    material: _Material, result: FinetuneResult, settings: FinetuneSettings, scores: dict[str, Any]
+    material: _Material, result: FinetuneResult, how: dict[str, Any], scores: dict[str, Any]
 ) -> ModelVersion:
     parent = material.model.card
     count = len(material.learned)
@@ -231,7 +258,7 @@ def _keep(
             parent=parent.id,
             title=f"{parent.title.split(', fine-tuned')[0]}, fine-tuned",
             trained_on=f"{parent.trained_on}; then {count} corrected slices of {len(material.seen)} cases",
-            recipe={"fine-tuning": asdict(settings), "step": result.step, "parent": parent.recipe},
+            recipe={"fine-tuning": how, "step": result.step, "parent": parent.recipe},
             scores=scores,
             created=datetime.date.today().isoformat(),
         )

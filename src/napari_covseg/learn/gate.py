@@ -69,11 +69,17 @@ def judge(
         return Verdict(False, f"It is no better on the held-out slices: {told}.")
     if regression is None:
         return Verdict(False, f"It is better, {told}, but what it forgot was not measured.")
-    falls = {part: mean(before) - mean(after) for part, (before, after) in regression.items()}
-    worst = max(falls, key=lambda part: falls[part], default=None)
-    if worst is not None and falls[worst] > MOST_FORGOTTEN:
+    falls = forgotten(*({part: pair[k] for part, pair in regression.items()} for k in (0, 1)))
+    if falls:
+        worst = max(falls, key=lambda part: falls[part])
         return Verdict(False, f"It is better, {told}, but has forgotten {falls[worst]:.3f} on {worst}.")
     return Verdict(True, f"It is better, {told}, and has forgotten nothing.")
+
+
+def forgotten(before: dict[str, Scores], after: dict[str, Scores]) -> dict[str, float]:
+    """Return how far each part of the regression set fell, of those that fell too far."""
+    falls = {part: mean(before[part]) - mean(after[part]) for part in before}
+    return {part: fall for part, fall in falls.items() if fall > MOST_FORGOTTEN}
 
 
 def mean(scores: Scores) -> float:
