@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from listening import Listener
@@ -11,12 +11,18 @@ from reviewing import correct
 from tiny_jobs import SmallFinetune
 
 from napari_covseg.cases import Case, Workspace
+from napari_covseg.cases.check import check_workspace
 from napari_covseg.cases.versions import Versions
 from napari_covseg.jobs.client import JobClient
-from napari_covseg.jobs.events import Failed, Finished, TrainingStep
+from napari_covseg.jobs.events import Event, Failed, Finished, ModelProposed, Progress, TrainingStep
 from napari_covseg.models.card import card_of
 
 STEPS = 8
+WEIGHTS = "*.partial/weights/c.0"  # of a version that is being written
+
+
+def step(event: Event) -> int:
+    return event.step if isinstance(event, TrainingStep) else -1
 
 
 @pytest.mark.timeout(900)  # six children load torch, at the lowest priority
@@ -24,37 +30,48 @@ STEPS = 8
 def test_five_kills_in_the_middle_of_a_fine_tuning(
     client: JobClient, listener: Listener, workspace: Workspace, case: Case, model: str
 ) -> None:
-    """Three while it learns, two while the version is measured and written."""
+    """Three while it learns, one while the version is measured, and one while it is written."""
     correct(workspace, case.id, range(3))  # too few to hold one out: the last weights are proposed
     job = SmallFinetune(workspace.path, (case.id,), model, steps=STEPS, device="cpu")
-    moments, proposed = random.Random(0), 0
+    versions = Versions(workspace)
 
-    def reached(job_id: int, step: int) -> bool:
-        return any(isinstance(e, TrainingStep) and e.step >= step for e in listener.of(job_id))
+    def begin(job: SmallFinetune, reached: Callable[[list[Event]], bool]) -> int:
+        """Begin a job, once more if a death just before took it along, and wait until it is so far."""
+        for _ in range(3):
+            job_id = client.submit(job)
+            of = lambda job_id=job_id: listener.of(job_id)  # noqa: E731
+            listener.until(lambda of=of: reached(of()) or any(isinstance(event, Failed) for event in of()))
+            if not isinstance(of()[-1], Failed):
+                return job_id
+        raise AssertionError(of())
 
-    def begun(job_id: int, step: int) -> bool:
-        """Whether a job has taken a step; False if a death just before took it along."""
-        failed = lambda: any(isinstance(event, Failed) for event in listener.of(job_id))  # noqa: E731
-        listener.until(lambda: reached(job_id, step) or failed())
-        return reached(job_id, step)
+    def learning(after: int) -> Callable[[list[Event]], bool]:
+        return lambda events: any(step(event) >= after for event in events)
 
-    def begin(step: int) -> int:
-        return next(job_id for job_id in (client.submit(job) for _ in range(3)) if begun(job_id, step))
+    def measuring(events: list[Event]) -> bool:
+        return learning(STEPS)(events) and isinstance(events[-1], Progress)
 
-    for step in (0, 3, 6, STEPS, STEPS):
-        job_id = begin(step)
-        if step == STEPS:
-            time.sleep(moments.uniform(0, 0.3))
+    def writing(events: list[Event]) -> bool:
+        return learning(STEPS)(events) and any(workspace.models_folder.glob(WEIGHTS))
+
+    endless = replace(job, steps=100_000)
+    for one, reached in (
+        (endless, learning(0)),
+        (endless, learning(3)),
+        (endless, learning(6)),
+        (replace(job, stays="measured"), measuring),
+        (replace(job, stays="written"), writing),
+    ):
+        job_id = begin(one, reached)
         assert client.pid is not None
         os.kill(client.pid, signal.SIGKILL)
-        ended = listener.until_end(job_id)[-1]
-        proposed += isinstance(ended, Finished)  # the kill came too late
-        assert isinstance(ended, Failed | Finished)
-        versions = Versions(workspace)
-        for version in versions.list():  # all that are listed can be read to the last byte
-            card_of(versions.weights(version.id), version.id)
-            assert len(versions.curves(version.id).losses) == STEPS
-        assert proposed <= len(versions.list()) <= proposed + 1
-        proposed = len(versions.list())
-    assert listener.until_end(begin(0))[-1] == Finished()
-    assert len(Versions(workspace).list()) == proposed + 1
+        assert isinstance(listener.until_end(job_id)[-1], Failed)
+        assert any(workspace.models_folder.glob(WEIGHTS)) == (reached is writing)
+        assert versions.list() == []
+        assert [found for found in check_workspace(workspace.path) if found.level == "damaged"] == []
+    events = listener.until_end(begin(job, learning(0)))
+    assert events[-1] == Finished()
+    (version,) = versions.list()
+    assert [event.model_id for event in events if isinstance(event, ModelProposed)] == [version.id]
+    card_of(versions.weights(version.id), version.id)  # it can be read to the last byte
+    assert len(versions.curves(version.id).losses) == STEPS

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from napari_covseg.errors import CaseError
 from napari_covseg.jobs.events import Event, Notice, Progress, SlicesDone
@@ -41,7 +43,12 @@ class Environment:
 
 @dataclass(frozen=True)
 class SmallFinetune(Finetune):
-    """A fine-tuning that remembers, and is measured on, small phantoms."""
+    """A fine-tuning that remembers, and is measured on, small phantoms.
+
+    It stays forever where it is measured, or where a part of its version is written.
+    """
+
+    stays: Literal["", "measured", "written"] = ""
 
 
 @steps.register
@@ -96,7 +103,20 @@ def _(job: Environment, control: Control) -> Iterator[Event]:
 
 @steps.register
 def _(job: SmallFinetune, control: Control) -> Iterator[Event]:
+    from napari_covseg.cases import versions
+    from napari_covseg.jobs import finetune_cases
     from napari_covseg.learn import gate
 
+    def and_stay(function: Callable[..., object]) -> Callable[..., None]:
+        def stay(*args: object) -> None:
+            function(*args)
+            threading.Event().wait()
+
+        return stay
+
     gate._SHAPE, gate._SPACING = (4, 48, 48), (60.0, 7.5, 7.5)
+    if job.stays == "measured":
+        finetune_cases._regression = and_stay(finetune_cases._regression)
+    if job.stays == "written":
+        versions.write_record = and_stay(versions.write_record)
     yield from steps.dispatch(Finetune)(job, control)
