@@ -147,6 +147,41 @@ def test_keys_work_only_while_a_case_is_open(
     assert NAME not in viewer.layers
 
 
+def test_the_keys_of_brush_and_eraser_work_whatever_is_selected(
+    dock: CovSegDock, case: OpenCase, mouse: Mouse
+) -> None:
+    viewer, layers = mouse.viewer, dock.session.layers
+    viewer.layers.selection.active = layers.scan
+    mouse.press_key("P")
+    assert viewer.layers.selection.active is layers.labels["lesions"] and dock.correct.paint.isChecked()
+    mouse.press_key("E")
+    assert dock.correct.erase.isChecked() and str(layers.labels["lesions"].mode) == "erase"
+    viewer.layers.selection.active = layers.labels["lungs"]
+    mouse.press_key("P")
+    assert str(layers.labels["lungs"].mode) == "paint"
+
+
+@pytest.mark.parametrize("how", ["key", "mode", "layer"])
+@pytest.mark.parametrize("tool", ["G", "M"])
+def test_one_drag_does_one_thing(dock: CovSegDock, case: OpenCase, mouse: Mouse, how: str, tool: str) -> None:
+    labels = dock.session.layers.labels
+    labels["lungs"].mode = "paint"
+    mouse.viewer.layers.selection.active = labels["lesions"]
+    mouse.press_key(tool)
+    assert dock.correct.tools["grow"].isChecked() or dock.correct.measure.isChecked()
+    if how == "key":
+        mouse.press_key("P")
+    elif how == "mode":
+        labels["lesions"].mode = "erase"
+    else:
+        mouse.viewer.layers.selection.active = labels["lungs"]
+    assert not dock.correct.tools["grow"].isChecked() and not dock.correct.measure.isChecked()
+    assert not dock.session.correction.clicking and not dock.session.measuring.active
+    mouse.press_key(tool)  # and the other way round
+    assert str(dock.session.correction.layer.mode) == "pan_zoom"
+    assert dock.session.correction.clicking or dock.session.measuring.active
+
+
 def test_volume_tools_run_beside_the_viewer_and_can_be_cancelled(
     dock: CovSegDock, case: OpenCase, qtbot: Any, notified: list[str]
 ) -> None:

@@ -50,8 +50,8 @@ class CorrectStep(Step):
         self._connect()
 
     def _build_brush(self) -> None:
-        self.paint = small("Brush", "P", "Paint the chosen label.", checkable=True)
-        self.erase = small("Erase", "E", "Erase labels.", checkable=True)
+        self.paint = small("Brush", KEYS["paint"], "Paint the chosen label.", checkable=True)
+        self.erase = small("Erase", KEYS["erase"], "Erase labels.", checkable=True)
         self.limited = small(
             "Range",
             KEYS["range"],

@@ -172,11 +172,11 @@ class Correction(QObject):
         if not chosen.click:
             self.run(chosen)
             return
-        self.clicking = "" if self.clicking == name else name
-        layer = self.layer
-        if layer is not None and self.clicking:
-            self._select(layer)
+        layer, again = self.layer, self.clicking == name
+        if layer is not None and not again:
             layer.mode = "pan_zoom"
+            self._select(layer)
+        self.clicking = "" if again else name
         self.changed.emit()
 
     def put_away(self) -> None:
@@ -282,6 +282,10 @@ class Correction(QObject):
         self.run(tool(self.clicking), (int(place[0]), int(place[1]), int(place[2])))
 
     def _on_active(self, event: Any = None) -> None:
+        if self.mode not in ("", "pan_zoom"):  # else one drag would grow, or measure, and paint
+            self.clicking = ""
+            if self._session.measuring.active:
+                self._session.measuring.switch(False)
         self.changed.emit()
 
     def _on_case_changed(self) -> None:

@@ -18,6 +18,8 @@ KEYS = {
     "reopen": "R",
     "hide": "H",
     "compare": "T",
+    "paint": "P",
+    "erase": "E",
     "measure": "M",
     "refine": "Shift-R",
     "range": "Q",
@@ -26,7 +28,7 @@ KEYS = {
     "larger": "]",
     "put away": "Escape",
 }
-"""napari keeps its own P for the brush, E for the eraser, F for the bucket, V, X and Z."""
+"""napari keeps its own F for the bucket, L, V, X and Z."""
 
 
 def actions(session: Session) -> dict[str, Action | Hold]:
@@ -39,6 +41,8 @@ def actions(session: Session) -> dict[str, Action | Hold]:
         "reopen": reviewing.reopen,
         "hide": (reviewing.hide, reviewing.unhide),
         "compare": reviewing.compare,
+        "paint": partial(correction.paint, "paint"),
+        "erase": partial(correction.paint, "erase"),
         "measure": session.measuring.toggle,
         "refine": session.refining.refine,
         "range": lambda: correction.set_range(not correction.limited),
