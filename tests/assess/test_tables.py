@@ -102,8 +102,8 @@ def test_tables() -> None:
     assert anna == "| anna | 40 | 0.500 | 0.650 | 0.600 | 0.550 | 0.600 | 110 | 110 |"
     gain = next(line for line in text.splitlines() if line.startswith("| gain"))
     assert gain.count("+0.020 (+0.020 to +0.020)") == 2
-    assert "| with | 2 | +0.010 (+0.010 to +0.010)" in text
-    assert "| without | 2 | +0.010" in text
+    assert "| position | with | 2 | +0.010 (+0.010 to +0.010)" in text
+    assert "| position | without | 2 | +0.010" in text and "| gain | with | 2 | +0.010" in text
     for table in text.split("###")[1:]:
         rows = [line for line in table.splitlines() if line.startswith("|")]
         assert len({row.count("|") for row in rows}) == 1

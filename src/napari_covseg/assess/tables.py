@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from napari_covseg.assess.summary import Record, Values, by_patient, curve, forgotten_at, interval, paired
-from napari_covseg.edit.order import STRATEGIES
+from napari_covseg.edit.order import DEFAULT_STRATEGY, STRATEGIES
 
 LOOKS = (0, 5, 10)
 """Corrected slices at which the tables look."""
 _BASIS = "position"
+"""Evenly spaced slices: what another strategy has to beat."""
 
 
 def effort_tables(records: Sequence[Record]) -> str:
@@ -40,9 +42,12 @@ def points_csv(records: Iterable[Record]) -> str:
 
 
 def _patients_table(records: Sequence[Record]) -> str:
-    """Evenly spaced slices: Dice of the rest, and the effort so far."""
-    tuned, plain = (by_patient(records, _BASIS, condition) for condition in ("memory", "none"))
-    if not tuned:
+    """Dice of the rest, and the effort so far, in the order that the interface proposes."""
+    for strategy in dict.fromkeys((DEFAULT_STRATEGY, _BASIS)):
+        tuned, plain = (by_patient(records, strategy, condition) for condition in ("memory", "none"))
+        if tuned:
+            break
+    else:
         return ""
     heads = [f"Dice at {k}" for k in LOOKS] + [f"without, at {k}" for k in LOOKS[1:]]
     heads += [f"strokes + clicks by {LOOKS[-1]}", "without"]
@@ -57,7 +62,7 @@ def _patients_table(records: Sequence[Record]) -> str:
         rows.append([name, str(runs[0]["slices"]), *cells])
     means = [interval(column) for values in columns for column in values.T]
     rows.append(["**mean**", "", *(_shown(mean) for mean in means)])
-    return "### By patient, slices evenly spaced\n\n" + _table(["Patient", "Slices", *heads], rows)
+    return f"### By patient, in the order `{strategy}`\n\n" + _table(["Patient", "Slices", *heads], rows)
 
 
 def _strategies_table(records: Sequence[Record]) -> str:
@@ -82,11 +87,12 @@ def _strategies_table(records: Sequence[Record]) -> str:
 
 def _forgetting_table(records: Sequence[Record]) -> str:
     rows = []
-    for condition, name in (("memory", "with"), ("no-memory", "without")):
-        runs = by_patient(records, _BASIS, condition)
+    both = (("memory", "with"), ("no-memory", "without"))
+    for strategy, (condition, name) in itertools.product(STRATEGIES, both):
+        runs = by_patient(records, strategy, condition)
         if not runs:
             continue
-        row = [name, str(len(runs))]
+        row = [strategy, name, str(len(runs))]
         for key in ("forgotten", "unseen"):
             for k in LOOKS[1:]:
                 lost = np.array(
@@ -98,7 +104,7 @@ def _forgetting_table(records: Sequence[Record]) -> str:
         rows.append([*row, f"{np.median(seconds):.0f}" if seconds else "–"])
     if not rows:
         return ""
-    heads = ["Memory", "Patients", *(f"forgotten after {k}" for k in LOOKS[1:])]
+    heads = ["Strategy", "Memory", "Patients", *(f"forgotten after {k}" for k in LOOKS[1:])]
     heads += [f"on unseen patients, after {k}" for k in LOOKS[1:]]
     heads += [*(f"Dice at {k}" for k in LOOKS[1:]), "seconds per fine-tuning (median)"]
     return "### Forgetting and time\n\n" + _table(heads, rows)
