@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_learn_compare_keep_and_roll_back(dock: CovSegDock, case: OpenCase, chil
     learn.version.setCurrentIndex(0)
     learn.use.click()
     assert learning.in_use == base and not learn.use.isEnabled()
+
+
+def test_models_with_other_findings_are_compared_by_a_label_that_they_know(
+    dock: CovSegDock, case: OpenCase, child: Child, qtbot: Any
+) -> None:
+    learning = dock.session.learning
+    known = learning.model
+    card = replace(known.card, id="kinds", outputs=("lungs", "ground-glass", "consolidation"))
+    learning.choose(replace(known, card=card), "cpu")
+    dock.session.layers.labels["lesions"].paint((5, 56, 28), 2)
+    propose(dock, case, child, qtbot)
+    assert [r.label for r, _, _ in child.of(Refine)] == [2] * 6
 
 
 def test_a_version_can_be_discarded(dock: CovSegDock, case: OpenCase, child: Child, qtbot: Any) -> None:

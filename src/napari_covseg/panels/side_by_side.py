@@ -63,9 +63,10 @@ class SideBySide(QWidget):
 
     def compare(self, proposal: ModelProposed) -> None:
         """Have both models label three slices, those that decided first, and draw them."""
-        case = self._session.case
-        if case is None:
+        case, model = self._session.case, self._session.learning.model
+        if case is None or model is None or not model.card.lesions:
             return
+        value = model.card.lesions[0].value  # of a label that the model knows; there are no hints for it
         scores: list[dict[int, float]] = [{} for _ in range(SLICES)]
         for widgets in (*self.pictures, self.notes):
             for widget in widgets:
@@ -73,7 +74,7 @@ class SideBySide(QWidget):
         chosen = self._slices(case, proposal.model_id)
         nothing = np.zeros(case.case.shape[1:], np.bool_)
         for column, z in enumerate(chosen):
-            for row, model in enumerate((self._session.learning.in_use, proposal.model_id)):
+            for row, name in enumerate((self._session.learning.in_use, proposal.model_id)):
 
                 def draw(run_id: str, row: int = row, column: int = column, z: int = z) -> None:
                     lesions = case.case.run(run_id).read_slice(z)[1]
@@ -83,7 +84,7 @@ class SideBySide(QWidget):
                     said = " → ".join(f"{scores[column][r]:.2f}" for r in sorted(scores[column]))
                     self.notes[column].setText(f"{z + 1}: {said}")
 
-                self._session.refining.ask(model, z, 1, nothing, nothing, draw)
+                self._session.refining.ask(name, z, value, nothing, nothing, draw)
 
     def _slices(self, case: OpenCase, version_id: str) -> list[int]:
         try:
