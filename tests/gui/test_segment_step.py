@@ -128,3 +128,18 @@ def test_the_step_is_a_widget_of_its_own(make_napari_viewer: Any) -> None:
     assert isinstance(step, SegmentStep)
     _, dock = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg")
     assert dock.session is step.session
+
+
+def test_a_scan_that_goes_before_the_model_begins_leaves_nothing_busy(
+    dock: CovSegDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, later = dock.session, []
+    monkeypatch.setattr(
+        "napari_covseg.panels.labelling.in_background", lambda save, then, on_error: later.append(then)
+    )
+    session.predict("thresholds", "Thresholds")
+    assert session.busy_with
+    session.viewer.layers.remove(session.scan_image())
+    assert session.case is None and not session.busy_with
+    later[0](None)  # the strokes are on disk, and nobody waits for that
+    assert not session.busy_with and session.job is None

@@ -191,7 +191,8 @@ class Session(QObject):
         self.cancel()
         if self.prediction is not None:
             self.prediction.abandon()
-            self.end()
+        if self.busy_with:
+            self.end()  # whoever is not told of the end of a job cannot say so
         if self.case is not None and not self.rescuing.close(self.case, at_any_cost=at_any_cost):
             self.end()
             return False
