@@ -137,10 +137,27 @@ def test_models_with_other_findings_are_compared_by_a_label_that_they_know(
     assert [r.label for r, _, _ in child.of(Refine)] == [2] * 6
 
 
+def test_a_version_that_nobody_decided_about_is_offered_again(
+    dock: CovSegDock, case: OpenCase, child: Child
+) -> None:
+    learn, learning = dock.learn, dock.session.learning
+    name, thrown_away = version(dock, case), version(dock, case)
+    versions = Versions(dock.session.workspace)
+    versions.discard(thrown_away)
+    dock.session.use_workspace(dock.session.workspace.path)
+    shown = [learn.version.itemText(row) for row in range(learn.version.count())]
+    assert len(shown) == 2 and shown[1].startswith(name) and shown[1].endswith("proposed")
+    learn.version.setCurrentIndex(1)
+    learn.use.click()
+    assert learning.in_use == name and versions.get(name).state == ModelState.KEPT
+    assert not learn.version.itemText(1).endswith("proposed")
+
+
 def test_a_version_can_be_discarded(dock: CovSegDock, case: OpenCase, child: Child, qtbot: Any) -> None:
     dock.session.layers.labels["lesions"].paint((5, 56, 28), 1)
     name = propose(dock, case, child, qtbot)
     base = dock.session.learning.base
+    assert dock.learn.version.count() == 1  # one decides about it here, not in the list
     dock.learn.proposal.discard.click()
     assert dock.session.learning.in_use == base and not dock.learn.proposal.isVisible()
     assert Versions(dock.session.workspace).get(name).state == ModelState.DISCARDED

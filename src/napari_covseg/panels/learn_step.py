@@ -5,6 +5,7 @@ from __future__ import annotations
 from napari import Viewer
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QSizePolicy, QSpinBox, QWidget
 
+from napari_covseg.cases.version import ModelState
 from napari_covseg.jobs.events import ModelProposed, TrainingStep
 from napari_covseg.panels.curves import Curves
 from napari_covseg.panels.learning import EVERY, reviewed_slices
@@ -34,8 +35,11 @@ class LearnStep(Step):
     def _build(self) -> None:
         self.version = QComboBox()
         self.version.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.version.setToolTip("Versions of the chosen model that learned here. None is ever changed.")
-        self.use = button("Make current", "Label with this version from now on.")
+        self.version.setToolTip(
+            "Versions of the chosen model that learned here. None is ever changed. "
+            "Proposed is one that nobody has decided about yet."
+        )
+        self.use = button("Make current", "Label with this version from now on; a proposed one is kept.")
         self.cases = QComboBox()
         self.cases.addItem("this case", False)
         self.cases.addItem("all corrected cases", True)
@@ -48,7 +52,10 @@ class LearnStep(Step):
         self.minutes.setValue(0.5)
         self.minutes.setSuffix(" min")
         narrow(self.minutes, 54)
-        self.minutes.setToolTip("Time for learning; measuring and writing come on top.")
+        self.minutes.setToolTip(
+            "Time for learning; measuring and writing come on top. Learning ends by itself "
+            "after 45 steps, or four for each corrected slice, if these take less time."
+        )
         self.start = button("Learn", "Let a copy of the model learn. The model itself never changes.")
         self.cancel = button("Stop", "Stop learning; the best so far is proposed.")
         self.status = Paragraph()
@@ -112,7 +119,9 @@ class LearnStep(Step):
         if learning.model is not None:
             self.version.addItem(f"{learning.base} (as shipped)", learning.base)
         for version in learning.versions():
-            self.version.addItem(f"{version.id}, {version.created.astimezone():%d %b %H:%M}", version.id)
+            made = f"{version.id}, {version.created.astimezone():%d %b %H:%M}"
+            undecided = ", proposed" if version.state == ModelState.PROPOSED else ""
+            self.version.addItem(made + undecided, version.id)
         self.version.setCurrentIndex(max(self.version.findData(current), 0))
         self.version.blockSignals(False)
         self.proposal.reflect()

@@ -87,17 +87,26 @@ class Learning(QObject):
         return entry.card.id if entry in available() else str(entry.path)
 
     def versions(self) -> list[ModelVersion]:
-        """Return the kept versions of the chosen model, the oldest first."""
+        """Return the versions of the chosen model, the oldest first, but for discarded ones.
+
+        Proposed ones are those that nobody has decided about, as when the window was closed;
+        the one that is shown for a decision now is not among them.
+        """
         try:
             known = Versions(self._session.workspace).list()
         except CovsegError:
             return []
-        return [v for v in known if v.base == self.base and v.state == ModelState.KEPT]
+        known = [v for v in known if v.base == self.base and v.state != ModelState.DISCARDED]
+        return [v for v in known if self.proposal is None or v.id != self.proposal.model_id]
 
     def use(self, version_id: str) -> None:
-        """Make a kept version, or the model it began with, the one in use."""
+        """Make a version, which is kept by that, or the model it began with the one in use."""
         try:
-            Versions(self._session.workspace).set_current(self.base, version_id)
+            versions = Versions(self._session.workspace)
+            if version_id != self.base and versions.get(version_id).state == ModelState.PROPOSED:
+                versions.keep(version_id)
+            else:
+                versions.set_current(self.base, version_id)
         except CovsegError as error:
             show_error(str(error))
         self.changed.emit()
