@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from napari_covseg.cases import OpenCase, Workspace, chunks, refuge
 from napari_covseg.cases import rescue as rescue_module
 from napari_covseg.cases.refuge import BROUGHT_BACK, bring_back, close_or_save, refuges, waiting
+from napari_covseg.cases.revision import scan
 from napari_covseg.errors import CaseError
 
 
@@ -228,6 +231,97 @@ def test_a_folder_that_cannot_be_changed_does_no_harm(
         patch.setattr(refuge.Path, "rename", fault)
         assert bring_back(again).files == (kept.path,)
         assert bring_back(again) == refuge.Returned(0, (), ())
+
+
+@pytest.fixture
+def left(workspace: Workspace, case_id: str, folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a session of the case in `workspace` has left a stroke that could not be saved."""
+
+    def full(path: str, *args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    opened = begun(workspace, case_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "_write_file", full)
+        stroke(opened, 1, 2)
+        kept = close_or_save(opened)
+    assert kept is not None
+    return kept.path
+
+
+@pytest.fixture
+def copy(workspace: Workspace, left: Path, tmp_path: Path) -> Workspace:
+    return Workspace.open(shutil.copytree(workspace.path, tmp_path / "copy.zarr"), create=False)
+
+
+def has_come_back(workspace: Workspace, case_id: str) -> refuge.Returned:
+    """Open a case as the viewer does; what is said to have come back is there, and nothing else."""
+    with OpenCase(workspace, case_id) as again:
+        came = bring_back(again)
+        assert bool(again.live["lesions"][1].any()) == (came.changes == 1)
+        return came
+
+
+def test_a_copied_workspace_does_not_take_the_strokes_of_the_original(
+    workspace: Workspace, copy: Workspace, case_id: str, left: Path
+) -> None:
+    came = has_come_back(copy, case_id)
+    assert (came.changes, came.files) == (0, ()) and waiting(case_id) == [left]
+    (problem,) = came.problems
+    assert workspace.path in problem and str(left) in problem and "\n" not in problem
+    came = has_come_back(workspace, case_id)
+    assert (came.changes, len(came.files), came.problems) == (1, 1, ())
+    assert has_come_back(copy, case_id) == refuge.Returned(0, (), ())  # it waits no more
+
+
+def test_a_copied_workspace_takes_them_by_hand(
+    workspace: Workspace, copy: Workspace, case_id: str, left: Path
+) -> None:
+    with OpenCase(copy, case_id) as again:
+        assert len(again.rescue(left)) == 1
+        assert again.live["lesions"][1].any()
+    assert has_come_back(workspace, case_id).changes == 1
+
+
+@pytest.mark.parametrize("gone", ["workspace", "case"])
+def test_where_the_original_is_gone_another_workspace_takes_them(
+    workspace: Workspace, copy: Workspace, case_id: str, left: Path, gone: str
+) -> None:
+    shutil.rmtree(Path(workspace.path) if gone == "workspace" else Path(workspace.path, "cases", case_id))
+    came = has_come_back(copy, case_id)
+    assert (came.changes, len(came.files), came.problems) == (1, 1, ())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need a privilege")
+def test_a_workspace_behind_a_link_is_the_same(
+    workspace: Workspace, case_id: str, left: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link.zarr").symlink_to(workspace.path)
+    assert has_come_back(Workspace.open(tmp_path / "link.zarr", create=False), case_id).changes == 1
+
+
+def test_a_drive_that_does_not_answer_has_not_lost_the_original(
+    workspace: Workspace, copy: Workspace, case_id: str, left: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+
+    def asked(path: Path) -> bool:
+        if path.is_relative_to(workspace.path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", asked)
+    assert len(has_come_back(copy, case_id).problems) == 1 and waiting(case_id) == [left]
+
+
+def test_a_file_that_does_not_say_where_it_is_from_comes_back_anywhere(
+    copy: Workspace, case_id: str, left: Path
+) -> None:
+    state, *others = scan(left.read_bytes())
+    extra = {name: value for name, value in (state.extra or {}).items() if name != "workspace"}
+    assert extra != state.extra
+    left.write_bytes(b"".join(record.encode() for record in (replace(state, extra=extra), *others)))
+    assert has_come_back(copy, case_id).changes == 1
 
 
 def test_only_this_cases_files_wait(case_id: str, folders: list[Path]) -> None:

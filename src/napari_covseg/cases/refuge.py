@@ -14,7 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.cases.rescue import SUFFIX
+from napari_covseg.cases.rescue import SUFFIX, original_of
 from napari_covseg.errors import CaseError
 
 BROUGHT_BACK = ".brought-back"
@@ -139,7 +139,8 @@ def bring_back(case: OpenCase) -> Returned:
     """Bring back what waits in the refuges for a case; before anybody draws in it.
 
     A file whose strokes are in the case and on disk is renamed, so that it is not looked at
-    again. One that is damaged stays as it is.
+    again. One that is damaged stays as it is, and so does one from another workspace that has
+    the case as well, of which this one is a copy.
 
     Parameters
     ----------
@@ -150,6 +151,13 @@ def bring_back(case: OpenCase) -> Returned:
     problems: list[str] = []
     first = case.revision
     for path in waiting(case.id):
+        elsewhere = original_of(path, case.case)
+        if elsewhere is not None:
+            problems.append(
+                f'The strokes in {path} wait for "{case.case.name}" in {elsewhere}, of which this is a copy: '
+                "open it there, or bring that file back here by hand."
+            )
+            continue
         before = case.revision
         try:
             case.rescue(path)

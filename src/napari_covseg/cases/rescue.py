@@ -95,6 +95,8 @@ def write_rescue(folder: Path, arrays: Arrays, changed: Iterable[tuple[Group, in
     review = tuple((z, 0, int(state)) for z, state in enumerate(arrays.review))
     mark = secrets.token_hex(6)
     extra = {"format": FORMAT, "id": mark, "case": case.id, "name": case.name, "shape": list(case.shape)}
+    if case.folder is not None:
+        extra["workspace"] = str(case.folder.absolute().parents[1])  # its drive may be gone: not resolved
     state = Record(number, now(), "", "state", tuple(parts), review, extra=extra)
     records = [state, *_unsaved(ledger)]
     name = re.sub(r"[^\w.-]", "_", case.id)
@@ -134,6 +136,26 @@ def read_rescue(path: Path, case: Case) -> Rescue:
     if extra["case"] != case.id or tuple(extra["shape"]) != case.shape:
         raise CaseError(f'{path} belongs to case "{extra["name"]}" ({extra["case"]}): open that one first.')
     return Rescue(records[0], tuple(records[1:]))
+
+
+def original_of(path: Path, case: Case) -> Path | None:
+    """Return the workspace that a file of strokes was made in, if `case` is only a copy of the case there.
+
+    None if `case` is that case itself, or if that one is gone: it was moved then. None too of
+    a file that does not say where it is from, or cannot be read, as `read_rescue` tells.
+    """
+    record = None
+    with suppress(OSError):
+        record = next(scan(path.read_bytes()), None)
+    if record is None or case.folder is None or "workspace" not in (record.extra or {}):
+        return None
+    workspace = Path((record.extra or {})["workspace"])
+    there = workspace / "cases" / case.id
+    try:
+        copied = (there / "zarr.json").exists() and not there.samefile(case.folder)
+    except OSError:  # a drive that does not answer has not lost its cases
+        copied = True
+    return workspace if copied else None
 
 
 def bring_revisions(arrays: Arrays, rescued: Rescue, adopt: Callable[[Record], None]) -> list[Change]:
