@@ -29,7 +29,9 @@ class Proposal(QWidget):
         self.scores.setToolTip("Dice before and after, on slices that the model did not learn from.")
         self.slices = SideBySide(session)
         self.keep = button(
-            "Keep", "Use the new version from now on, and label slices that nobody reviewed again."
+            "Keep",
+            "Use the new version from now on, and label the scan again with it. "
+            "Voxels that you painted or erased, and accepted slices, stay as they are.",
         )
         self.discard = button("Discard", "Go on with the model as it was.")
         column = QVBoxLayout(self)
