@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from listening import Listener
 from reviewing import correct
-from tiny_jobs import SmallFinetune
+from tiny_jobs import StayingFinetune
 
 from napari_covseg.cases import Case, Workspace
 from napari_covseg.cases.check import check_workspace
@@ -32,10 +32,10 @@ def test_five_kills_in_the_middle_of_a_fine_tuning(
 ) -> None:
     """Three while it learns, one while the version is measured, and one while it is written."""
     correct(workspace, case.id, range(3))  # too few to hold one out: the last weights are proposed
-    job = SmallFinetune(workspace.path, (case.id,), model, steps=STEPS, device="cpu")
+    job = StayingFinetune(workspace.path, (case.id,), model, steps=STEPS, device="cpu")
     versions = Versions(workspace)
 
-    def begin(job: SmallFinetune, reached: Callable[[list[Event]], bool]) -> int:
+    def begin(job: StayingFinetune, reached: Callable[[list[Event]], bool]) -> int:
         """Begin a job, once more if a death just before took it along, and wait until it is so far."""
         for _ in range(3):
             job_id = client.submit(job)

@@ -42,11 +42,8 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class SmallFinetune(Finetune):
-    """A fine-tuning that remembers, and is measured on, small phantoms.
-
-    It stays forever where it is measured, or where a part of its version is written.
-    """
+class StayingFinetune(Finetune):
+    """A fine-tuning that stays forever where it is measured, or where a part of its version is written."""
 
     stays: Literal["", "measured", "written"] = ""
 
@@ -102,10 +99,9 @@ def _(job: Environment, control: Control) -> Iterator[Event]:
 
 
 @steps.register
-def _(job: SmallFinetune, control: Control) -> Iterator[Event]:
+def _(job: StayingFinetune, control: Control) -> Iterator[Event]:
     from napari_covseg.cases import versions
     from napari_covseg.jobs import finetune_cases
-    from napari_covseg.learn import gate
 
     def and_stay(function: Callable[..., object]) -> Callable[..., None]:
         def stay(*args: object) -> None:
@@ -114,7 +110,6 @@ def _(job: SmallFinetune, control: Control) -> Iterator[Event]:
 
         return stay
 
-    gate._SHAPE, gate._SPACING = (4, 48, 48), (60.0, 7.5, 7.5)
     if job.stays == "measured":
         finetune_cases._regression = and_stay(finetune_cases._regression)
     if job.stays == "written":
