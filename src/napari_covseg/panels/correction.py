@@ -282,7 +282,8 @@ class Correction(QObject):
         self.run(tool(self.clicking), (int(place[0]), int(place[1]), int(place[2])))
 
     def _on_active(self, event: Any = None) -> None:
-        if self.mode not in ("", "pan_zoom"):  # else one drag would grow, or measure, and paint
+        selected = self.layer is self._session.viewer.layers.selection.active
+        if selected and self.mode not in ("", "pan_zoom"):  # else one drag would grow, or measure, and paint
             self.clicking = ""
             if self._session.measuring.active:
                 self._session.measuring.switch(False)
