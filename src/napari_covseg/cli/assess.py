@@ -39,7 +39,7 @@ def effort(
         Path, typer.Option(help="Folder for the results; what is there already is not made again.")
     ],
     patients: PatientsOption = None,
-    strategies: Annotated[str, typer.Option(help="Slice orders to compare, with commas.")] = "position",
+    strategies: Annotated[str, typer.Option(help="Slice orders to compare, with commas.")] = "position,gain",
     conditions: Annotated[
         str,
         typer.Option(help="With commas: memory, no-memory (fine-tuning without it), none (no fine-tuning)."),

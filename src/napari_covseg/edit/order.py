@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 Strategy = Literal["position", "uncertainty", "disagreement", "gain"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-DEFAULT_STRATEGY: Strategy = "position"
+DEFAULT_STRATEGY: Strategy = "gain"
+"""Measured against evenly spaced slices; see ``docs/effort.md``."""
 
 _ROUND = 5
 """Slices that evenly spaced positions are first laid out for: as many as start a fine-tuning."""
