@@ -217,6 +217,9 @@ def test_a_distance_and_a_finding_are_measured(
     qtbot.waitUntil(lambda: step.measured.text() == "Finding: 0 ± 0 HU, 12.96 cm², 12.96 ml")
     mouse.press_key("M")
     assert not step.measured.text() and "Ruler" not in mouse.viewer.layers
+    mouse.press_key("M")
+    mouse.press_key("Escape")
+    assert not step.measure.isChecked() and not dock.session.measuring.active
 
 
 def test_nothing_to_do_is_said(dock: CovSegDock, case: OpenCase, qtbot: Any, notified: list[str]) -> None:

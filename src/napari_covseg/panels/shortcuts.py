@@ -34,6 +34,11 @@ KEYS = {
 def actions(session: Session) -> dict[str, Action | Hold]:
     """Return what each key does in a session."""
     correction, reviewing = session.correction, session.reviewing
+
+    def put_away() -> None:
+        session.measuring.switch(False)
+        correction.put_away()
+
     named: dict[str, Action | Hold] = {
         "next": reviewing.go_next,
         "back": reviewing.go_back,
@@ -49,7 +54,7 @@ def actions(session: Session) -> dict[str, Action | Hold]:
         "volume": lambda: correction.set_volume(not correction.volume),
         "smaller": lambda: correction.scale_brush(-1),
         "larger": lambda: correction.scale_brush(1),
-        "put away": correction.put_away,
+        "put away": put_away,
     }
     bound: dict[str, Action | Hold] = {KEYS[name]: action for name, action in named.items()}
     for known in TOOLS:
