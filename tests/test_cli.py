@@ -333,12 +333,15 @@ def test_ctrl_c_leaves_nothing_half_done(model: Path, tmp_path: Path) -> None:
     voxels = np.tile(tiny_scan(10).voxels, (500, 1, 1)).transpose(2, 1, 0)
     nib.save(nib.Nifti1Image(voxels, np.diag([1.5, 1.5, 1, 1])), scan)
     command = [sys.executable, "-m", "napari_covseg.cli", "predict", scan, "--model", model, "--json"]
+    # a shell's job in the background ignores Ctrl-C, and so would its children
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen(
         [*command, "--out", tmp_path / "out.nii.gz"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     assert child.stdout is not None
     for line in child.stdout:
         if json.loads(line).get("done"):

@@ -14,7 +14,7 @@ from napari import Viewer
 from qtpy.QtWidgets import QApplication
 
 from napari_covseg.cases import OpenCase
-from napari_covseg.panels import CovSegDock
+from napari_covseg.panels import CovSegDock, strokes
 from napari_covseg.panels.layers import METADATA_KEY, geometry
 from napari_covseg.panels.session import _SESSIONS
 from napari_covseg.scans import Scan
@@ -30,6 +30,12 @@ def workspace_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "workspace.zarr"
     monkeypatch.setenv("COVSEG_WORKSPACE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_drag_is_one_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is; that long drags are told in parts has tests of its own."""
+    monkeypatch.setattr(strokes, "PART", 3600.0)
 
 
 @pytest.fixture(autouse=True)

@@ -114,6 +114,7 @@ def test_a_long_drag_is_told_in_parts(
 ) -> None:
     clock = iter(np.arange(0, 100, 0.2))
     monkeypatch.setattr("napari_covseg.panels.strokes.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("napari_covseg.panels.strokes.PART", 0.5)
     layer.brush_size = 3
     layer.mode = "paint"
     layer._begin_stroke()
@@ -151,6 +152,7 @@ def test_a_drag_that_is_given_up_is_told_to_have_gone(
 ) -> None:
     clock = iter(np.arange(0, 100, 0.2))
     monkeypatch.setattr("napari_covseg.panels.strokes.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("napari_covseg.panels.strokes.PART", 0.5)
     layer._begin_stroke()
     for x in range(2, 14):
         layer.paint((1, 9, x), 2 + x % 2)
