@@ -224,8 +224,10 @@ def test_a_distance_and_a_finding_are_measured(
 
 def test_nothing_to_do_is_said(dock: CovSegDock, case: OpenCase, qtbot: Any, notified: list[str]) -> None:
     case.live["lesions"][FINDING] = 2
+    before, revision = case.live["lesions"].copy(), case.revision
     dock.correct.tools["fill holes"].click()
     qtbot.waitUntil(lambda: any("nothing to change" in told for told in notified))
+    assert np.array_equal(case.live["lesions"], before) and case.revision == revision
 
 
 def test_the_step_is_a_widget_of_its_own(make_napari_viewer: Any) -> None:

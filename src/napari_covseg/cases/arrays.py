@@ -126,6 +126,7 @@ def open_ledger(case: Case) -> Ledger:
     damaged: _DamageByPlace = {}
 
     def tolerant(what: str, read: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+        """Read a record; note it down where it is damaged, and do without."""
         try:
             return read()
         except DamagedError as error:

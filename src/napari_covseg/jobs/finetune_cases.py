@@ -252,6 +252,7 @@ def _keep(
     count = len(material.learned)
 
     def make(version_id: str) -> tuple[bytes, str]:
+        """Return the file and the card of the version that gets this id."""
         card = replace(
             parent,
             id=version_id,

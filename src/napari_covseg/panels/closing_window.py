@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QObject
@@ -42,11 +43,9 @@ class ClosingWindow(QObject):
         case = self._session.case
         if case is None or self._session.closed:
             return True
-        try:
+        with suppress(CaseError):  # told below, with what became of the strokes
             case.flush()
             return True
-        except CaseError:
-            pass  # the next line says why
         try:
             kept = close_or_save(case)
         except CaseError as error:
