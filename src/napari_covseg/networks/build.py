@@ -8,9 +8,17 @@ from typing import Any
 from torch import nn
 
 from napari_covseg.errors import ModelError
+from napari_covseg.networks.amer2021 import RDUNet, ResDUNet
+from napari_covseg.networks.salehi2022 import ResUNet, UNetPlusPlus
 from napari_covseg.networks.unet import UNet
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "unet": UNet,
+    "resdunet": ResDUNet,
+    "rdunet": RDUNet,
+    "unetpp": UNetPlusPlus,
+    "resunet": ResUNet,
+}
 
 
 def build_network(name: str, outputs: Sequence[str], settings: dict[str, Any]) -> nn.Module:

@@ -9,20 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two times (3x3 convolution, batch normalisation, ReLU), padding 1.
-
-    The convolutions carry no bias: the normalisation that follows would cancel it.
-    """
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+from napari_covseg.networks.blocks import by_name, double_conv, he_normal, resize_to
 
 
 class UNet(nn.Module):
@@ -58,11 +45,7 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairwise(below))
         self.decoders = nn.ModuleList(double_conv(2 * width, width) for width in reversed(features))
         self.head = nn.Conv2d(features[0], len(self.outputs), 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        he_normal(self)
 
     def forward(self, slices: Tensor) -> dict[str, Tensor]:
         """Compute logits.
@@ -86,9 +69,5 @@ class UNet(nn.Module):
         x = self.bottom(x)
         for up, decoder in zip(self.ups, self.decoders, strict=True):
             skip = skips.pop()
-            x = up(x)
-            if x.shape[-2:] != skip.shape[-2:]:  # odd sizes lose a row when pooled
-                x = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)
-            x = decoder(torch.cat([skip, x], 1))
-        logits = self.head(x)
-        return {name: logits[:, i : i + 1] for i, name in enumerate(self.outputs)}
+            x = decoder(torch.cat([skip, resize_to(up(x), skip)], 1))
+        return by_name(self.head(x), self.outputs)
