@@ -67,13 +67,13 @@ class RDUNet(nn.Module):
     """RD-UNet: residual units with squeeze-and-excitation, dilated convolutions on the skips (section 3).
 
     Encoder level: residual unit, SE; its skip: DC module; then 2x2 max-pooling. Decoder level:
-    bilinear to the skip's size, 1x1 convolution to the level's width, concatenated with the DC
+    1x1 convolution to the level's width, bilinear to the skip's size, concatenated with the DC
     module's output, residual unit, SE. The default setting has 4.558 M parameters for one
     output; the paper says 4.5 M.
 
-    Where the paper is open: the widths (see `unet.UNet`), the 1x1 convolution after the
-    up-sampling, and the DC module's width: half of the skip's. "A filter size the same as
-    the input" read as full width (``dc="full"``) has 5.224 M.
+    Where the paper is open: the widths (see `unet.UNet`); the 1x1 convolution, which before the
+    up-sampling costs a quarter of what it would after; and the DC module's width: half of the
+    skip's. "A filter size the same as the input" read as full width (``dc="full"``) has 5.224 M.
 
     Parameters
     ----------
@@ -157,8 +157,7 @@ class RDUNet(nn.Module):
         x = self.bottom(x)
         for up, decoder in zip(self.ups, self.decoders, strict=True):
             skipped = skips.pop()
-            x = up(resize_to(x, skipped))
-            x = decoder(torch.cat([skipped, x], 1))
+            x = decoder(torch.cat([skipped, resize_to(up(x), skipped)], 1))
         return by_name(self.head(x), self.outputs)
 
 

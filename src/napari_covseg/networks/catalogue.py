@@ -1,0 +1,143 @@
+"""Every network of the papers with the settings that its paper names, and the presets beside it.
+
+Plain data, so that a window can list it without loading the networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from napari_covseg.errors import ModelError
+
+AMER, PUNN, SALEHI = "Amer 2021", "Punn 2022", "Salehi 2022"
+YAZDEKHASTY, ELBANA = "Yazdekhasty 2020", "Elbana 2020"
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """One network with its settings.
+
+    Attributes
+    ----------
+    name : str
+        ``<paper>-<network>``, and that of its recipe.
+    title : str
+        For a person: one line.
+    paper : str
+        Author and year.
+    network : str
+        Its name in `networks.build.NETWORKS`.
+    parameters : int
+        Trainable values of the network with one output.
+    gmac_256 : float
+        Billions of multiply-adds of its convolutions, transposed convolutions and linear
+        layers for one slice of 256x256, in evaluation mode.
+    settings : dict
+        JSON-ready keywords of the network; what it leaves out is the network's default.
+    preset_of : str
+        Name of the paper's network that this one is a variant of (other widths, or a part left
+        out for comparison); empty for the paper's network itself.
+    """
+
+    name: str
+    title: str
+    paper: str
+    network: str
+    parameters: int
+    gmac_256: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    preset_of: str = ""
+
+
+CATALOGUE: tuple[NetworkEntry, ...] = (
+    NetworkEntry("amer2021-unet", "U-Net", AMER, "unet", 4_138_769, 3.576),
+    NetworkEntry(
+        "amer2021-unet-256",
+        "U-Net, 256 channels at the bottom",
+        AMER,
+        "unet",
+        1_942_289,
+        3.014,
+        {"features": [16, 32, 64, 128], "bottleneck": 256},
+        preset_of="amer2021-unet",
+    ),
+    NetworkEntry(
+        "amer2021-unet-six",
+        "U-Net of six levels",
+        AMER,
+        "unet",
+        7_778_321,
+        3.727,
+        {"features": [16, 32, 64, 128, 256], "bottleneck": 512},
+        preset_of="amer2021-unet",
+    ),
+    NetworkEntry("amer2021-resdunet", "ResDUNet", AMER, "resdunet", 4_252_301, 4.198),
+    NetworkEntry("amer2021-rdunet", "RD-UNet", AMER, "rdunet", 4_557_965, 4.399),
+    NetworkEntry(
+        "amer2021-rdunet-wide",
+        "RD-UNet, dilated modules as wide as their skips",
+        AMER,
+        "rdunet",
+        5_223_661,
+        6.848,
+        {"dc": "full"},
+        preset_of="amer2021-rdunet",
+    ),
+    NetworkEntry(
+        "amer2021-residual",
+        "U-Net with residual units (RD-UNet without SE and dilated modules)",
+        AMER,
+        "rdunet",
+        4_337_617,
+        3.828,
+        {"se": False, "dc": "none"},
+        preset_of="amer2021-rdunet",
+    ),
+    NetworkEntry(
+        "amer2021-residual-se",
+        "U-Net with residual units and SE (RD-UNet without dilated modules)",
+        AMER,
+        "rdunet",
+        4_415_149,
+        3.828,
+        {"dc": "none"},
+        preset_of="amer2021-rdunet",
+    ),
+    NetworkEntry(
+        "salehi2022-unet",
+        "U-Net",
+        SALEHI,
+        "unet",
+        7_762_465,
+        12.033,
+        {"features": [32, 64, 128, 256], "bottleneck": 512},
+    ),
+    NetworkEntry(
+        "salehi2022-unet-64",
+        "U-Net with the original's widths",
+        SALEHI,
+        "unet",
+        31_036_481,
+        48.092,
+        {"features": [64, 128, 256, 512], "bottleneck": 1024},
+        preset_of="salehi2022-unet",
+    ),
+    NetworkEntry("salehi2022-unetpp", "U-Net++", SALEHI, "unetpp", 9_045_348, 29.756),
+    NetworkEntry("salehi2022-resunet", "Res-UNet", SALEHI, "resunet", 8_222_529, 45.143),
+)
+
+
+def find_network(name: str) -> NetworkEntry:
+    """Return the entry of this name.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    for entry in CATALOGUE:
+        if entry.name == name:
+            return entry
+    known = ", ".join(entry.name for entry in CATALOGUE)
+    raise ModelError(f"There is no network called {name!r} in the catalogue: known are {known}.")
