@@ -1,23 +1,38 @@
-"""How far two masks cover the same voxels."""
+"""How far two masks cover the same voxels: figures of the confusion matrix."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+Mask = npt.NDArray[np.bool_]
 
-def dice(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:
-    """Dice coefficient of two masks, 2 |A n B| / (|A| + |B|).
+
+@dataclass(frozen=True)
+class Counts:
+    """The confusion matrix of two masks, in voxels.
+
+    Attributes
+    ----------
+    tp, fp, fn, tn : int
+        True and false positives, false and true negatives.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+def count(predicted: Mask, truth: Mask) -> Counts:
+    """Count the voxels of the four kinds.
 
     Parameters
     ----------
     predicted, truth : ndarray of bool, same shape
-        A slice, or all slices of a patient at once (the pooled value).
-
-    Returns
-    -------
-    float
-        0 to 1. Two empty masks agree: 1. One empty mask: 0.
 
     Raises
     ------
@@ -26,6 +41,128 @@ def dice(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> floa
     """
     if predicted.shape != truth.shape:
         raise ValueError(f"masks of different shapes: {predicted.shape} and {truth.shape}")
-    both = np.count_nonzero(predicted & truth)
-    total = np.count_nonzero(predicted) + np.count_nonzero(truth)
-    return 1.0 if total == 0 else 2.0 * both / total
+    both = int(np.count_nonzero(predicted & truth))
+    found, there = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))
+    return Counts(both, found - both, there - both, predicted.size - found - there + both)
+
+
+def dice(predicted: Mask, truth: Mask, *, empty: float = 1.0) -> float:
+    """Dice coefficient of two masks, 2 |A n B| / (|A| + |B|).
+
+    Salehi 2022 Eq. 1, Amer 2021 Eq. 4: ``2 TP / (2 TP + FN + FP)``.
+
+    Parameters
+    ----------
+    predicted, truth : ndarray of bool, same shape
+        A slice, or all slices of a patient at once (the pooled value).
+    empty : float
+        Value for two empty masks, of which the formula says nothing; by default they agree.
+
+    Returns
+    -------
+    float
+        0 to 1. One empty mask: 0.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    c = count(predicted, truth)
+    return _ratio(2 * c.tp, 2 * c.tp + c.fn + c.fp, empty)
+
+
+def jaccard(predicted: Mask, truth: Mask, *, empty: float = 1.0) -> float:
+    """Jaccard index (intersection over union), ``TP / (TP + FN + FP)``: Amer 2021 Eq. 6, El-bana 2020 Eq. 10.
+
+    Parameters, return value and errors as for `dice`; never above it.
+    """
+    c = count(predicted, truth)
+    return _ratio(c.tp, c.tp + c.fn + c.fp, empty)
+
+
+def f1(predicted: Mask, truth: Mask, *, empty: float = 1.0) -> float:
+    """F-score, ``2 precision sensitivity / (precision + sensitivity)``: El-bana 2020 Eq. 8.
+
+    Written as ``TP / (TP + (FN + FP) / 2)`` (Amer 2021 Eq. 5), which is the Dice coefficient
+    of the same voxels: figures of the two differ only where they are averaged over
+    different things. Parameters, return value and errors as for `dice`.
+    """
+    c = count(predicted, truth)
+    return _ratio(c.tp, c.tp + 0.5 * (c.fn + c.fp), empty)
+
+
+def sensitivity(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
+    """Share of the truth that was found (recall), ``TP / (TP + FN)``: Salehi 2022 Eq. 4.
+
+    Parameters
+    ----------
+    predicted, truth : ndarray of bool, same shape
+    empty : float
+        Value where the truth is empty, of which the formula says nothing.
+
+    Returns
+    -------
+    float
+        0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    c = count(predicted, truth)
+    return _ratio(c.tp, c.tp + c.fn, empty)
+
+
+def specificity(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
+    """Share of the background that was left alone, ``TN / (TN + FP)``: Salehi 2022 Eq. 5 (first).
+
+    `empty` is the value where there is no background; otherwise as for `sensitivity`.
+    """
+    c = count(predicted, truth)
+    return _ratio(c.tn, c.tn + c.fp, empty)
+
+
+def precision(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
+    """Share of what was found that is true, ``TP / (TP + FP)``: Salehi 2022 Eq. 5 (second).
+
+    `empty` is the value where nothing was found; otherwise as for `sensitivity`.
+    """
+    c = count(predicted, truth)
+    return _ratio(c.tp, c.tp + c.fp, empty)
+
+
+def accuracy(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
+    """Share of all voxels that are right, ``(TP + TN) / (TP + TN + FP + FN)``: El-bana 2020 Eq. 3.
+
+    `empty` is the value for masks without a voxel; otherwise as for `sensitivity`.
+    """
+    c = count(predicted, truth)
+    return _ratio(c.tp + c.tn, predicted.size, empty)
+
+
+def mcc(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
+    """Matthews correlation coefficient, El-bana 2020 Eq. 7, -1 to 1.
+
+    ``(TP TN - FN FP) / sqrt((TP + FN) (TN + FP) (TP + FP) (TN + FN))``; `empty` is the value
+    where one of the masks is empty or full. Otherwise as for `sensitivity`.
+    """
+    c = count(predicted, truth)
+    margins = (c.tp + c.fn) * (c.tn + c.fp) * (c.tp + c.fp) * (c.tn + c.fn)
+    return _ratio(c.tp * c.tn - c.fn * c.fp, math.sqrt(margins), empty)
+
+
+def mae(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
+    """Mean absolute error of two masks in per cent of their voxels: Salehi 2022 Eq. 3, times 100.
+
+    ``100 / (w h) sum |R0(i, j) - R(i, j)|``. The paper calls its unit mm, which a share of
+    pixels cannot have. `empty` is the value for masks without a voxel; otherwise as for
+    `sensitivity`.
+    """
+    c = count(predicted, truth)
+    return _ratio(100.0 * (c.fp + c.fn), predicted.size, empty)
+
+
+def _ratio(above: float, below: float, empty: float) -> float:
+    return above / below if below else empty

@@ -1,0 +1,161 @@
+"""How far apart the outlines of two masks are, in mm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_covseg.metrics.overlap import Mask
+
+Distances = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Surfaces:
+    """Distances between the surfaces of two masks; those of several parts may be joined.
+
+    Attributes
+    ----------
+    predicted : ndarray of float, shape (voxels of the predicted surface,)
+        Of each, the distance to the truth's surface in mm; infinite where the truth has none.
+    truth : ndarray of float, shape (voxels of the true surface,)
+        The same the other way round.
+    alone : int
+        Parts in which one of the masks is empty and the other is not: their distances are infinite.
+    """
+
+    predicted: Distances
+    truth: Distances
+    alone: int = 0
+
+    def finite(self) -> Surfaces:
+        """Return the distances of the parts where neither mask is empty."""
+        return Surfaces(self.predicted[np.isfinite(self.predicted)], self.truth[np.isfinite(self.truth)])
+
+
+def surfaces(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> Surfaces:
+    """Measure from surface to surface.
+
+    The surface is the mask less its erosion by a cross: the mask's own outermost voxels. A
+    distance is Euclidean, from voxel centre to voxel centre.
+
+    Parameters
+    ----------
+    predicted, truth : ndarray of bool, same shape
+        A slice (y, x) or a volume (z, y, x).
+    spacing : sequence of float
+        In mm, of the last axes of the masks: two values for a volume measure every slice on
+        its own (where slices are missing, or their distance is not known), three in 3-D.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or the spacing does not fit them.
+    """
+    if predicted.shape != truth.shape:
+        raise ValueError(f"masks of different shapes: {predicted.shape} and {truth.shape}")
+    if not 1 <= len(spacing) <= predicted.ndim or not all(0 < mm < math.inf for mm in spacing):
+        raise ValueError(f"masks of {predicted.ndim} axes with the spacing {tuple(spacing)}")
+    if len(spacing) == predicted.ndim:
+        return _between(predicted, truth, spacing)
+    return joined([surfaces(a, b, spacing) for a, b in zip(predicted, truth, strict=True)])
+
+
+def joined(parts: Sequence[Surfaces]) -> Surfaces:
+    """Return the distances of all parts together."""
+    none = np.zeros(0)
+    return Surfaces(
+        np.concatenate([none, *(part.predicted for part in parts)]),
+        np.concatenate([none, *(part.truth for part in parts)]),
+        sum(part.alone for part in parts),
+    )
+
+
+def assd(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> float:
+    """Average symmetric surface distance in mm: Salehi 2022 Eq. 2.
+
+    ``(sum over r of d(r, R0) + sum over r0 of d(r0, R)) / (N_R + N_R0)``, with r and r0 the
+    voxels of the two surfaces. Parameters and errors as for `surfaces`.
+
+    Returns
+    -------
+    float
+        NaN where a mask is empty; slices of a volume in which one is are left out.
+    """
+    return average(surfaces(predicted, truth, spacing))
+
+
+def hd95(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> float:
+    """95 % Hausdorff distance in mm: the larger of both directions' 95th percentiles.
+
+    Parameters and errors as for `surfaces`, return value as for `assd`.
+    """
+    return farthest(surfaces(predicted, truth, spacing))
+
+
+def surface_dice(
+    predicted: Mask, truth: Mask, spacing: Sequence[float], tolerance: float, *, empty: float = 1.0
+) -> float:
+    """Share of both surfaces that lies within the tolerance of the other one (Nikolov 2018).
+
+    ``(|{r: d(r, R0) <= t}| + |{r0: d(r0, R) <= t}|) / (N_R + N_R0)``, counted in voxels of the
+    surface. Parameters and errors as for `surfaces`, with
+
+    Parameters
+    ----------
+    predicted, truth : ndarray of bool, same shape
+    spacing : sequence of float
+    tolerance : float
+        In mm.
+    empty : float
+        Value for two empty masks; by default they agree.
+
+    Returns
+    -------
+    float
+        0 to 1. One empty mask: 0.
+    """
+    return within(surfaces(predicted, truth, spacing), tolerance, empty)
+
+
+def average(measured: Surfaces) -> float:
+    """Return the `assd` of measured distances."""
+    there = measured.finite()
+    number = len(there.predicted) + len(there.truth)
+    return float(there.predicted.sum() + there.truth.sum()) / number if number else math.nan
+
+
+def farthest(measured: Surfaces) -> float:
+    """Return the `hd95` of measured distances."""
+    there = measured.finite()
+    if not len(there.predicted):
+        return math.nan
+    return float(max(np.percentile(there.predicted, 95), np.percentile(there.truth, 95)))
+
+
+def within(measured: Surfaces, tolerance: float, empty: float = 1.0) -> float:
+    """Return the `surface_dice` of measured distances."""
+    near = np.count_nonzero(measured.predicted <= tolerance) + np.count_nonzero(measured.truth <= tolerance)
+    number = len(measured.predicted) + len(measured.truth)
+    return near / number if number else empty
+
+
+def _between(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> Surfaces:
+    found, there = bool(predicted.any()), bool(truth.any())
+    if not (found and there):
+        lone = [np.full(np.count_nonzero(_outline(mask)), np.inf) for mask in (predicted, truth)]
+        return Surfaces(lone[0], lone[1], int(found or there))
+    box = ndimage.find_objects((predicted | truth).astype(np.uint8))[0]  # all that counts lies in it
+    first, second = _outline(predicted[box]), _outline(truth[box])
+    to_truth = ndimage.distance_transform_edt(~second, sampling=spacing)
+    to_predicted = ndimage.distance_transform_edt(~first, sampling=spacing)
+    return Surfaces(to_truth[first], to_predicted[second])
+
+
+def _outline(mask: Mask) -> Mask:
+    return np.asarray(mask & ~ndimage.binary_erosion(mask), np.bool_)
