@@ -46,6 +46,17 @@ def test_what_is_written_is_read_elsewhere(case: Case, run: Run) -> None:
         assert np.array_equal(other.read_probabilities(z), probabilities)
 
 
+def test_how_unsure_the_model_was_is_read_back(case: Case, run: Run) -> None:
+    run.write_slice(1, *slices(1), entropy=12.5)
+    run.write_slice(2, *slices(2))
+    assert run.read_entropy(1) == case.run(run.id).read_entropy(1) == 12.5
+    assert np.isnan([run.read_entropy(2), run.read_entropy(3)]).all()
+    chunk = next(folder(case, run).glob("entropy/c.1.*"))
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    with pytest.raises(CaseError, match="damaged"):
+        run.read_entropy(1)
+
+
 def test_its_description(case: Case, run: Run) -> None:
     assert not case.run(run.id).finished
     run.finish()

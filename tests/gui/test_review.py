@@ -80,11 +80,11 @@ def test_accepting_twice_is_accepting_once(
 
 
 def test_the_models_findings_can_be_seen_instead(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:
-    run = case.case.begin_run("m", {}, ("lungs", "lesion"), 0, probabilities=True)
+    run = case.case.begin_run("m", {}, ("lungs", "lesion"), 0, probabilities=False)
     found = np.zeros(case.voxels.shape[1:], np.uint8)
     found[50:60, 20:30] = 1
     for z in range(12):
-        run.write_slice(z, found * 0, found, np.stack([found * 0, found * (60 + z)]))
+        run.write_slice(z, found * 0, found, entropy=60.0 + z)
     viewer, lesions = dock.session.viewer, dock.session.layers.labels["lesions"]
     dock.correct.review.compare.click()
     layer = dock.session.reviewing.model_layer

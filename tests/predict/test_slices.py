@@ -146,6 +146,19 @@ def test_probabilities_on_request(make_model: MakeModel) -> None:
     assert np.unique(predicted.probabilities[1]).tolist() == [64]  # 0.25 * 255, rounded
 
 
+def test_doubt_is_counted_for_the_pixels_of_the_scan(make_model: MakeModel) -> None:
+    def doubt(probability: float, shape: tuple[int, int]) -> float:
+        model = make_model(lungs=everywhere, lesion=likely(probability))
+        voxels = np.zeros(shape, np.int16)
+        return next(predict_slices(lambda z: voxels, model, SliceOrder(1)))[0].entropy
+
+    assert doubt(0.5, (40, 40)) == pytest.approx(40 * 40, rel=0.001)
+    assert doubt(0.5, (80, 80)) == pytest.approx(80 * 80, rel=0.001)
+    assert doubt(1 - 1e-6, (40, 40)) == pytest.approx(0, abs=0.1)
+    only_lungs = make_model(lungs=everywhere)
+    assert np.isnan(next(predict_slices(noise, only_lungs, SliceOrder(1)))[0].entropy)
+
+
 def test_thresholds_of_the_card_or_of_the_reader(make_model: MakeModel) -> None:
     model = make_model(lungs=everywhere, lesion=likely(0.4))
 

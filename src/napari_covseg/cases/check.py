@@ -141,6 +141,7 @@ def _runs(case: Case) -> Iterator[Finding]:
         for z in done:
             yield from _tried(path, lambda run=run, z=int(z): run.read_slice(z), advice)  # type: ignore[misc]
             yield from _tried(path, lambda run=run, z=int(z): run.read_probabilities(z), advice)  # type: ignore[misc]
+            yield from _tried(path, lambda run=run, z=int(z): run.read_entropy(z), advice)  # type: ignore[misc]
 
 
 def _model(root: zarr.Group, name: str) -> Iterator[Finding]:

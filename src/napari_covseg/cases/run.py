@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,6 +85,7 @@ class Run:
         with reading("The prediction", where(group)):
             self._labels: dict[Group, zarr.Array[Any]] = {name: _array(group, name) for name in GROUPS}
             self._record = _array(group, "done")
+            self._entropy = _array(group, "entropy") if "entropy" in group else None  # not in early runs
         self._probabilities = _array(group, "probabilities") if self.info.probabilities else None
 
     @property
@@ -121,6 +123,7 @@ class Run:
         lungs: npt.NDArray[np.uint8],
         lesions: npt.NDArray[np.uint8],
         probabilities: npt.NDArray[np.uint8] | None = None,
+        entropy: float = math.nan,
     ) -> None:
         """Write one slice, then record it as done.
 
@@ -130,6 +133,8 @@ class Run:
         lungs, lesions : ndarray of uint8, shape (y, x)
         probabilities : ndarray of uint8, shape (class, y, x), optional
             255 is certain. Needed if and only if the run keeps them.
+        entropy : float
+            How unsure the model is, in bits summed over the slice; NaN where it is not known.
 
         Raises
         ------
@@ -145,6 +150,8 @@ class Run:
             write_slice(self._labels["lesions"], z, lesions)
         if probabilities is not None and self._probabilities is not None:
             write_slice(self._probabilities, z, probabilities)
+        if self._entropy is not None and not math.isnan(entropy):
+            write_slice(self._entropy, z, np.array([entropy], np.float64))
         sums = [[checksum(values)] * 2 for values in (lungs, lesions)]
         write_slice(self._record, z, np.array(sums, np.uint32))
 
@@ -198,6 +205,11 @@ class Run:
             raise CaseError(f"Slice {z} of {where(self._probabilities)} is missing: predict again.")
         return values
 
+    def read_entropy(self, z: int) -> float:
+        """Return how unsure the model is of a slice, in bits summed over it; NaN where that is not known."""
+        values = None if self._entropy is None else read_slice(self._entropy, z)
+        return math.nan if values is None else float(values[0])
+
     def finish(self) -> None:
         """Mark the run as gone to its end."""
         own = {**check_format(self._group, "run"), "finished": True}
@@ -240,6 +252,7 @@ def create_run(
         if probabilities:
             full = (len(class_names), *shape)
             create_slices(group, "probabilities", full, np.uint8, ("c", "z", "y", "x"))
+        create_slices(group, "entropy", (shape[0], 1), np.float64, ("z", "bits"))
         create_slices(group, "done", (shape[0], len(GROUPS), 2), np.uint32, ("z", "group", "checksum"))
         own = {
             "kind": "run",

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from napari_covseg.metrics.entropy import slice_entropy
+
 Strategy = Literal["position", "uncertainty", "disagreement", "gain"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 DEFAULT_STRATEGY: Strategy = "gain"
@@ -20,8 +22,6 @@ _APART = 20
 """Slices that a look at one of them makes less urgent: within this part of the scan."""
 _REACH = 10
 """A correction teaches most about slices within this part of the scan."""
-_P = np.arange(256) / 255
-_ENTROPY = -(_P * np.log2(np.maximum(_P, 1e-12)) + (1 - _P) * np.log2(np.maximum(1 - _P, 1e-12)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +54,6 @@ class SliceFeatures:
 
     def __len__(self) -> int:
         return len(self.shown)
-
-
-def slice_entropy(probability: npt.NDArray[np.uint8]) -> float:
-    """Return the entropy of a slice's probabilities (0-255), in bits, summed over its pixels."""
-    return float(np.bincount(probability.ravel(), minlength=256) @ _ENTROPY)
 
 
 def slice_features(

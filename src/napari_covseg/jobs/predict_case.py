@@ -113,7 +113,7 @@ def _slices(
 
     def write(slice_: SlicePrediction) -> None:
         kept = slice_.probabilities if job.probabilities else None
-        run.write_slice(slice_.z, slice_.lungs, slice_.lesions, kept)
+        run.write_slice(slice_.z, slice_.lungs, slice_.lesions, kept, slice_.entropy)
 
     def told(*, wait: bool) -> Iterator[Event]:
         if done := writer.written(wait=wait):

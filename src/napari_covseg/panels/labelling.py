@@ -48,7 +48,6 @@ class Labelling:
                 session.slice_on_screen,
                 case.revision,
                 device,
-                probabilities=True,  # the review strip shows where the model is in doubt
             )
             session.predicted_by = title
             session.prediction = self._follow(Prediction(case, title, layers.add_model_step, session))

@@ -216,7 +216,7 @@ class Reviewing(QObject):
             self._read_uncertainty()
 
     def _read_uncertainty(self) -> None:
-        """Read the last prediction's probabilities beside the viewer's thread."""
+        """Read how sure the last prediction was, beside the viewer's thread."""
         case, facts = self._session.case, self.facts
         if case is None or facts is None:
             return

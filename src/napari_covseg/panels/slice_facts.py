@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_covseg.cases import OpenCase, Run
-from napari_covseg.edit.order import SliceFeatures, slice_entropy
+from napari_covseg.edit.order import SliceFeatures
 from napari_covseg.errors import CaseError
-
-LUNGS_OUTPUT = "lungs"  # of the classes in a run; every other one is a finding
 
 
 class SliceFacts:
@@ -54,7 +51,7 @@ class SliceFacts:
             self.disagreement[z] = np.count_nonzero((lesions[z] > 0) != (lesions[z + 1] > 0))
 
     def use_run(self, run: Run | None) -> None:
-        """Take a prediction's probabilities, and forget those of the one before."""
+        """Take what a prediction knows, and forget those of the one before."""
         if run is None or self._run is None or run.id != self._run.id:
             self.entropy[:] = np.nan
         self._run = run
@@ -66,13 +63,10 @@ class SliceFacts:
         known = False
         for z in slices:
             try:
-                probabilities = self._run.read_probabilities(z)
+                self.entropy[z] = self._run.read_entropy(z)
             except CaseError:
-                continue  # not predicted yet, or damaged: then nothing is known of it
-            if probabilities is None:
-                return known
-            self.entropy[z] = slice_entropy(lesion_probability(probabilities, self._run.info.class_names))
-            known = True
+                continue  # damaged: then nothing is known of it
+            known |= not np.isnan(self.entropy[z])
         return known
 
     def features(self) -> SliceFeatures:
@@ -82,10 +76,3 @@ class SliceFacts:
         entropy = np.where(np.isnan(self.entropy), self.area, self.entropy)
         return SliceFeatures(entropy, self.disagreement, shown)
 
-
-def lesion_probability(
-    probabilities: npt.NDArray[np.uint8], class_names: Iterable[str]
-) -> npt.NDArray[np.uint8]:
-    """Return the probability of any finding, uint8 (y, x), of those by class, uint8 (class, y, x)."""
-    findings = [index for index, name in enumerate(class_names) if name != LUNGS_OUTPUT]
-    return np.asarray(probabilities[findings].max(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_covseg.errors import JobError
+from napari_covseg.metrics.entropy import slice_entropy
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import clean_slice
 from napari_covseg.predict.findings import keep_raised
@@ -53,12 +55,15 @@ class SlicePrediction:
         Values of `labels.LESIONS`.
     probabilities : ndarray of uint8, shape (output, y, x), or None
         0-255, in the order of the card's outputs.
+    entropy : float
+        Of the probability of any lesion, in bits summed over the slice's pixels; NaN if unknown.
     """
 
     z: int
     lungs: npt.NDArray[np.uint8]
     lesions: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.uint8] | None
+    entropy: float = math.nan
 
 
 def default_batch(device: torch.device) -> int:
@@ -134,13 +139,15 @@ def predict_slices(
         voxels = read_slice(z)
         return _Prepared(z, voxels, model.preparation(voxels, intensity))
 
-    def clean(now: _Prepared, lungs: Mask, lesions: Mask, kept: Mask | None) -> SlicePrediction:
+    def clean(
+        now: _Prepared, lungs: Mask, lesions: Mask, kept: Mask | None, entropy: float
+    ) -> SlicePrediction:
         if intensity == "HU":
             lungs = drop_gas_and_fat(lungs, now.voxels)
         lungs, lesions = clean_slice(lungs, lesions, labels, spacing)
         if intensity == "HU" and spacing is not None:
             lesions = keep_raised(lesions, lungs, now.voxels, spacing, labels)
-        return SlicePrediction(now.z, lungs, lesions, kept)
+        return SlicePrediction(now.z, lungs, lesions, kept, entropy)
 
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="covseg-slices") as pool:
         coming = [pool.submit(prepare, z) for z in order.take(1)]
@@ -171,11 +178,13 @@ def predict_slices(
 @torch.inference_mode()
 def _infer(
     model: Model, images: list[Mask], shape: tuple[int, int], levels: dict[str, float], keep: bool
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], list[npt.NDArray[np.uint8] | None]]:
-    """Run the network and threshold on the device; only uint8 masks leave it."""
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], list[npt.NDArray[np.uint8] | None], list[float]]:
+    """Run the network and threshold on the device; only uint8 masks, and entropies, leave it."""
     inputs = torch.from_numpy(np.stack(images)).to(model.device).unsqueeze(1).float().div_(255.0)
     logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
-    probability = restore(torch.cat([logits[name] for name in model.card.outputs], 1).sigmoid(), shape)
+    probability = torch.cat([logits[name] for name in model.card.outputs], 1).sigmoid()
+    entropies = _entropies(model, probability, shape)
+    probability = restore(probability, shape)
     lungs = torch.zeros((len(images), *shape), dtype=torch.uint8, device=model.device)
     lesions = torch.zeros_like(lungs)
     best: Tensor | None = None
@@ -192,7 +201,17 @@ def _infer(
             lesions.masked_fill_(wins, values[name])
             best = torch.where(wins, here, best)
     kept = probability.mul(255).round().byte().cpu().numpy() if keep else [None] * len(images)
-    return lungs.cpu().numpy(), lesions.cpu().numpy(), list(kept)
+    return lungs.cpu().numpy(), lesions.cpu().numpy(), list(kept), entropies
+
+
+def _entropies(model: Model, probability: Tensor, shape: tuple[int, int]) -> list[float]:
+    """Entropy of each slice, counted on the network's grid and given for the scan's."""
+    channels = [channel for channel, name in enumerate(model.card.outputs) if name != "lungs"]
+    if not channels:
+        return [math.nan] * len(probability)
+    findings = probability[:, channels].amax(1).mul(255).round_().byte().cpu().numpy()
+    pixels = (max(shape) / probability.shape[-1]) ** 2
+    return [pixels * slice_entropy(finding) for finding in findings]
 
 
 def restore(probability: Tensor, shape: tuple[int, int]) -> Tensor:
