@@ -11,6 +11,7 @@ from napari_covseg.errors import ModelError
 from napari_covseg.networks.amer2021 import RDUNet, ResDUNet
 from napari_covseg.networks.salehi2022 import ResUNet, UNetPlusPlus
 from napari_covseg.networks.unet import UNet
+from napari_covseg.networks.yazdekhasty2020 import BifurcatedAutoencoder
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
@@ -18,6 +19,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "rdunet": RDUNet,
     "unetpp": UNetPlusPlus,
     "resunet": ResUNet,
+    "bifurcated": BifurcatedAutoencoder,
 }
 
 

@@ -125,6 +125,29 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
     ),
     NetworkEntry("salehi2022-unetpp", "U-Net++", SALEHI, "unetpp", 9_045_348, 29.756),
     NetworkEntry("salehi2022-resunet", "Res-UNet", SALEHI, "resunet", 8_222_529, 45.143),
+    NetworkEntry(
+        "yazdekhasty2020-bifurcated", "Bifurcated autoencoder", YAZDEKHASTY, "bifurcated", 2_577_587, 33.657
+    ),
+    NetworkEntry(
+        "yazdekhasty2020-bifurcated-small",
+        "Bifurcated autoencoder, half as wide",
+        YAZDEKHASTY,
+        "bifurcated",
+        646_867,
+        8.506,
+        {"features": [16, 32, 64, 128], "merge_features": [16, 16, 16]},
+        preset_of="yazdekhasty2020-bifurcated",
+    ),
+    NetworkEntry(
+        "yazdekhasty2020-bifurcated-wide",
+        "Bifurcated autoencoder with a wide encoder",
+        YAZDEKHASTY,
+        "bifurcated",
+        3_986_421,
+        66.285,
+        {"features": [50, 90, 180, 320], "infection_features": [48, 60, 120]},
+        preset_of="yazdekhasty2020-bifurcated",
+    ),
 )
 
 
