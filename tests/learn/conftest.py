@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from napari_covseg.learn.train import Recipe
+from napari_covseg.learn.recipe import Recipe, read_recipe
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import save_model
@@ -42,7 +43,9 @@ def data() -> TrainingSet:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe(
+    return dataclasses.replace(
+        read_recipe(),
+        preparation={"size": 64},
         settings={"features": [4, 8], "bottleneck": 16},
         steps=16,
         batch=2,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from napari_covseg.learn.augment import Augmentation
-from napari_covseg.learn.train import as_input
+from napari_covseg.learn.sampling import as_input
 from napari_covseg.learn.training_set import TrainingSet
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn import run as run_module
+from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.run import split_patients, train_model
-from napari_covseg.learn.train import Recipe, TrainingProgress
+from napari_covseg.learn.train import TrainingProgress
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.file import load_network

@@ -12,17 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from napari_covseg.errors import ModelError
+from napari_covseg.learn import sampling as sampling_module
 from napari_covseg.learn import train as train_module
-from napari_covseg.learn.train import (
-    Recipe,
-    TrainingProgress,
-    as_input,
-    sampling_weights,
-    score,
-    slab,
-    train,
-)
+from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.sampling import as_input, sampling_weights, slab
+from napari_covseg.learn.train import TrainingProgress, train
 from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.validation import score
 
 
 def run(
@@ -106,11 +102,11 @@ def test_the_best_weights_are_kept(
     scores = iter([0.2, 0.7, 0.7])
     weights: list[list[Tensor]] = []
 
-    def scored(network: nn.Module, *rest: object) -> dict[str, float]:
+    def scored(network: nn.Module, *rest: object) -> tuple[dict[str, float], float]:
         weights.append([tensor.clone() for tensor in network.state_dict().values()])
-        return dict.fromkeys(("lungs", "lesion"), next(scores))
+        return dict.fromkeys(("lungs", "lesion"), next(scores)), 0.0
 
-    monkeypatch.setattr(train_module, "score", scored)
+    monkeypatch.setattr(train_module, "validate", scored)
     told, network = run(recipe, data, data)
     assert [p.best for p in told if p.validation] == [True, True, False]
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), weights[1], strict=True))
@@ -121,12 +117,11 @@ def test_crops_grow_with_the_stages(
 ) -> None:
     sizes: list[int] = []
 
-    class Recording(train_module.Augmentation):
-        def __call__(self, images: Tensor, masks: Tensor, size: int, random: np.random.Generator):  # type: ignore[no-untyped-def]
-            sizes.append(size)
-            return images, masks
+    def recording(images: Tensor, masks: Tensor, size: int, random: object) -> tuple[Tensor, Tensor]:
+        sizes.append(size)
+        return images, masks
 
-    monkeypatch.setattr(train_module, "Augmentation", Recording)
+    monkeypatch.setattr(train_module, "augmentation", lambda name, size: recording)
     run(dataclasses.replace(recipe, steps=10, stages=((0.4, 32), (0.8, 48), (1.0, 64))), data)
     assert sizes == [32] * 4 + [48] * 4 + [64] * 2
 
@@ -257,7 +252,7 @@ def test_how_often_slices_become_slabs(
         reaches.append(reach)
         return slab(training, row, reach)
 
-    monkeypatch.setattr(train_module, "slab", watched)
+    monkeypatch.setattr(sampling_module, "slab", watched)
     run(dataclasses.replace(recipe, slab=share, steps=3), data)
     assert np.count_nonzero(reaches) == slabs
     assert set(reaches) <= {0, 1, 2, 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from napari_covseg.cli.output import DeviceOption, JsonOption, Output
 from napari_covseg.errors import ModelError
+from napari_covseg.learn.recipe import OURS, read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -28,9 +30,16 @@ def train(
         list[str] | None, typer.Option(help="Patient that chooses the best weights; may be repeated.")
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Patient to keep out; may be repeated.")] = None,
+    recipe: Annotated[str, typer.Option(help="How to train; a wrong name lists all.")] = OURS,
+    budget: Annotated[
+        str | None, typer.Option(help="Time to take, as 90s, 60m or 8h: the recipe is shortened to fit.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the slices.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Slices per step.")] = None,
-    seed: Annotated[int, typer.Option(help="Of slices, augmentation and weights.")] = 0,
+    size: Annotated[int | None, typer.Option(min=32, help="Pixels per side of a prepared slice.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of slices, augmentation and weights.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -40,27 +49,44 @@ def train(
         raise ModelError(f"{out} is no model file; let its name end in .safetensors.")
     if not out.absolute().parent.is_dir():
         raise ModelError(f"The folder of {out} does not exist; make it first.")
+    chosen = dataclasses.replace(read_recipe(recipe), seed=seed)
+    chosen = chosen if batch is None else dataclasses.replace(chosen, batch=batch)
+    chosen = chosen if size is None else chosen.at_size(size)
+    seconds = None if budget is None else _seconds(budget)
+    if [steps, epochs, budget].count(None) < 2:
+        raise ModelError("Give one of --steps, --epochs and --budget: each says how long to train.")
     from napari_covseg.jobs.allocator import keep_freed_memory
     from napari_covseg.learn.run import split_patients
-    from napari_covseg.learn.train import Recipe
     from napari_covseg.learn.training_set import read_training_set
     from napari_covseg.models.file import choose_device
 
     where = str(choose_device(device))
     keep_freed_memory()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     slices = read_training_set(data)
     split = split_patients(slices, fold, validation or (), test or ())
     for part, names in split.items():
         output.line(f"{part:<10}  {', '.join(names) or 'nobody'}")
-    settings: dict[str, Any] = {"steps": steps, "batch": batch, "seed": seed}
+    if epochs is not None:
+        steps = epochs * chosen.epoch(len(slices.only(set(split["training"]))))
     if steps is not None:
-        settings["validate_every"] = max(1, steps // 10)
-    recipe = Recipe(**{name: value for name, value in settings.items() if value is not None})
-    output.follow(_events(output, slices, split, out, recipe, where), "Training")
+        chosen = chosen.shortened(steps)
+    output.follow(_events(output, slices, split, out, chosen, where, seconds), "Training")
+
+
+def _seconds(budget: str) -> float:
+    """Read a time such as 90s, 60m or 1.5h."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)", budget.strip())
+    if not match or float(match[1]) == 0:
+        raise ModelError(f"The budget {budget!r} is no time: give it as 90s, 60m or 8h.")
+    return float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
 
 
 def _events(
-    output: Output, slices: Any, split: Any, out: Path, recipe: Any, device: str
+    output: Output, slices: Any, split: Any, out: Path, recipe: Any, device: str, budget: float | None
 ) -> Generator[Event, None, None]:
     """Turn what a training run tells into events."""
     from napari_covseg.jobs.events import Notice, Written
@@ -69,7 +95,7 @@ def _events(
     from napari_covseg.learn.train import TrainingProgress
 
     pace: Pace | None = None
-    for told in train_model(slices, split, out, recipe, device=device):
+    for told in train_model(slices, split, out, recipe, device=device, budget=budget):
         if not isinstance(told, TrainingProgress):
             continue
         pace = pace or Pace(told.steps, "steps", begun=told.step)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from monai.transforms import (  # type: ignore[attr-defined]
@@ -15,6 +17,17 @@ from monai.transforms import (  # type: ignore[attr-defined]
 )
 from monai.utils.type_conversion import convert_to_tensor
 from torch import Tensor
+from torch.nn import functional as F
+
+Augment = Callable[[Tensor, Tensor, int, np.random.Generator], tuple[Tensor, Tensor]]
+"""Images (n, 1, h, w), masks (n, c, h, w), crop in pixels, chance -> both, changed alike."""
+
+
+def augmentation(name: str, size: int) -> Augment:
+    """Return the augmentation that a recipe names, for slices of `size` pixels."""
+    if name == "covseg":
+        return Augmentation(size)
+    return flips_and_zoom if name == "flips-zoom" else no_augmentation
 
 
 class Augmentation:
@@ -22,13 +35,19 @@ class Augmentation:
 
     Both flips are on: the sources lie on either side, and the lungs are labelled as one
     (left and right are told apart after the network).
+
+    Parameters
+    ----------
+    size : int
+        Height and width of a whole slice, of which shifts are a share.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 256) -> None:
         both = ["image", "masks"]
+        shift = 24 * size / 256
         self._affine = RandAffined(
-            both, prob=1.0, rotate_range=0.3, shear_range=0.1, translate_range=24, scale_range=(-0.3, 0.35),
-            mode=["bilinear", "nearest"], padding_mode="zeros",
+            both, prob=1.0, rotate_range=0.3, shear_range=0.1, translate_range=shift,
+            scale_range=(-0.3, 0.35), mode=["bilinear", "nearest"], padding_mode="zeros",
         )  # fmt: skip
         self._rest = Compose(
             [
@@ -68,3 +87,32 @@ class Augmentation:
         return augmented.contiguous(memory_format=torch.channels_last), torch.stack(
             [mask for _, mask in rows]
         )
+
+
+def no_augmentation(
+    images: Tensor, masks: Tensor, size: int, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the middle of the slices, `size` pixels wide; see `Augmentation` for the parameters."""
+    top, left = ((side - size) // 2 for side in images.shape[-2:])
+    images, masks = (part[..., top : top + size, left : left + size] for part in (images, masks))
+    return images.contiguous(memory_format=torch.channels_last), masks
+
+
+def flips_and_zoom(
+    images: Tensor, masks: Tensor, size: int, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mirror each slice in either axis half of the time; enlarge every other one by up to 1.3.
+
+    Amer 2021, section 4.1: "random horizontal and vertical flip, random zoom"; the probabilities
+    and the range are ours. Parameters as for `Augmentation`.
+    """
+    count = len(images)
+    zoom = np.where(random.random(count) < 0.5, random.uniform(1.0, 1.3, count), 1.0)
+    scales = np.where(random.random((2, count)) < 0.5, -1.0, 1.0) / zoom
+    theta = np.zeros((count, 2, 3), np.float32)
+    theta[:, 0, 0], theta[:, 1, 1] = scales
+    theta *= np.array([size / images.shape[-1], size / images.shape[-2]], np.float32)[:, None]
+    grid = F.affine_grid(torch.from_numpy(theta), [count, 1, size, size], align_corners=False)
+    zoomed = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    labelled = F.grid_sample(masks, grid, mode="nearest", padding_mode="border", align_corners=False)
+    return zoomed.contiguous(memory_format=torch.channels_last), labelled

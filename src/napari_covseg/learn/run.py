@@ -8,11 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from napari_covseg.errors import ModelError
-from napari_covseg.learn.train import Recipe, TrainingProgress, score, train
+from napari_covseg.learn.budget import within
+from napari_covseg.learn.recipe import Recipe, read_recipe
+from napari_covseg.learn.train import TrainingProgress, train
 from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
+from napari_covseg.learn.validation import choose_thresholds, score
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import save_model
 from napari_covseg.models.preparation import Preparation
@@ -70,22 +74,27 @@ def train_model(
     name: str = "",
     device: str = "cpu",
     checkpoint: Path | None = None,
+    budget: float | None = None,
 ) -> Iterator[TrainingProgress | ModelCard]:
     """Train on the split's training patients and write a model file.
 
     Parameters
     ----------
     data : TrainingSet
+        Resized to what the recipe asks for.
     split : dict
         From `split_patients`; written into the card.
     out : Path
         The model file, ``.safetensors``.
     recipe : Recipe, optional
+        Our own by default.
     name : str
         The model's id; the file's name by default.
     device : str
     checkpoint : Path, optional
         Where an interrupted run goes on from; beside `out` by default, kept when done.
+    budget : float, optional
+        Seconds that the run may take; see `learn.budget.within`.
 
     Yields
     ------
@@ -98,42 +107,80 @@ def train_model(
     ------
     ModelError
         If the checkpoint is damaged, or belongs to another recipe or other slices, or a file
-        cannot be written.
+        cannot be written, or the budget is too small for a step.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or read_recipe()
     checkpoint = checkpoint or out.with_suffix(".checkpoint")
+    data = data.resized(recipe.size)
     parts = {part: data.only(set(names)) for part, names in split.items() if names}
+    training, validation, test = (parts.get(part) for part in ("training", "validation", "test"))
+    assert training is not None  # split_patients has seen to it
+    if budget is not None:
+        recipe = within(budget, recipe, training, validation, test, device=device, checkpoint=checkpoint)
+    trained: dict[str, Any] = {}
     network: nn.Module | None = None
-    for told in train(
-        recipe, parts["training"], parts.get("validation"), device=device, checkpoint=checkpoint
-    ):
+    for told in train(recipe, training, validation, device=device, checkpoint=checkpoint):
         if isinstance(told, nn.Module):
             network = told
         else:
+            trained = {"steps": told.step, "seconds": round(told.total_seconds)}
             yield told
     assert network is not None  # the last thing that train yields
+    trained |= {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    card = _card(recipe, network, data, split, parts, trained, name or out.stem, device)
+    save_model(out, network, card)
+    yield card
+
+
+def device_name(device: str) -> str:
+    """Return what to call a device in a table: the GPU's own name, or ``"cpu"``."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _card(
+    recipe: Recipe,
+    network: nn.Module,
+    data: TrainingSet,
+    split: dict[str, list[str]],
+    parts: dict[str, TrainingSet],
+    trained: dict[str, Any],
+    name: str,
+    device: str,
+) -> ModelCard:
+    """Choose the thresholds, measure the network, and say what it is."""
+    network.to(device)
+    thresholds = dict.fromkeys(OUTPUTS, 0.5)
+    if recipe.threshold != "scan":
+        thresholds = dict.fromkeys(OUTPUTS, float(recipe.threshold))
+    elif "validation" in parts:
+        thresholds = choose_thresholds(network, parts["validation"], device)
     scores: dict[str, Any] = {
-        part: score(network, parts[part]) for part in ("validation", "test") if part in parts
+        part: score(network, parts[part], device, thresholds=thresholds)
+        for part in ("validation", "test")
+        if part in parts
     }
+    network.cpu()
     if scores:
-        scores["protocol"] = "Dice pooled over each patient, then averaged; the network's output at 0.5"
-    card = ModelCard(
-        id=name or out.stem,
-        title=f"{'U-Net' if recipe.network == 'unet' else recipe.network} for lungs and lesions",
+        scores["protocol"] = (
+            f"Dice pooled over each patient, then averaged; the network's output on {recipe.size}² pixels "
+            "at the card's thresholds"
+        )
+    return ModelCard(
+        id=name,
+        title=f"{recipe.title or recipe.network} for lungs and lesions"
+        + (f" ({recipe.paper})" if recipe.paper else ""),
         summary=(
             "Labels lungs and COVID-19 lesions on axial chest CT, slice by slice. Trained on few patients, "
             "all with COVID-19: check every slice. It may take vessels in healthy lungs for ground-glass."
         ),
         network={"name": recipe.network, "settings": recipe.settings},
-        preparation=Preparation().to_card(),
+        preparation=Preparation.from_card({**Preparation().to_card(), **recipe.preparation}).to_card(),
         outputs=OUTPUTS,
-        thresholds=dict.fromkeys(OUTPUTS, 0.5),
+        thresholds=thresholds,
         trained_on=f"{len(parts['training'])} slices of {len(split['training'])} sources",
         split=split,
-        recipe=asdict(recipe),
+        recipe={**asdict(recipe), "trained": trained},
         scores=scores,
         licence=data.licence,
         created=datetime.date.today().isoformat(),
     )
-    save_model(out, network, card)
-    yield card

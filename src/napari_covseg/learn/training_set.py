@@ -68,6 +68,17 @@ class TrainingSet:
         keep = np.isin(self.patients, sorted(patients))
         return replace(self, images=self.images[keep], masks=self.masks[keep], patients=self.patients[keep])
 
+    def resized(self, size: int) -> TrainingSet:
+        """Return the slices at another height and width, in pixels; a mask is where most of it was."""
+        if self.images.shape[1:] == (size, size):
+            return self
+        way = cv2.INTER_AREA if self.images.shape[1] > size else cv2.INTER_LINEAR
+        images = np.zeros((len(self), size, size), np.uint8)
+        for row, image in enumerate(self.images):
+            images[row] = cv2.resize(image, (size, size), interpolation=way)
+        masks = np.array([[_shrink(mask, size) for mask in both] for both in self.masks], np.bool_)
+        return replace(self, images=images, masks=masks.reshape(len(self), len(OUTPUTS), size, size))
+
     def checksum(self) -> int:
         """Return a number that changes with any slice, mask, weight or patient's name."""
         value = zlib.crc32("\n".join(self.patients.tolist()).encode())

@@ -1,0 +1,295 @@
+"""How a network is trained: settings read from one TOML file per paper, without loading torch."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any, get_args, get_origin, get_type_hints
+
+from napari_covseg.errors import ModelError
+
+OURS = "covseg"
+"""The recipe that is taken where none is named."""
+CHOICES = {
+    "loss": ("dice", "bce", "ce", "bce_dice", "bce_dice_squared"),
+    "optimiser": ("adamw", "adam", "sgd"),
+    "schedule": ("constant", "one-cycle", "step", "poly", "plateau"),
+    "sampling": ("shuffled", "weighted"),
+    "augmentation": ("none", "flips-zoom", "covseg"),
+    "selection": ("dice", "loss", "last"),
+    "threshold": ("scan",),
+}
+"""Words that a setting may be."""
+_POSITIVE = ("learning_rate", "min_rate", "epochs", "steps", "batch", "drop_every", "validate_every")
+_SHARES = ("average", "negatives", "slab", "momentum")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training run; written into the model's card.
+
+    The defaults leave out whatever a paper does not mention. An epoch is one pass over the
+    training slices: their count divided by `batch`, without a last batch that is not full
+    (of one slice it would have no variance to normalise by).
+
+    Attributes
+    ----------
+    name, title, paper : str
+        Of the network; the name is that in `networks.catalogue`, or ``"covseg"``.
+    network, settings : str, dict
+        For `networks.build.build_network`.
+    preparation : dict
+        Settings of `models.preparation.Preparation` that differ from its defaults; `size`
+        is what training slices are resized to.
+    loss : str
+        See `learn.loss`. ``"ce"``, the cross-entropy of two exclusive classes per output, is
+        ``"bce"`` of their difference in logits, and is computed as that.
+    heads : dict of str to float
+        Weight of each head's loss, which are added; empty: the mean over all heads (deep
+        supervision included).
+    optimiser : str
+    learning_rate, weight_decay : float
+        The rate is the first one, or the peak of the one-cycle schedule.
+    momentum : float
+        Of ``"sgd"``.
+    clip : float
+        Largest norm of the gradients; 0 does not clip.
+    schedule : str
+        ``"one-cycle"``, ``"step"`` (a tenth every `drop_every` epochs, not below `min_rate`),
+        ``"poly"`` (power 0.9), ``"plateau"`` (a tenth after `plateau` validations without
+        a better one, not below `min_rate`), ``"constant"``.
+    drop_every, min_rate, plateau : int, float, int
+    epochs, steps : int, optional
+        Length: `steps`, or else `epochs`.
+    batch : int
+        Slices per step.
+    sampling : str
+        ``"shuffled"``: each slice once per epoch. ``"weighted"``: drawn by patient, see
+        `balance` and `negatives`.
+    balance : float
+        Exponent of a patient's slice count in its sampling weight (1: every slice alike,
+        0: every patient alike).
+    negatives : float
+        Share of slices from sources without lungs.
+    slab : float
+        Share of slices that are averaged with up to three neighbours on either side, as in a
+        scan of thick slices: vessels turn into streaks and blurs that are no ground-glass.
+    stages : tuple of (float, int)
+        (share of the steps done, crop size in pixels): small crops first, whole slices last.
+        A crop costs in proportion to its area and still holds most of the lungs. Empty:
+        whole slices.
+    augmentation : str
+        See `learn.augment`.
+    average : float
+        Decay of the moving average of the weights, which is then what is validated and kept;
+        0 keeps the weights themselves.
+    selection : str
+        What is kept: the weights with the best validation Dice (mean over the outputs), with
+        the least validation loss, or the last.
+    patience : int
+        Validations without a better one after which the run ends; 0 never ends it early.
+    validate_every : int, optional
+        Steps from one validation, and checkpoint, to the next; by default an epoch.
+    threshold : float or "scan"
+        Probability from which a pixel is labelled; ``"scan"`` chooses it for each output
+        among 0.05, 0.10 … 0.95 by the Dice on the validation patients.
+    min_pixels : int
+        A slice with fewer predicted lesion pixels is taken to have none.
+    seed : int
+    notes : str
+        What the paper leaves open, and what was chosen.
+    """
+
+    name: str
+    network: str
+    title: str = ""
+    paper: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    preparation: dict[str, Any] = field(default_factory=dict)
+    loss: str = "bce_dice"
+    heads: dict[str, float] = field(default_factory=dict)
+    optimiser: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    clip: float = 0.0
+    schedule: str = "constant"
+    drop_every: int = 20
+    min_rate: float = 1e-6
+    plateau: int = 5
+    epochs: int | None = None
+    steps: int | None = None
+    batch: int = 8
+    sampling: str = "shuffled"
+    balance: float = 1.0
+    negatives: float = 0.0
+    slab: float = 0.0
+    stages: tuple[tuple[float, int], ...] = ()
+    augmentation: str = "none"
+    average: float = 0.0
+    selection: str = "dice"
+    patience: int = 0
+    validate_every: int | None = None
+    threshold: float | str = 0.5
+    min_pixels: int = 0
+    seed: int = 0
+    notes: str = ""
+
+    @property
+    def size(self) -> int:
+        """Height and width of a prepared slice in pixels."""
+        return int(self.preparation.get("size", 256))
+
+    def epoch(self, slices: int) -> int:
+        """Return the steps of one pass over this many slices."""
+        return max(1, slices // self.batch)
+
+    def length(self, slices: int) -> int:
+        """Return the optimiser steps of the run on this many training slices."""
+        return self.steps if self.steps is not None else (self.epochs or 1) * self.epoch(slices)
+
+    def drop_steps(self, slices: int) -> int:
+        """Return the steps between two drops of the ``"step"`` schedule.
+
+        A short run spends as long at each rate; what it leaves out first is the tail at
+        `min_rate`, which is most of a long one.
+        """
+        rates = 1 + math.ceil(math.log10(self.learning_rate / self.min_rate) - 1e-9)
+        return max(1, min(self.drop_every * self.epoch(slices), self.length(slices) // rates))
+
+    def shortened(self, steps: int) -> Recipe:
+        """Return the same recipe for this many steps, validated ten times on the way.
+
+        Schedules and stages are shares of the length and shrink with it. A short run does
+        not end early, but still keeps what validated best.
+        """
+        return replace(
+            self, steps=steps, validate_every=max(1, steps // 10), patience=0, plateau=min(self.plateau, 1)
+        )
+
+    def at_size(self, size: int) -> Recipe:
+        """Return the same recipe for slices of `size` pixels; crops shrink with them."""
+        stages = tuple(
+            (share, size if crop == self.size else max(16, round(crop * size / self.size / 16) * 16))
+            for share, crop in self.stages
+        )
+        return replace(self, preparation={**self.preparation, "size": size}, stages=stages)
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of all recipes, our own first."""
+    return tuple(sorted(_recipes(), key=lambda name: (name != OURS, name)))
+
+
+def read_recipe(name: str = OURS) -> Recipe:
+    """Return the recipe called `name`.
+
+    Raises
+    ------
+    ModelError
+        If there is none of that name.
+    """
+    recipes = _recipes()
+    if name not in recipes:
+        raise ModelError(f"There is no recipe called {name!r}: known are {', '.join(recipe_names())}.")
+    return recipes[name]
+
+
+@cache
+def _recipes() -> dict[str, Recipe]:
+    found: dict[str, Recipe] = {}
+    for file in sorted(files(__package__).joinpath("recipes").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".toml"):
+            found |= parse_recipes(file.read_text(encoding="utf-8"), file.name)
+    return found
+
+
+def parse_recipes(text: str, source: str = "the recipe") -> dict[str, Recipe]:
+    """Read the recipes in a TOML text: settings for all at the top, then a table per network.
+
+    Parameters
+    ----------
+    text : str
+    source : str
+        What errors call it.
+
+    Raises
+    ------
+    ModelError
+        If it is no TOML, or a setting is not known or cannot have its value.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ModelError(f"{source} is not valid TOML: {error}.") from error
+    tables = ("settings", "preparation", "heads")
+    common = {key: value for key, value in content.items() if key in tables or not isinstance(value, dict)}
+    recipes = {}
+    for name in content.keys() - common.keys():
+        values = {**common, **content[name]}
+        for table in tables:
+            if isinstance(common.get(table), dict) and isinstance(content[name].get(table), dict):
+                values[table] = {**common[table], **content[name][table]}
+        recipes[name] = _recipe(name, values, f"{source}, {name}")
+    return recipes
+
+
+def _recipe(name: str, values: dict[str, Any], source: str) -> Recipe:
+    """Build one recipe, or say which of its settings cannot be."""
+    known = {f.name for f in fields(Recipe)} - {"name"}
+    if unknown := sorted(values.keys() - known):
+        raise ModelError(f"{source}: there is no setting {unknown[0]}; known are {', '.join(sorted(known))}.")
+    kinds = get_type_hints(Recipe)
+    for key, value in values.items():
+        if not _fits(value, kinds[key]):
+            raise ModelError(f"{source}: {key} = {value!r} is of another kind than {key} must be.")
+    stages = tuple((float(share), int(size)) for share, size in values.get("stages", ()))
+    if "network" not in values:
+        raise ModelError(f"{source}: it names no network.")
+    recipe = Recipe(name=name, **{**values, "stages": stages})
+    if problem := _problem(recipe):
+        raise ModelError(f"{source}: {problem}.")
+    return recipe
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Tell whether a value from TOML can be a field of this type."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind in (int, str):
+        return type(value) is kind
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(v, get_args(kind)[1]) for v in value.values())
+    if get_origin(kind) is tuple:
+        pairs = value if isinstance(value, list) else [value]
+        return all(
+            isinstance(pair, list) and len(pair) == 2 and _fits(pair[0], float) and type(pair[1]) is int
+            for pair in pairs
+        )
+    return kind is Any or any(_fits(value, one) for one in get_args(kind) if one is not type(None))
+
+
+def _problem(recipe: Recipe) -> str:
+    """Say what cannot be about the values of a recipe; empty if nothing."""
+    for key, words in CHOICES.items():
+        value = getattr(recipe, key)
+        if isinstance(value, str) and value not in words:
+            return f"{key} = {value!r} is not known; it can be {', '.join(words)}"
+    for key in _POSITIVE:
+        if (value := getattr(recipe, key)) is not None and value <= 0:
+            return f"{key} = {value} is not above 0"
+    for key in _SHARES:
+        if not 0 <= getattr(recipe, key) < 1:
+            return f"{key} = {getattr(recipe, key)} is not from 0 to below 1"
+    if isinstance(recipe.threshold, float | int) and not 0 < recipe.threshold < 1:
+        return f"threshold = {recipe.threshold} is not between 0 and 1"
+    if min(recipe.patience, recipe.plateau, recipe.min_pixels, recipe.clip, recipe.weight_decay) < 0:
+        return "patience, plateau, min_pixels, clip and weight_decay cannot be below 0"
+    if recipe.epochs is None and recipe.steps is None:
+        return "it has neither epochs nor steps"
+    if recipe.stages and [share for share, _ in recipe.stages] != sorted({s for s, _ in recipe.stages}):
+        return f"the shares of stages = {recipe.stages} do not rise"
+    return ""

@@ -1,0 +1,91 @@
+"""Which slices a step sees: they depend only on the seed and the step."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_covseg.learn.augment import Augment
+from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.training_set import TrainingSet
+
+
+class Sampler:
+    """Draws the batches of a run.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    training : TrainingSet
+    augment : callable
+        From `learn.augment`.
+    """
+
+    def __init__(self, recipe: Recipe, training: TrainingSet, augment: Augment) -> None:
+        self._recipe, self._training, self._augment = recipe, training, augment
+        self._weights = sampling_weights(recipe, training)
+        self._steps = recipe.length(len(training))
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the augmented images, (n, 1, h, w) in [0, 1], and masks, (n, c, h, w), of a step."""
+        recipe, training = self._recipe, self._training
+        random = np.random.default_rng([recipe.seed, step])
+        if recipe.sampling == "weighted":
+            rows = random.choice(len(training), recipe.batch, p=self._weights)
+        else:
+            epoch, at = divmod(step, recipe.epoch(len(training)))
+            order = np.random.default_rng([recipe.seed, epoch]).permutation(len(training))
+            rows = order[at * recipe.batch : (at + 1) * recipe.batch]
+        reach = np.where(random.random(len(rows)) < recipe.slab, random.integers(1, 4, len(rows)), 0)
+        slabs = [slab(training, row, thick) for row, thick in zip(rows, reach, strict=True)]
+        images, masks = (np.stack(part) for part in zip(*slabs, strict=True))
+        return self._augment(as_input(images), torch.from_numpy(masks).float(), self._crop(step), random)
+
+    def _crop(self, step: int) -> int:
+        stages = self._recipe.stages or ((1.0, self._training.images.shape[-1]),)
+        return next((size for share, size in stages if step < share * self._steps), stages[-1][1])
+
+
+def as_input(images: npt.NDArray[np.uint8]) -> Tensor:
+    """Turn prepared slices, shape (n, h, w), into network input of shape (n, 1, h, w) in [0, 1]."""
+    return torch.from_numpy(images).unsqueeze(1).float().div_(255.0)
+
+
+def sampling_weights(recipe: Recipe, training: TrainingSet) -> npt.NDArray[np.float64]:
+    """Probability of each slice: patients by `balance`, sources without lungs by `negatives`."""
+    names, inverse, counts = np.unique(training.patients, return_inverse=True, return_counts=True)
+    share = counts**recipe.balance * [training.weights.get(str(name), 1.0) for name in names]
+    negative = np.isin(names, sorted(training.negatives))
+    if negative.any() and not negative.all():
+        share[negative] *= recipe.negatives / share[negative].sum()
+        share[~negative] *= (1 - recipe.negatives) / share[~negative].sum()
+    weights = (share / counts)[inverse]
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
+def slab(training: TrainingSet, row: int, reach: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Average a slice with its neighbours, as a thicker slice would have shown them.
+
+    Parameters
+    ----------
+    training : TrainingSet
+        Slices of a patient in the order of the scan.
+    row : int
+        The middle slice.
+    reach : int
+        Neighbours on either side, of the same patient only; 0 gives the slice itself.
+
+    Returns
+    -------
+    image : ndarray of uint8, shape (size, size)
+    masks : ndarray of bool, shape (len(OUTPUTS), size, size)
+        What most of the slices show.
+    """
+    if reach == 0:
+        return training.images[row], training.masks[row]
+    near = slice(max(0, row - reach), row + reach + 1)
+    same = training.patients[near] == training.patients[row]
+    images, masks = training.images[near][same], training.masks[near][same]
+    return images.mean(0).round().astype(np.uint8), masks.mean(0) > 0.5

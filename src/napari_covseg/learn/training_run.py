@@ -1,0 +1,182 @@
+"""All that changes while a network is trained: one optimiser step, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_covseg.errors import ModelError
+from napari_covseg.learn.averaging import follow
+from napari_covseg.learn.loss import Loss
+from napari_covseg.learn.optimise import make_optimiser, make_schedule
+from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
+from napari_covseg.networks.build import build_network
+
+_PARTS = ("network", "average", "optimiser", "schedule")
+
+
+class TrainingRun:
+    """A network, its optimiser, and the best weights so far.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    training, validation : TrainingSet
+    device : str
+
+    Attributes
+    ----------
+    network, average : Module
+        What is trained, and what is validated and kept: the moving average of its weights,
+        or the network itself where the recipe has none.
+    loss : Loss
+    steps, validate_every : int
+    """
+
+    def __init__(
+        self, recipe: Recipe, training: TrainingSet, validation: TrainingSet | None, device: str
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.steps = recipe.length(len(training))
+        self.validate_every = recipe.validate_every or recipe.epoch(len(training))
+        self.loss = Loss(recipe.loss, recipe.heads)
+        network = build_network(recipe.network, OUTPUTS, recipe.settings)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).eval() if recipe.average else self.network
+        self.optimiser = make_optimiser(recipe, self.network)
+        self.schedule = make_schedule(recipe, self.optimiser, len(training))
+        self._data = [part.checksum() for part in (training, validation) if part is not None]
+        self._since = time.perf_counter()
+        self._state: dict[str, Any] = {
+            "step": 0,
+            "best": float("-inf"),
+            "weights": self.average.state_dict(),
+            "without_better": 0,
+            "seconds": 0.0,
+        }
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return int(self._state["step"])
+
+    @property
+    def seconds(self) -> float:
+        """Time that the run took, that before an interruption included."""
+        return float(self._state["seconds"]) + time.perf_counter() - self._since
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are taken, or validation has not improved for long enough."""
+        return self.step >= self.steps or 0 < self.recipe.patience <= self._state["without_better"]
+
+    def update(self, images: Tensor, masks: Tensor) -> float:
+        """Take one optimiser step and return its loss."""
+        self.network.train()
+        torch.manual_seed((self.recipe.seed << 32) + self.step)  # of dropout
+        loss = self.loss(self.network(images), masks)
+        self.optimiser.zero_grad()
+        loss.backward()
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        if self.recipe.schedule != "plateau":
+            self.schedule.step()
+        self._state["step"] += 1
+        if self.recipe.average:
+            follow(self.average, self.network, min(self.recipe.average, self.step / (self.step + 9)))
+        return float(loss.detach())
+
+    def keep(self, value: float) -> bool:
+        """Tell what validation found, the more the better; return whether it is the best so far."""
+        if self.recipe.schedule == "plateau":
+            self.schedule.step(value)  # type: ignore[arg-type]
+        better = value > float(self._state["best"])
+        self._state["without_better"] = 0 if better else self._state["without_better"] + 1
+        if better or self.recipe.selection == "last":
+            weights = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
+            self._state.update(best=max(value, self._state["best"]), weights=weights)
+        return better
+
+    def best(self) -> nn.Module:
+        """Return the network with the weights that were kept, in evaluation mode on the CPU."""
+        self.average.load_state_dict(self._state["weights"])
+        network: nn.Module = self.average.cpu().eval()
+        return network
+
+    def write(self, path: Path) -> None:
+        """Write the checkpoint; an interrupted write leaves the one before."""
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        state = {**self._state, "seconds": self.seconds}
+        saved = {"recipe": asdict(self.recipe), "data": self._data, "state": state, **parts}
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(saved, part)
+            part.replace(path)
+        except (OSError, RuntimeError) as error:  # torch's own error where the disk is full
+            raise ModelError(
+                f"The checkpoint {path} cannot be written ({_first_line(error)}): make room or choose "
+                "another folder."
+            ) from error
+
+    def resume(self, path: Path) -> bool:
+        """Go on from a checkpoint if there is one, and return whether there is.
+
+        Raises
+        ------
+        ModelError
+            If it is damaged, or of another recipe or other slices.
+        """
+        if not path.exists():
+            return False
+        saved = _read(path)
+        try:
+            same = saved["recipe"] == asdict(self.recipe) and saved["data"] == self._data
+            if same:
+                for name in _PARTS:
+                    getattr(self, name).load_state_dict(saved[name])
+                self._state, self._since = saved["state"], time.perf_counter()
+        except Exception as error:  # what is not there, or does not fit
+            raise _damaged(path, error) from error
+        if not same:  # other patients above all: the card would deny that the weights have seen them
+            raise ModelError(
+                f"The checkpoint {path} was written with another recipe or other slices: delete it to start "
+                "anew, or give its settings."
+            )
+        return True
+
+
+def steps_of(path: Path) -> int | None:
+    """Return the steps that the recipe in a checkpoint asks for; ModelError if it is damaged."""
+    try:
+        steps: int | None = _read(path)["recipe"]["steps"]
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    return steps
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises what it likes on a damaged file
+        raise _damaged(path, error) from error
+    return saved
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"The checkpoint {path} cannot be read ({_first_line(error)}): delete it to start anew."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,102 @@
+"""How right a network is on slices that it does not learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from napari_covseg.learn.loss import Loss
+from napari_covseg.learn.sampling import as_input
+from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
+
+SCANNED = tuple(round(0.05 * k, 2) for k in range(1, 20))
+"""Thresholds that are tried: 0.05, 0.10 … 0.95 (Yazdekhasty 2020's own steps)."""
+
+
+def stacked(logits: dict[str, Tensor]) -> Tensor:
+    """Return the outputs, each of shape (n, 1, h, w), as channels: (n, len(OUTPUTS), h, w)."""
+    return torch.cat([logits[name] for name in OUTPUTS], 1)
+
+
+def validate(
+    network: nn.Module, slices: TrainingSet, device: str = "cpu", loss: Loss | None = None, batch: int = 4
+) -> tuple[dict[str, float], float]:
+    """Return the Dice per output as `score` has it, and the mean loss over the slices (NaN without one)."""
+    dice, value = _measure(network, slices, np.full((len(OUTPUTS), 1), 0.5), device, loss, batch)
+    return dict(zip(OUTPUTS, dice.mean(0)[:, 0].tolist(), strict=True)), value
+
+
+def score(
+    network: nn.Module,
+    slices: TrainingSet,
+    device: str = "cpu",
+    batch: int = 4,
+    thresholds: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Dice per output, pooled over each patient and then averaged over the patients.
+
+    Parameters
+    ----------
+    network : Module
+    slices : TrainingSet
+    device : str
+        Where the network is.
+    batch : int
+    thresholds : mapping of str to float, optional
+        Probability from which a pixel is labelled, per output; 0.5 by default.
+    """
+    cuts = [[(thresholds or {}).get(name, 0.5)] for name in OUTPUTS]
+    dice, _ = _measure(network, slices, np.array(cuts), device, None, batch)
+    return dict(zip(OUTPUTS, dice.mean(0)[:, 0].tolist(), strict=True))
+
+
+def choose_thresholds(
+    network: nn.Module, slices: TrainingSet, device: str = "cpu", batch: int = 4
+) -> dict[str, float]:
+    """Return the threshold of each output with the best Dice; of several, that nearest to 0.5.
+
+    The slices must be those of validation patients: a threshold that test patients have
+    chosen is measured on them no more.
+    """
+    dice, _ = _measure(network, slices, np.tile(SCANNED, (len(OUTPUTS), 1)), device, None, batch)
+    order = sorted(range(len(SCANNED)), key=lambda k: abs(SCANNED[k] - 0.5))
+    return {
+        name: SCANNED[max(order, key=lambda k: round(float(means[k]), 6))]
+        for name, means in zip(OUTPUTS, dice.mean(0), strict=True)
+    }
+
+
+@torch.inference_mode()
+def _measure(
+    network: nn.Module,
+    slices: TrainingSet,
+    thresholds: npt.NDArray[np.float64],
+    device: str,
+    loss: Loss | None,
+    batch: int,
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Dice at each threshold, (patients, outputs, thresholds), pooled over each patient; and the loss."""
+    network.eval()
+    patients, rows = np.unique(slices.patients, return_inverse=True)
+    both, total = np.zeros((2, len(patients), *thresholds.shape))
+    cuts = torch.logit(torch.from_numpy(thresholds)).float().to(device)
+    losses = 0.0
+    for start in range(0, len(slices), batch):
+        part = slice(start, start + batch)
+        images = as_input(slices.images[part]).to(device)
+        logits = network(images.contiguous(memory_format=torch.channels_last))
+        truth = torch.from_numpy(slices.masks[part]).to(device)
+        if loss is not None:
+            losses += float(loss(logits, truth.float())) * len(truth)
+        said = stacked(logits).float()
+        for k in range(thresholds.shape[1]):
+            predicted = said >= cuts[:, k, None, None]
+            found = (predicted & truth).sum((2, 3)).cpu().numpy()
+            np.add.at(both[..., k], rows[part], found)
+            np.add.at(total[..., k], rows[part], (predicted.sum((2, 3)) + truth.sum((2, 3))).cpu().numpy())
+    dice = np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
+    return dice, losses / len(slices) if loss is not None else float("nan")
