@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from napari_covseg import metrics
 from napari_covseg.metrics import dice, f1, jaccard, mae, mcc
-from napari_covseg.metrics.overlap import Counts, count
+from napari_covseg.metrics.overlap import Counts, count, overlaps
 
 Mask = npt.NDArray[np.bool_]
 Metric = Callable[..., float]
@@ -124,6 +124,17 @@ def test_pooled_over_slices_is_not_the_mean_of_slices() -> None:
     predicted[0], truth[0] = True, True
     predicted[1, 0], truth[1, 1] = True, True
     assert dice(predicted, truth) == pytest.approx(2 * 4 / 10)
+
+
+@given(PAIRS, st.data())
+@settings(max_examples=40)
+def test_counts_of_parts_add_up_to_those_of_all(pair: tuple[Mask, Mask], data: st.DataObject) -> None:
+    a, b = (mask.ravel() for mask in pair)
+    cut = data.draw(st.integers(0, len(a)))
+    together = count(a[:cut], b[:cut]) + count(a[cut:], b[cut:])
+    assert together == count(a, b)
+    for name, value in overlaps(together).items():
+        assert getattr(metrics, name)(a, b, empty=math.nan) == pytest.approx(value, nan_ok=True)
 
 
 def test_masks_of_other_shapes_are_a_fault() -> None:

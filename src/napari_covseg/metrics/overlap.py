@@ -13,7 +13,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Counts:
-    """The confusion matrix of two masks, in voxels.
+    """The confusion matrix of two masks, in voxels; those of several parts may be added.
 
     Attributes
     ----------
@@ -25,6 +25,9 @@ class Counts:
     fp: int
     fn: int
     tn: int
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
 
 def count(predicted: Mask, truth: Mask) -> Counts:
@@ -68,8 +71,7 @@ def dice(predicted: Mask, truth: Mask, *, empty: float = 1.0) -> float:
     ValueError
         If the shapes differ.
     """
-    c = count(predicted, truth)
-    return _ratio(2 * c.tp, 2 * c.tp + c.fn + c.fp, empty)
+    return _figure("dice", predicted, truth, empty)
 
 
 def jaccard(predicted: Mask, truth: Mask, *, empty: float = 1.0) -> float:
@@ -77,8 +79,7 @@ def jaccard(predicted: Mask, truth: Mask, *, empty: float = 1.0) -> float:
 
     Parameters, return value and errors as for `dice`; never above it.
     """
-    c = count(predicted, truth)
-    return _ratio(c.tp, c.tp + c.fn + c.fp, empty)
+    return _figure("jaccard", predicted, truth, empty)
 
 
 def f1(predicted: Mask, truth: Mask, *, empty: float = 1.0) -> float:
@@ -88,8 +89,7 @@ def f1(predicted: Mask, truth: Mask, *, empty: float = 1.0) -> float:
     of the same voxels: figures of the two differ only where they are averaged over
     different things. Parameters, return value and errors as for `dice`.
     """
-    c = count(predicted, truth)
-    return _ratio(c.tp, c.tp + 0.5 * (c.fn + c.fp), empty)
+    return _figure("f1", predicted, truth, empty)
 
 
 def sensitivity(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
@@ -111,8 +111,7 @@ def sensitivity(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> flo
     ValueError
         If the shapes differ.
     """
-    c = count(predicted, truth)
-    return _ratio(c.tp, c.tp + c.fn, empty)
+    return _figure("sensitivity", predicted, truth, empty)
 
 
 def specificity(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
@@ -120,8 +119,7 @@ def specificity(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> flo
 
     `empty` is the value where there is no background; otherwise as for `sensitivity`.
     """
-    c = count(predicted, truth)
-    return _ratio(c.tn, c.tn + c.fp, empty)
+    return _figure("specificity", predicted, truth, empty)
 
 
 def precision(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
@@ -129,8 +127,7 @@ def precision(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float
 
     `empty` is the value where nothing was found; otherwise as for `sensitivity`.
     """
-    c = count(predicted, truth)
-    return _ratio(c.tp, c.tp + c.fp, empty)
+    return _figure("precision", predicted, truth, empty)
 
 
 def accuracy(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
@@ -138,8 +135,7 @@ def accuracy(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
 
     `empty` is the value for masks without a voxel; otherwise as for `sensitivity`.
     """
-    c = count(predicted, truth)
-    return _ratio(c.tp + c.tn, predicted.size, empty)
+    return _figure("accuracy", predicted, truth, empty)
 
 
 def mcc(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
@@ -148,9 +144,7 @@ def mcc(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
     ``(TP TN - FN FP) / sqrt((TP + FN) (TN + FP) (TP + FP) (TN + FN))``; `empty` is the value
     where one of the masks is empty or full. Otherwise as for `sensitivity`.
     """
-    c = count(predicted, truth)
-    margins = (c.tp + c.fn) * (c.tn + c.fp) * (c.tp + c.fp) * (c.tn + c.fn)
-    return _ratio(c.tp * c.tn - c.fn * c.fp, math.sqrt(margins), empty)
+    return _figure("mcc", predicted, truth, empty)
 
 
 def mae(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
@@ -160,8 +154,32 @@ def mae(predicted: Mask, truth: Mask, *, empty: float = math.nan) -> float:
     pixels cannot have. `empty` is the value for masks without a voxel; otherwise as for
     `sensitivity`.
     """
-    c = count(predicted, truth)
-    return _ratio(100.0 * (c.fp + c.fn), predicted.size, empty)
+    return _figure("mae", predicted, truth, empty)
+
+
+def overlaps(c: Counts) -> dict[str, float]:
+    """Return all figures of this module by name, for counts (of several parts, added); NaN where 0 / 0."""
+    return {name: _ratio(*parts, math.nan) for name, parts in _ratios(c).items()}
+
+
+def _ratios(c: Counts) -> dict[str, tuple[float, float]]:
+    margins = (c.tp + c.fn) * (c.tn + c.fp) * (c.tp + c.fp) * (c.tn + c.fn)
+    size = c.tp + c.fp + c.fn + c.tn
+    return {
+        "dice": (2 * c.tp, 2 * c.tp + c.fn + c.fp),
+        "jaccard": (c.tp, c.tp + c.fn + c.fp),
+        "sensitivity": (c.tp, c.tp + c.fn),
+        "specificity": (c.tn, c.tn + c.fp),
+        "precision": (c.tp, c.tp + c.fp),
+        "accuracy": (c.tp + c.tn, size),
+        "f1": (c.tp, c.tp + 0.5 * (c.fn + c.fp)),
+        "mcc": (c.tp * c.tn - c.fn * c.fp, math.sqrt(margins)),
+        "mae": (100.0 * (c.fp + c.fn), size),
+    }
+
+
+def _figure(name: str, predicted: Mask, truth: Mask, empty: float) -> float:
+    return _ratio(*_ratios(count(predicted, truth))[name], empty)
 
 
 def _ratio(above: float, below: float, empty: float) -> float:
