@@ -68,8 +68,8 @@ class SqueezeExcite(nn.Module):
 
 def resize_to(x: Tensor, like: Tensor) -> Tensor:
     """Return `x` at the height and width of `like`, bilinear; odd sizes lose a row when pooled."""
-    # an exported graph must hold the step even where the example's size does not need it
-    if x.shape[-2:] == like.shape[-2:] and not torch.compiler.is_compiling():
+    # an exported graph must hold the step, and not even ask whether the example's size needs it
+    if not torch.compiler.is_compiling() and x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
 
