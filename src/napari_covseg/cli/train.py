@@ -52,7 +52,7 @@ def train(
     chosen = dataclasses.replace(read_recipe(recipe), seed=seed)
     chosen = chosen if batch is None else dataclasses.replace(chosen, batch=batch)
     chosen = chosen if size is None else chosen.at_size(size)
-    seconds = None if budget is None else _seconds(budget)
+    seconds = None if budget is None else seconds_of(budget)
     if [steps, epochs, budget].count(None) < 2:
         raise ModelError("Give one of --steps, --epochs and --budget: each says how long to train.")
     from napari_covseg.jobs.allocator import keep_freed_memory
@@ -77,8 +77,8 @@ def train(
     output.follow(_events(output, slices, split, out, chosen, where, seconds), "Training")
 
 
-def _seconds(budget: str) -> float:
-    """Read a time such as 90s, 60m or 1.5h."""
+def seconds_of(budget: str) -> float:
+    """Read a time such as 90s, 60m or 1.5h; raises ModelError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)", budget.strip())
     if not match or float(match[1]) == 0:
         raise ModelError(f"The budget {budget!r} is no time: give it as 90s, 60m or 8h.")

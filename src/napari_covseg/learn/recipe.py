@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, get_args, get_origin, get_type_hints
 
 from napari_covseg.errors import ModelError
+from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
 
 OURS = "covseg"
 """The recipe that is taken where none is named."""
@@ -18,7 +20,7 @@ CHOICES = {
     "optimiser": ("adamw", "adam", "sgd"),
     "schedule": ("constant", "one-cycle", "step", "poly", "plateau"),
     "sampling": ("shuffled", "weighted"),
-    "augmentation": ("none", "flips-zoom", "covseg"),
+    "augmentation": ("none", "flips-zoom", "affine", "covseg"),
     "selection": ("dice", "loss", "last"),
     "threshold": ("scan",),
 }
@@ -201,20 +203,29 @@ def read_recipe(name: str = OURS) -> Recipe:
 @cache
 def _recipes() -> dict[str, Recipe]:
     found: dict[str, Recipe] = {}
-    for file in sorted(files(__package__).joinpath("recipes").iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".toml"):
-            found |= parse_recipes(file.read_text(encoding="utf-8"), file.name)
+    for file in files(__package__).joinpath("recipes").iterdir():
+        paper = file.name.removesuffix(".toml")
+        entries = [entry for entry in CATALOGUE if entry.name.startswith(f"{paper}-")]
+        if paper != file.name:
+            found |= parse_recipes(file.read_text(encoding="utf-8"), file.name, entries)
     return found
 
 
-def parse_recipes(text: str, source: str = "the recipe") -> dict[str, Recipe]:
-    """Read the recipes in a TOML text: settings for all at the top, then a table per network.
+def parse_recipes(
+    text: str, source: str = "the recipe", entries: Iterable[NetworkEntry] = ()
+) -> dict[str, Recipe]:
+    """Read the recipes in a TOML text: settings for all networks, and tables of single ones.
 
     Parameters
     ----------
     text : str
+        What stands before the first table is for all networks; a table called as a network
+        changes or adds to it.
     source : str
-        What errors call it.
+        What errors call the text.
+    entries : iterable of NetworkEntry
+        Networks of the catalogue, each of which gets a recipe; a table of another name must
+        say which network it means.
 
     Raises
     ------
@@ -225,14 +236,15 @@ def parse_recipes(text: str, source: str = "the recipe") -> dict[str, Recipe]:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{source} is not valid TOML: {error}.") from error
-    tables = ("settings", "preparation", "heads")
+    tables = {f.name for f in fields(Recipe) if f.default_factory is dict}
     common = {key: value for key, value in content.items() if key in tables or not isinstance(value, dict)}
+    known = {
+        entry.name: {key: getattr(entry, key) for key in ("network", "title", "paper", "settings")}
+        for entry in entries
+    }
     recipes = {}
-    for name in content.keys() - common.keys():
-        values = {**common, **content[name]}
-        for table in tables:
-            if isinstance(common.get(table), dict) and isinstance(content[name].get(table), dict):
-                values[table] = {**common[table], **content[name][table]}
+    for name in {**known, **content}.keys() - common.keys():
+        values = {**known.get(name, {}), **common, **content.get(name, {})}
         recipes[name] = _recipe(name, values, f"{source}, {name}")
     return recipes
 
@@ -248,7 +260,7 @@ def _recipe(name: str, values: dict[str, Any], source: str) -> Recipe:
             raise ModelError(f"{source}: {key} = {value!r} is of another kind than {key} must be.")
     stages = tuple((float(share), int(size)) for share, size in values.get("stages", ()))
     if "network" not in values:
-        raise ModelError(f"{source}: it names no network.")
+        raise ModelError(f"{source}: it names no network, and there is none of its name.")
     recipe = Recipe(name=name, **{**values, "stages": stages})
     if problem := _problem(recipe):
         raise ModelError(f"{source}: {problem}.")
