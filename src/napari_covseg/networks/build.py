@@ -9,6 +9,7 @@ from torch import nn
 
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.amer2021 import RDUNet, ResDUNet
+from napari_covseg.networks.punn2022 import CHSNet, RAIUNet
 from napari_covseg.networks.salehi2022 import ResUNet, UNetPlusPlus
 from napari_covseg.networks.unet import UNet
 from napari_covseg.networks.yazdekhasty2020 import BifurcatedAutoencoder
@@ -17,6 +18,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "resdunet": ResDUNet,
     "rdunet": RDUNet,
+    "raiunet": RAIUNet,
+    "chsnet": CHSNet,
     "unetpp": UNetPlusPlus,
     "resunet": ResUNet,
     "bifurcated": BifurcatedAutoencoder,
