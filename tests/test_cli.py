@@ -26,6 +26,7 @@ from napari_covseg.cases import OpenCase, Workspace, chunks
 from napari_covseg.cli import app
 from napari_covseg.cli.output import Output
 from napari_covseg.jobs.events import Event, Progress
+from napari_covseg.networks.catalogue import NetworkEntry
 
 
 def covseg(*arguments: str | Path) -> Result:
@@ -312,6 +313,37 @@ def test_rescue_brings_strokes_back(
     assert "holds no strokes" in refused(covseg("cases", "rescue", case, path, "--workspace", workspace))
     missing = refused(covseg("cases", "rescue", case, tmp_path / "no", "--workspace", workspace))
     assert "is missing" in missing
+
+
+def test_all_networks_are_listed_with_their_sizes() -> None:
+    (networks,) = records(covseg("models", "--all", "--json"))
+    assert all(set(one) == {"name", "paper", "parameters", "gmac_256", "settings"} for one in networks)
+    table = covseg("models", "--all").stdout.splitlines()
+    assert len(table) == 1 + len(networks)
+    for line, one in zip(table[1:], networks, strict=True):
+        assert line.startswith(f"{one['name']} ") and f" {one['parameters'] / 1e6:.3f} M " in line
+    (rdunet,) = (one for one in networks if one["name"] == "amer2021-rdunet")
+    assert (rdunet["paper"], rdunet["parameters"], rdunet["gmac_256"]) == ("Amer 2021", 4_557_965, 4.399)
+
+
+def test_a_model_is_exported_and_checked(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.pt2"
+    (told,) = records(covseg("models", "export", model, "--format", "torch", "--out", out, "--json"))
+    assert told.pop("max_difference") < 1e-5
+    assert told == {"path": str(out), "format": "torch", "outputs": ["lungs", "lesion"], "trained": True}
+    assert out.is_file()
+    assert "nobody" in refused(covseg("models", "export", "nobody", "--out", out))
+
+
+def test_a_network_that_nobody_trained_is_exported_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = NetworkEntry("paper-net", "Net", "Paper", "unet", 0, 0.0, {"features": [2], "bottleneck": 2})
+    monkeypatch.setattr("napari_covseg.networks.catalogue.CATALOGUE", (small,))
+    out = tmp_path / "network.pt2"
+    done = covseg("models", "export", "paper-net", "--format", "torch", "--out", out)
+    assert done.exit_code == 0 and out.is_file()
+    assert f"Wrote {out}, with random weights" in done.stdout and "Largest difference" in done.stdout
 
 
 def test_models(model: Path) -> None:

@@ -1,27 +1,51 @@
-"""``covseg models``: those of the package, and those that learned in a workspace."""
+"""``covseg models``: those of the package, those that learned in a workspace, and the papers' networks."""
 
 from __future__ import annotations
 
 import dataclasses
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_covseg.cli.case import open_workspace
 from napari_covseg.cli.output import JsonOption, Output, WorkspaceOption
+from napari_covseg.errors import ModelError
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from napari_covseg.cases.versions import Versions
 
 app = typer.Typer(invoke_without_command=True)
+
+
+class ExportFormat(StrEnum):
+    """Formats of `models.export`."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
+
+
 IdArgument = Annotated[str, typer.Argument(help="Id from `covseg models --workspace ...`.")]
 
 
 @app.callback()
-def models(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def models(
+    context: typer.Context,
+    every_network: Annotated[
+        bool, typer.Option("--all", help="List the networks of the papers, trained or not.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the models, the default one first; with --workspace also those that learned there."""
     output = Output(context, as_json)
     if context.invoked_subcommand is not None:
+        return
+    if every_network:
+        _list_networks(output)
         return
     from napari_covseg.models.catalogue import available
 
@@ -45,6 +69,20 @@ def models(context: typer.Context, workspace: WorkspaceOption = None, as_json: J
     output.record(records)
     for line in lines:
         output.line(line)
+
+
+def _list_networks(output: Output) -> None:
+    from napari_covseg.networks.catalogue import CATALOGUE
+
+    keys = ("name", "paper", "parameters", "gmac_256", "settings")
+    output.record([{key: getattr(entry, key) for key in keys} for entry in CATALOGUE])
+    wide = max(len(entry.name) for entry in CATALOGUE)
+    output.line(f"{'name':<{wide}}  {'paper':<16}  {'parameters':>10}  {'GMAC at 256':>11}  network")
+    for entry in CATALOGUE:
+        size = f"{entry.parameters / 1e6:.3f} M"
+        output.line(
+            f"{entry.name:<{wide}}  {entry.paper:<16}  {size:>10}  {entry.gmac_256:>11.2f}  {entry.title}"
+        )
 
 
 @app.command()
@@ -107,6 +145,59 @@ def current(
     base = model if model in bases else versions.get(model).base
     versions.set_current(base, model)
     _tell(output, versions, base)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(help="Name from `covseg models` or `covseg models --all`, or a model file.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write, for example model.onnx or model.pt2.")],
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="onnx needs the extra `export`; torch needs nothing.")
+    ] = ExportFormat.ONNX,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a network for other programs, and check that it computes what it does here."""
+    output = _output(context, as_json)
+    from napari_covseg.models.export import check_onnx, export_network
+
+    if form is ExportFormat.ONNX:
+        check_onnx()
+    network, card = _network(name, workspace)
+    done = export_network(network, out, form.value, card)
+    output.record(
+        {
+            "path": str(done.path),
+            "format": done.format,
+            "outputs": done.outputs,
+            "trained": bool(card),
+            "max_difference": done.max_difference,
+        }
+    )
+    untrained = "" if card else ", with random weights: it is a network that nobody trained"
+    output.line(f"Wrote {done.path}{untrained}")
+    output.line(f"Largest difference of a logit from PyTorch: {done.max_difference:.2g}")
+
+
+def _network(name: str, workspace: str | None) -> tuple[Module, str]:
+    """Return a model's network and card, else a network of the catalogue, untrained and without a card."""
+    from napari_covseg.jobs.find_model import find_model
+    from napari_covseg.models.file import load_network
+    from napari_covseg.networks.build import build_network
+    from napari_covseg.networks.catalogue import CATALOGUE
+
+    try:
+        found = find_model(name, None if workspace is None else open_workspace(workspace))
+    except ModelError:
+        for entry in CATALOGUE:
+            if entry.name == name:
+                return build_network(entry.network, ("lungs", "lesion"), entry.settings), ""
+        raise
+    network, card = load_network(found.source(), name)
+    return network, card.to_json()
 
 
 def _output(context: typer.Context, as_json: bool) -> Output:
