@@ -17,6 +17,7 @@ from napari_covseg.learn import run as run_module
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.run import split_patients, train_model
 from napari_covseg.learn.train import TrainingProgress
+from napari_covseg.learn.training_run import TrainedNetwork
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.file import load_network
@@ -128,7 +129,8 @@ def test_kept_out_patients_never_reach_the_training(
         given.extend([training, validation])
         from napari_covseg.networks.build import build_network
 
-        yield build_network("unet", ("lungs", "lesion"), recipe.settings).eval()
+        network = build_network("unet", ("lungs", "lesion"), recipe.settings).eval()
+        yield TrainedNetwork(network, 1, 1, 0.0, "float32")
 
     monkeypatch.setattr(run_module, "train", fake)
     list(train_model(data, split_patients(data, None, [], ["bert"]), tmp_path / "a.safetensors", recipe))

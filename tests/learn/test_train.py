@@ -17,6 +17,7 @@ from napari_covseg.learn import train as train_module
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.sampling import as_input, sampling_weights, slab
 from napari_covseg.learn.train import TrainingProgress, train
+from napari_covseg.learn.training_run import TrainedNetwork
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.learn.validation import score
 
@@ -24,9 +25,9 @@ from napari_covseg.learn.validation import score
 def run(
     recipe: Recipe, data: TrainingSet, validation: TrainingSet | None = None, **options: Path
 ) -> tuple[list[TrainingProgress], nn.Module]:
-    *told, network = train(recipe, data, validation, **options)  # type: ignore[arg-type]
-    assert isinstance(network, nn.Module)
-    return told, network  # type: ignore[return-value]
+    *told, trained = train(recipe, data, validation, **options)  # type: ignore[arg-type]
+    assert isinstance(trained, TrainedNetwork)
+    return told, trained.network  # type: ignore[return-value]
 
 
 def interrupt(

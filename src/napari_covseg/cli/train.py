@@ -40,6 +40,12 @@ def train(
     size: Annotated[int | None, typer.Option(min=32, help="Pixels per side of a prepared slice.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of slices, augmentation and weights.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
+    half: Annotated[
+        bool | None,
+        typer.Option(
+            help="Compute in bfloat16 if it does the same as float32.", show_default="on a GPU only"
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -74,7 +80,7 @@ def train(
         steps = epochs * chosen.epoch(len(slices.only(set(split["training"]))))
     if steps is not None:
         chosen = chosen.shortened(steps)
-    output.follow(_events(output, slices, split, out, chosen, where, seconds), "Training")
+    output.follow(_events(output, slices, split, out, chosen, where, seconds, half), "Training")
 
 
 def seconds_of(budget: str) -> float:
@@ -86,7 +92,14 @@ def seconds_of(budget: str) -> float:
 
 
 def _events(
-    output: Output, slices: Any, split: Any, out: Path, recipe: Any, device: str, budget: float | None
+    output: Output,
+    slices: Any,
+    split: Any,
+    out: Path,
+    recipe: Any,
+    device: str,
+    budget: float | None,
+    half: bool | None,
 ) -> Generator[Event, None, None]:
     """Turn what a training run tells into events."""
     from napari_covseg.jobs.events import Notice, Written
@@ -95,7 +108,7 @@ def _events(
     from napari_covseg.learn.train import TrainingProgress
 
     pace: Pace | None = None
-    for told in train_model(slices, split, out, recipe, device=device, budget=budget):
+    for told in train_model(slices, split, out, recipe, device=device, budget=budget, half=half):
         if not isinstance(told, TrainingProgress):
             continue
         pace = pace or Pace(told.steps, "steps", begun=told.step)

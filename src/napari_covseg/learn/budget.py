@@ -52,9 +52,10 @@ def within(
     if checkpoint is not None and checkpoint.exists():
         steps = steps_of(checkpoint)
         return recipe if steps == recipe.steps else recipe.shortened(steps or 1)
+    started = time.perf_counter()
     step, look = _time_of_step(recipe, training, device), _time_of_slice(recipe, training, device)
     scored = 12 * len(validation or ()) + len(test or ())
-    left = _RESERVE * seconds - scored * look
+    left = _RESERVE * seconds - scored * look - (time.perf_counter() - started)
     if left < step:
         raise ModelError(
             f"{seconds:.0f} s are too short to train and validate {recipe.name}: a step takes {step:.1f} s, "

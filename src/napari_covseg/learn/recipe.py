@@ -169,7 +169,7 @@ class Recipe:
         not end early, but still keeps what validated best.
         """
         return replace(
-            self, steps=steps, validate_every=max(1, steps // 10), patience=0, plateau=min(self.plateau, 1)
+            self, steps=steps, validate_every=-(-steps // 10), patience=0, plateau=min(self.plateau, 1)
         )
 
     def at_size(self, size: int) -> Recipe:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.budget import within
 from napari_covseg.learn.recipe import Recipe, read_recipe
 from napari_covseg.learn.train import TrainingProgress, train
+from napari_covseg.learn.training_run import TrainedNetwork
 from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
 from napari_covseg.learn.validation import choose_thresholds, score
 from napari_covseg.models.card import ModelCard
@@ -75,6 +75,7 @@ def train_model(
     device: str = "cpu",
     checkpoint: Path | None = None,
     budget: float | None = None,
+    half: bool | None = None,
 ) -> Iterator[TrainingProgress | ModelCard]:
     """Train on the split's training patients and write a model file.
 
@@ -95,6 +96,8 @@ def train_model(
         Where an interrupted run goes on from; beside `out` by default, kept when done.
     budget : float, optional
         Seconds that the run may take; see `learn.budget.within`.
+    half : bool, optional
+        Whether bfloat16 may take over where it does the same as float32; by default on a GPU.
 
     Yields
     ------
@@ -117,19 +120,14 @@ def train_model(
     assert training is not None  # split_patients has seen to it
     if budget is not None:
         recipe = within(budget, recipe, training, validation, test, device=device, checkpoint=checkpoint)
-    trained: dict[str, Any] = {}
-    network: nn.Module | None = None
-    for told in train(recipe, training, validation, device=device, checkpoint=checkpoint):
-        if isinstance(told, nn.Module):
-            network = told
-        else:
-            trained = {"steps": told.step, "seconds": round(told.total_seconds)}
+    half = device.startswith("cuda") if half is None else half
+    for told in train(recipe, training, validation, device=device, checkpoint=checkpoint, half=half):
+        if isinstance(told, TrainingProgress):
             yield told
-    assert network is not None  # the last thing that train yields
-    trained |= {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    card = _card(recipe, network, data, split, parts, trained, name or out.stem, device)
-    save_model(out, network, card)
-    yield card
+        else:
+            card = _card(recipe, told, data, split, parts, name or out.stem, device)
+            save_model(out, told.network, card)
+            yield card
 
 
 def device_name(device: str) -> str:
@@ -139,16 +137,15 @@ def device_name(device: str) -> str:
 
 def _card(
     recipe: Recipe,
-    network: nn.Module,
+    trained: TrainedNetwork,
     data: TrainingSet,
     split: dict[str, list[str]],
     parts: dict[str, TrainingSet],
-    trained: dict[str, Any],
     name: str,
     device: str,
 ) -> ModelCard:
     """Choose the thresholds, measure the network, and say what it is."""
-    network.to(device)
+    network = trained.network.to(device)
     thresholds = dict.fromkeys(OUTPUTS, 0.5)
     if recipe.threshold != "scan":
         thresholds = dict.fromkeys(OUTPUTS, float(recipe.threshold))
@@ -160,6 +157,9 @@ def _card(
         if part in parts
     }
     network.cpu()
+    facts = {key: getattr(trained, key) for key in ("steps", "best_step", "precision")}
+    facts |= {"seconds": round(trained.seconds), "device": device_name(device)}
+    facts |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     if scores:
         scores["protocol"] = (
             f"Dice pooled over each patient, then averaged; the network's output on {recipe.size}² pixels "
@@ -179,7 +179,7 @@ def _card(
         thresholds=thresholds,
         trained_on=f"{len(parts['training'])} slices of {len(split['training'])} sources",
         split=split,
-        recipe={**asdict(recipe), "trained": trained},
+        recipe={**asdict(recipe), "trained": facts},
         scores=scores,
         licence=data.licence,
         created=datetime.date.today().isoformat(),

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from napari_covseg.learn.augment import augmentation
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.sampling import Sampler
-from napari_covseg.learn.training_run import TrainingRun
+from napari_covseg.learn.training_run import TrainedNetwork, TrainingRun
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.learn.validation import validate
 
@@ -33,8 +32,6 @@ class TrainingProgress:
         Dice per output, where there was a validation at this step.
     best : bool
         Whether these weights are the best so far.
-    total_seconds : float
-        Since the run was first started, without the pauses.
     """
 
     step: int
@@ -43,7 +40,6 @@ class TrainingProgress:
     seconds: float
     validation: dict[str, float] | None = None
     best: bool = False
-    total_seconds: float = 0.0
 
 
 def train(
@@ -53,8 +49,9 @@ def train(
     *,
     device: str = "cpu",
     checkpoint: Path | None = None,
-) -> Iterator[TrainingProgress | nn.Module]:
-    """Train a network; the last thing yielded is the network itself.
+    half: bool = False,
+) -> Iterator[TrainingProgress | TrainedNetwork]:
+    """Train a network; the last thing yielded is what came of it.
 
     Every step's slices, augmentation and dropout depend only on the seed and the step, so
     that a run which continues from its checkpoint does what an uninterrupted one would
@@ -69,13 +66,15 @@ def train(
     device : str
     checkpoint : Path, optional
         Written at once and at every validation; if it exists, the run goes on from there.
+    half : bool
+        Whether bfloat16 may take over from float32; see `learn.precision`.
 
     Yields
     ------
     TrainingProgress
         After every tenth step and every validation.
-    Module
-        The best network, in evaluation mode on the CPU.
+    TrainedNetwork
+        With the weights that were best; last.
 
     Raises
     ------
@@ -83,7 +82,7 @@ def train(
         If the checkpoint is damaged, or belongs to another recipe or other slices, or
         cannot be written.
     """
-    run = TrainingRun(recipe, training, validation, device)
+    run = TrainingRun(recipe, training, validation, device, half)
     if checkpoint is not None and not run.resume(checkpoint):
         run.write(checkpoint)
     sample = Sampler(recipe, training, augmentation(recipe.augmentation, training.images.shape[-1]))
@@ -104,6 +103,6 @@ def train(
         if validated or run.step % 10 == 0:
             seconds = time.perf_counter() - started
             mean = float(np.mean(losses if validated else losses[-10:]))
-            yield TrainingProgress(run.step, run.steps, mean, seconds, scores, best, run.seconds)
+            yield TrainingProgress(run.step, run.steps, mean, seconds, scores, best)
             losses = [] if validated else losses
-    yield run.best()
+    yield run.result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,35 @@ from napari_covseg.errors import ModelError
 from napari_covseg.learn.averaging import follow
 from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.optimise import make_optimiser, make_schedule
+from napari_covseg.learn.precision import WARM_UP, compare
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
 from napari_covseg.networks.build import build_network
 
 _PARTS = ("network", "average", "optimiser", "schedule")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """What a training run ends with.
+
+    Attributes
+    ----------
+    network : Module
+        With the weights that were kept, in evaluation mode on the CPU.
+    steps, best_step : int
+        Steps taken, and the one whose weights were kept.
+    seconds : float
+        Of all steps and validations, without the pauses of an interrupted run.
+    precision : str
+        ``"float32"`` or ``"bfloat16"``, of the last step.
+    """
+
+    network: nn.Module
+    steps: int
+    best_step: int
+    seconds: float
+    precision: str
 
 
 class TrainingRun:
@@ -30,6 +54,8 @@ class TrainingRun:
     recipe : Recipe
     training, validation : TrainingSet
     device : str
+    half : bool
+        Whether to go on in bfloat16 after `precision.WARM_UP` steps, if it does the same there.
 
     Attributes
     ----------
@@ -41,7 +67,12 @@ class TrainingRun:
     """
 
     def __init__(
-        self, recipe: Recipe, training: TrainingSet, validation: TrainingSet | None, device: str
+        self,
+        recipe: Recipe,
+        training: TrainingSet,
+        validation: TrainingSet | None,
+        device: str,
+        half: bool = False,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
@@ -54,9 +85,12 @@ class TrainingRun:
         self.optimiser = make_optimiser(recipe, self.network)
         self.schedule = make_schedule(recipe, self.optimiser, len(training))
         self._data = [part.checksum() for part in (training, validation) if part is not None]
+        self._half = half
         self._since = time.perf_counter()
         self._state: dict[str, Any] = {
             "step": 0,
+            "best_step": 0,
+            "half": False,
             "best": float("-inf"),
             "weights": self.average.state_dict(),
             "without_better": 0,
@@ -80,9 +114,13 @@ class TrainingRun:
 
     def update(self, images: Tensor, masks: Tensor) -> float:
         """Take one optimiser step and return its loss."""
+        if self._half and self.step == WARM_UP:
+            self._state["half"] = compare(self.network, self.loss, images, masks).good
         self.network.train()
         torch.manual_seed((self.recipe.seed << 32) + self.step)  # of dropout
-        loss = self.loss(self.network(images), masks)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._state["half"]):
+            logits = self.network(images)
+        loss = self.loss(logits, masks)
         self.optimiser.zero_grad()
         loss.backward()
         if self.recipe.clip:
@@ -103,14 +141,19 @@ class TrainingRun:
         self._state["without_better"] = 0 if better else self._state["without_better"] + 1
         if better or self.recipe.selection == "last":
             weights = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
-            self._state.update(best=max(value, self._state["best"]), weights=weights)
+            self._state.update(best=max(value, self._state["best"]), best_step=self.step, weights=weights)
         return better
 
-    def best(self) -> nn.Module:
-        """Return the network with the weights that were kept, in evaluation mode on the CPU."""
+    def result(self) -> TrainedNetwork:
+        """Return the network with the weights that were kept, and how long it took."""
         self.average.load_state_dict(self._state["weights"])
-        network: nn.Module = self.average.cpu().eval()
-        return network
+        return TrainedNetwork(
+            self.average.cpu().eval(),
+            self.step,
+            int(self._state["best_step"]),
+            self.seconds,
+            "bfloat16" if self._state["half"] else "float32",
+        )
 
     def write(self, path: Path) -> None:
         """Write the checkpoint; an interrupted write leaves the one before."""
