@@ -50,8 +50,18 @@ class NetworkEntry:
     preset_of: str = ""
 
 
+_UNET = {"features": [16, 32, 64, 128], "bottleneck": 512}
+_RDUNET = _UNET | {
+    "residual": "concat",
+    "se": True,
+    "dc": "half",
+    "dilations": [[1, 2, 3, 3, 2, 1], [1, 2, 2, 1]],
+    "dropout": 0.5,
+}
+_RESDUNET = _RDUNET | {"residual": "add", "dilations": [[3, 3, 2, 2, 1, 1], [2, 2, 1, 1]]}
+
 CATALOGUE: tuple[NetworkEntry, ...] = (
-    NetworkEntry("amer2021-unet", "U-Net", AMER, "unet", 4_138_769, 3.576),
+    NetworkEntry("amer2021-unet", "U-Net", AMER, "unet", 4_138_769, 3.576, _UNET),
     NetworkEntry(
         "amer2021-unet-256",
         "U-Net, 256 channels at the bottom",
@@ -72,8 +82,8 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
         {"features": [16, 32, 64, 128, 256], "bottleneck": 512},
         preset_of="amer2021-unet",
     ),
-    NetworkEntry("amer2021-resdunet", "ResDUNet", AMER, "resdunet", 4_252_301, 4.198),
-    NetworkEntry("amer2021-rdunet", "RD-UNet", AMER, "rdunet", 4_557_965, 4.399),
+    NetworkEntry("amer2021-resdunet", "ResDUNet", AMER, "resdunet", 4_252_301, 4.198, _RESDUNET),
+    NetworkEntry("amer2021-rdunet", "RD-UNet", AMER, "rdunet", 4_557_965, 4.399, _RDUNET),
     NetworkEntry(
         "amer2021-rdunet-wide",
         "RD-UNet, dilated modules as wide as their skips",
@@ -81,7 +91,7 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
         "rdunet",
         5_223_661,
         6.848,
-        {"dc": "full"},
+        _RDUNET | {"dc": "full"},
         preset_of="amer2021-rdunet",
     ),
     NetworkEntry(
@@ -91,7 +101,7 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
         "rdunet",
         4_337_617,
         3.828,
-        {"se": False, "dc": "none"},
+        _RDUNET | {"se": False, "dc": "none"},
         preset_of="amer2021-rdunet",
     ),
     NetworkEntry(
@@ -101,7 +111,7 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
         "rdunet",
         4_415_149,
         3.828,
-        {"dc": "none"},
+        _RDUNET | {"dc": "none"},
         preset_of="amer2021-rdunet",
     ),
     NetworkEntry("punn2022-raiunet", "RAIU-Net", PUNN, "raiunet", 4_150_644, 6.355),
@@ -195,8 +205,24 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
         {"features": [64, 128, 256, 512], "bottleneck": 1024},
         preset_of="salehi2022-unet",
     ),
-    NetworkEntry("salehi2022-unetpp", "U-Net++", SALEHI, "unetpp", 9_045_348, 29.756),
-    NetworkEntry("salehi2022-resunet", "Res-UNet", SALEHI, "resunet", 8_222_529, 45.143),
+    NetworkEntry(
+        "salehi2022-unetpp",
+        "U-Net++",
+        SALEHI,
+        "unetpp",
+        9_045_348,
+        29.756,
+        {"features": [32, 64, 128, 256, 512], "supervision": True, "head": 0},
+    ),
+    NetworkEntry(
+        "salehi2022-resunet",
+        "Res-UNet",
+        SALEHI,
+        "resunet",
+        8_222_529,
+        45.143,
+        {"features": [64, 128, 256], "bottleneck": 512},
+    ),
     NetworkEntry(
         "yazdekhasty2020-bifurcated", "Bifurcated autoencoder", YAZDEKHASTY, "bifurcated", 2_577_587, 33.657
     ),
