@@ -12,6 +12,8 @@ import torch
 from napari_covseg.assess.effort import Protocol
 from napari_covseg.assess.patients import Assessed, Patient
 from napari_covseg.learn.finetune import FinetuneSettings
+from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, load_model, save_model
 from napari_covseg.models.preparation import Preparation
@@ -75,3 +77,29 @@ def protocol() -> Callable[..., Protocol]:
         return Protocol(**{"settings": settings, "most": 10, **options})  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture
+def tiny_recipe() -> Recipe:
+    settings = {"features": [4], "bottleneck": 8}
+    return Recipe("tiny", "unet", settings=settings, preparation={"size": 16}, batch=2).shortened(4)
+
+
+@pytest.fixture
+def divided() -> TrainingSet:
+    """Four patients of three slices in two folds; the last slice has no lesion."""
+    y, x = np.mgrid[:32, :32]
+    masks = np.zeros((12, 2, 32, 32), bool)
+    masks[:, 0] = (y - 16) ** 2 + (x - 16) ** 2 < 144
+    for z, mask in enumerate(masks):
+        mask[1] = (y - 14) ** 2 + (x - 10 - z % 6) ** 2 < 16
+    masks[11, 1] = False
+    images = (40 + 80 * masks[:, 0] + 100 * masks[:, 1]).astype(np.uint8)
+    patients = np.repeat(["anna", "bert", "cleo", "dora"], 3)
+    return TrainingSet(
+        images,
+        masks,
+        patients,
+        folds={"1": ["anna"], "2": ["bert", "cleo"]},
+        validation={"1": ["bert"], "2": ["anna"]},
+    )

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
+from napari_covseg.cli.networks import networks
 from napari_covseg.cli.output import JsonOption, Output
 from napari_covseg.errors import JobError
 
@@ -17,7 +19,24 @@ if TYPE_CHECKING:
     from napari_covseg.edit.order import Strategy
     from napari_covseg.jobs.events import Event
 
-app = typer.Typer(no_args_is_help=True, help="Measure on patients whose truth is known.")
+
+class _Measurements(TyperGroup):
+    """Takes `covseg assess DATA …` for `covseg assess networks DATA …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name the measurement where none is named."""
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["networks", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Measurements,
+    no_args_is_help=True,
+    help="Measure on patients whose truth is known: networks side by side (the word may be left out), human "
+    "effort, and refining.",
+)
+app.command()(networks)
 
 DataArgument = Annotated[
     Path, typer.Argument(help="Folder with a folder per patient, or a .toml file, as for `covseg train`.")

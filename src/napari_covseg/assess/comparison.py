@@ -1,0 +1,203 @@
+"""Networks side by side, from stored runs: means over patients, intervals, differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from napari_covseg.assess.stored_run import Protocol, Record, read_record
+from napari_covseg.assess.summary import Values, interval
+from napari_covseg.metrics.figure import Figure
+from napari_covseg.metrics.overlap import Counts, overlaps
+
+_DISTANCES = ("assd", "hd95", "surface_dice")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A figure over patients.
+
+    Attributes
+    ----------
+    mean, sd : float
+        sd of the sample (n - 1).
+    low, high : float
+        95 % bootstrap interval of the mean over the patients.
+    n : int
+        Patients with a value.
+    empty : int
+        Patients without one, because a mask is empty; they are left out.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    n: int
+    empty: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One network less another one, patient by patient.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        Of the differences, with the 95 % bootstrap interval over the patients.
+    p : float
+        Of Wilcoxon's signed-rank test, two-sided, not corrected for the number of comparisons;
+        NaN with fewer than two patients.
+    n : int
+        Patients that both have.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The stored runs of one recipe under one protocol.
+
+    Attributes
+    ----------
+    recipe : str
+    protocol : {"patient", "slice"}
+    records : list of dict
+        One for each fold that is done.
+    """
+
+    recipe: str
+    protocol: Protocol
+    records: list[Record]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all folds are done."""
+        return {one["fold"] for one in self.records} == set(self.records[0]["folds"])
+
+    @property
+    def seconds(self) -> float:
+        """Mean time of training of a fold."""
+        return float(np.mean([one["seconds"] for one in self.records]))
+
+    def of(self, key: str) -> str:
+        """Return a setting of the runs in words: all that occur."""
+        values = dict.fromkeys(one[key] for one in self.records)
+        numbers = sorted(value for value in values if isinstance(value, int | float))
+        if len(numbers) > 1:
+            return f"{numbers[0]}–{numbers[-1]}"
+        return ", ".join(str(value) for value in values)
+
+    @cached_property
+    def _rows(self) -> dict[str, list[Record]]:
+        """The rows of each patient: one, or with the protocol "slice" one for each fold."""
+        rows: dict[str, list[Record]] = {}
+        for record in self.records:
+            for row in record["rows"]:
+                rows.setdefault(row["patient"], []).append(row)
+        return dict(sorted(rows.items()))
+
+    def slices(self) -> dict[str, int]:
+        """Return the number of slices that each patient was measured on."""
+        return {name: sum(row["slices"] for row in rows) for name, rows in self._rows.items()}
+
+    def by_patient(self, output: str, metric: str) -> dict[str, float]:
+        """Return a metric of each patient, pooled over all slices measured; NaN where it has no value."""
+        return {name: _pooled([row[output] for row in rows], metric) for name, rows in self._rows.items()}
+
+    def mean(self, output: str, metric: str) -> Mean:
+        """Return a metric's mean over the patients."""
+        every = np.array(list(self.by_patient(output, metric).values()))
+        values = every[np.isfinite(every)]
+        sd = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+        mean, low, high = interval(values)
+        return Mean(mean, sd, low, high, len(values), len(every) - len(values))
+
+    def pooled(self, output: str, metric: str = "dice") -> Figure:
+        """Return a metric of overlap over all slices of all patients at once."""
+        value = _pooled([row[output] for rows in self._rows.values() for row in rows], metric)
+        return Figure(value, math.nan, 0 if math.isnan(value) else 1, int(math.isnan(value)))
+
+    def by_slice(self, output: str, *, infected: bool = False, agree: bool = False) -> Figure:
+        """Return the mean Dice over slices.
+
+        Parameters
+        ----------
+        output : str
+        infected : bool
+            Only of slices on which there is something to be found.
+        agree : bool
+            Two empty masks count 1, as in Yazdekhasty 2020, instead of being left out.
+        """
+        values: list[float] = []
+        empty = 0
+        for row in (row[output] for rows in self._rows.values() for row in rows):
+            for z, dice in enumerate(row["by_slice"]):
+                if infected and z in row["without"]:
+                    continue
+                empty += dice is None
+                if dice is not None or agree:
+                    values.append(1.0 if dice is None else dice)
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        return Figure(float(np.mean(values)) if values else math.nan, sd, len(values), empty)
+
+
+def _pooled(rows: Sequence[dict[str, Any]], metric: str) -> float:
+    if metric in _DISTANCES:  # of parts that were measured on their own, the mean by slices
+        there = [row for row in rows if row[metric] is not None]
+        weights = [len(row["by_slice"]) for row in there]
+        return float(np.average([row[metric] for row in there], weights=weights)) if there else math.nan
+    return overlaps(sum((Counts(*row["counts"]) for row in rows), Counts(0, 0, 0, 0)))[metric]
+
+
+def read_networks(folder: Path, only: Iterable[str] = ()) -> list[Network]:
+    """Read the stored runs in a folder, the best by patient first.
+
+    Parameters
+    ----------
+    folder : Path
+    only : iterable of str
+        Recipes; all by default.
+
+    Raises
+    ------
+    JobError
+        If a file is damaged.
+    """
+    records = [read_record(path) for path in sorted(folder.glob("*/*/fold*.json"))]
+    wanted = set(only)
+    found: dict[tuple[str, Protocol], list[Record]] = {}
+    for record in records:
+        if not wanted or record["recipe"] in wanted:
+            found.setdefault((record["recipe"], record["protocol"]), []).append(record)
+    networks = [Network(*key, of_one) for key, of_one in found.items()]
+    return sorted(
+        networks, key=lambda one: (one.protocol, -_first(one.mean("lesion", "dice").mean), one.recipe)
+    )
+
+
+def difference(one: Network, other: Network, output: str = "lesion", metric: str = "dice") -> Difference:
+    """Compare two networks, or one under two protocols, on the patients that both have."""
+    first, second = one.by_patient(output, metric), other.by_patient(output, metric)
+    both = [name for name in first if math.isfinite(first[name] - second.get(name, math.nan))]
+    values: Values = np.array([first[name] - second[name] for name in both])
+    p = math.nan
+    if len(values) > 1:
+        p = float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
+    return Difference(*interval(values), p, len(both))
+
+
+def _first(value: float) -> float:
+    return -1.0 if math.isnan(value) else value

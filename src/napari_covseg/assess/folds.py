@@ -1,0 +1,156 @@
+"""Who learns, who chooses and who is tested, fold by fold: by patient, or by slice as some papers do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_covseg.assess.stored_run import Protocol
+from napari_covseg.errors import ModelError
+from napari_covseg.learn.run import split_patients
+from napari_covseg.learn.training_set import TrainingSet
+
+FOLDS = 5
+_Names = dict[str, list[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One fold of a cross-validation.
+
+    Attributes
+    ----------
+    name : str
+    slices : TrainingSet
+        All slices. With the protocol "slice" a patient goes by up to three names there, one
+        for each part that some of the slices are in.
+    split : dict of str to list of str
+        Names in `slices` by part: ``training``, ``validation``, ``test``.
+    people : ndarray of str, shape (n,)
+        The patient of each slice.
+    checksum : str
+        Of who is in which part; with the protocol "slice", of which slice is.
+    """
+
+    name: str
+    slices: TrainingSet
+    split: dict[str, list[str]]
+    people: npt.NDArray[np.str_]
+    checksum: str
+
+    def rows(self, part: str) -> npt.NDArray[np.intp]:
+        """Return the slices of a part."""
+        return np.flatnonzero(np.isin(self.slices.patients, self.split[part]))
+
+
+def make_folds(
+    data: TrainingSet, protocol: Protocol = "patient", file: Path | None = None, seed: int = 0
+) -> list[Fold]:
+    """Divide the data.
+
+    By patient: as the file or else the data's description says; without either, the
+    patients with lesions are dealt to five folds, and the first of the next fold validates.
+    By slice: a random fifth of the slices of all these patients is tested, the next fifth
+    validates, three fifths are learned from. Sources that no fold tests (healthy lungs,
+    slices without lung) are always learned from.
+
+    Parameters
+    ----------
+    data : TrainingSet
+    protocol : {"patient", "slice"}
+    file : Path, optional
+        TOML with the tables ``[folds]`` and ``[validation]``, as in a training description.
+    seed : int
+        Of the random slices.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be used, or names patients that the data has not.
+    """
+    if file is not None or not data.folds:
+        tested, validated = _dealt(data) if file is None else _read_folds(file)
+        data = replace(data, folds=tested, validation=validated)
+    by_patient = [_by_patient(data, name) for name in data.folds]
+    if protocol == "patient":
+        return by_patient
+    return _by_slice(data, {name for fold in by_patient for name in fold.split["test"]}, seed)
+
+
+def _by_patient(data: TrainingSet, name: str) -> Fold:
+    split = split_patients(data, name)
+    if not split["test"]:
+        raise ModelError(f"Fold {name} tests nobody: name its patients in [folds].")
+    return Fold(name, data, split, data.patients, _checksum(split))
+
+
+def _by_slice(data: TrainingSet, tested: set[str], seed: int) -> list[Fold]:
+    rows = np.flatnonzero(np.isin(data.patients, sorted(tested)))
+    if len(rows) < FOLDS:
+        raise ModelError(f"{len(rows)} slices cannot be divided into {FOLDS} folds: give more.")
+    parts = np.array_split(np.random.default_rng(seed).permutation(rows), FOLDS)
+    folds = []
+    for k in range(FOLDS):
+        part = np.full(len(data), "training", dtype="U16")
+        part[parts[k]], part[parts[(k + 1) % FOLDS]] = "test", "validation"
+        names = np.array(
+            [
+                f"{one} ({where} slices)" if one in tested else one
+                for one, where in zip(data.patients.tolist(), part.tolist(), strict=True)
+            ]
+        )
+        split = {
+            where: sorted(set(names[part == where].tolist())) for where in ("training", "validation", "test")
+        }
+        known = dict(zip(names.tolist(), data.patients.tolist(), strict=True))
+        weights = {name: data.weights[one] for name, one in known.items() if one in data.weights}
+        slices = replace(data, patients=names, weights=weights, folds={}, validation={})
+        folds.append(Fold(str(k + 1), slices, split, data.patients, _checksum([split, part.tolist()])))
+    return folds
+
+
+def _dealt(data: TrainingSet) -> tuple[_Names, _Names]:
+    """Deal the patients with lesions to folds, in an order that is the same everywhere."""
+    ill = {str(name) for name in np.unique(data.patients[data.masks[:, 1].any((1, 2))])}
+    names = sorted(ill, key=lambda name: (hashlib.sha256(name.encode()).digest(), name))
+    number = min(FOLDS, len(names))
+    if number < 3:
+        raise ModelError(
+            f"{len(names)} patients with lesions cannot be divided into training, validation and test: "
+            "give at least 3."
+        )
+    dealt = [names[k::number] for k in range(number)]
+    return (
+        {str(k + 1): sorted(part) for k, part in enumerate(dealt)},
+        {str(k + 1): [dealt[(k + 1) % number][0]] for k in range(number)},
+    )
+
+
+def _read_folds(file: Path) -> tuple[_Names, _Names]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"The folds {file} cannot be read ({error.strerror}): correct the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"The folds {file} are not valid TOML: {error}.") from error
+    tables = {key: content.get(key, {}) for key in ("folds", "validation")}
+    for key, table in tables.items():
+        if not isinstance(table, dict) or not all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names)
+            for names in table.values()
+        ):
+            raise ModelError(f"[{key}] in {file} is no table of lists of patients: correct it.")
+    if not tables["folds"]:
+        raise ModelError(f"{file} has no table [folds]: name the test patients of each fold there.")
+    return tables["folds"], tables["validation"]
+
+
+def _checksum(parts: dict[str, list[str]] | Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

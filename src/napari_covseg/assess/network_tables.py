@@ -1,0 +1,274 @@
+"""Networks side by side as Markdown for people, and as plain values for machines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from napari_covseg.assess.comparison import Difference, Mean, Network, difference
+from napari_covseg.assess.stored_run import LEAK
+from napari_covseg.metrics.figure import Figure
+from napari_covseg.networks.catalogue import CATALOGUE
+
+_METRICS = (
+    "jaccard",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "mcc",
+    "mae",
+    "assd",
+    "hd95",
+    "surface_dice",
+)
+_HEADS = {
+    "jaccard": "Jaccard",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "mcc": "MCC",
+    "mae": "MAE %",
+    "assd": "ASSD px",
+    "hd95": "HD95 px",
+    "surface_dice": "Surface Dice (2 px)",
+}
+
+
+def network_tables(networks: Sequence[Network], wanted: Sequence[str] = ()) -> str:
+    """Return all tables as Markdown.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+        From `comparison.read_networks`.
+    wanted : sequence of str
+        Networks that are named as not trained if they have no runs; the catalogue's by default.
+    """
+    by_patient, by_slice = (_under(networks, protocol) for protocol in ("patient", "slice"))
+    parts = [
+        _main_table(by_patient, "By patient"),
+        _metrics_table(by_patient),
+        _cases_table(by_patient),
+        _paired_table(by_patient),
+        _averages_table(networks),
+        _leak_table(by_patient, by_slice),
+    ]
+    missing = not_trained(networks, wanted)
+    parts.append(f"Not trained: {', '.join(missing)}." if missing else "")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def network_record(networks: Sequence[Network], wanted: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the same for machines: what `covseg assess --show --json` prints."""
+    by_patient, by_slice = (_under(networks, protocol) for protocol in ("patient", "slice"))
+    paired = [
+        {"network": one.recipe, "less": by_patient[0].recipe, **asdict(difference(one, by_patient[0]))}
+        for one in by_patient[1:]
+    ]
+    leak = [
+        {"network": one.recipe, **asdict(difference(other, one))}
+        for one, other in _pairs(by_patient, by_slice)
+    ]
+    record = {
+        "networks": [_network_record(one) for one in networks],
+        "paired": paired,
+        "leak": leak,
+        "not_trained": not_trained(networks, wanted),
+    }
+    return {key: _without_nan(value) for key, value in record.items()}
+
+
+def not_trained(networks: Sequence[Network], wanted: Sequence[str] = ()) -> list[str]:
+    """Return those wanted, by default all of the catalogue, of which there is no run by patient."""
+    there = {one.recipe for one in networks if one.protocol == "patient"}
+    return [name for name in wanted or [entry.name for entry in CATALOGUE] if name not in there]
+
+
+def _network_record(one: Network) -> dict[str, Any]:
+    figures = {
+        output: {metric: asdict(one.mean(output, metric)) for metric in ("dice", *_METRICS)}
+        for output in ("lungs", "lesion")
+    }
+    first = one.records[0]
+    return {
+        "recipe": one.recipe,
+        "protocol": one.protocol,
+        "folds": [record["fold"] for record in one.records],
+        "of_folds": first["folds"],
+        "parameters": first["parameters"],
+        "gmac_256": first["gmac_256"],
+        **{
+            key: sorted({record[key] for record in one.records})
+            for key in ("size", "steps", "batch", "device")
+        },
+        "seconds": one.seconds,
+        **figures,
+        "patients": {
+            name: {"slices": count, **{out: one.by_patient(out, "dice")[name] for out in ("lungs", "lesion")}}
+            for name, count in one.slices().items()
+        },
+        "averages": {output: _averages(one, output) for output in ("lungs", "lesion")},
+    }
+
+
+def _averages(one: Network, output: str) -> dict[str, Any]:
+    return {
+        "pooled": asdict(one.pooled(output)),
+        "slice": asdict(one.by_slice(output)),
+        "infected slice": asdict(one.by_slice(output, infected=True)),
+        "slice, empty agree": asdict(one.by_slice(output, agree=True)),
+    }
+
+
+def _main_table(networks: Sequence[Network], title: str) -> str:
+    rows = []
+    for one in networks:
+        first = one.records[0]
+        folds = f"{len(one.records)} of {len(first['folds'])}"
+        rows.append(
+            [
+                one.recipe,
+                f"{first['parameters'] / 1e6:.3f}",
+                f"{first['gmac_256']:.2f}",
+                f"{one.of('size')}²",
+                one.of("steps"),
+                f"{one.seconds / 60:.1f}",
+                one.of("device"),
+                folds,
+                _mean(one.mean("lungs", "dice")),
+                _mean(one.mean("lesion", "dice")),
+            ]
+        )
+    heads = ["Network", "Parameters (M)", "GMAC at 256²", "Slices", "Steps", "Minutes per fold", "Device"]
+    heads += ["Folds", "Lungs Dice", "Lesion Dice"]
+    note = "Dice pooled over each patient's slices; mean ± sd over the patients (95 % bootstrap interval)."
+    return _section(title, note, heads, rows)
+
+
+def _metrics_table(networks: Sequence[Network]) -> str:
+    rows = [
+        [one.recipe, *(_short_mean(one.mean("lesion", metric), metric) for metric in _METRICS)]
+        for one in networks
+    ]
+    note = (
+        "Mean ± sd over the patients. Distances in pixels of 256², slice by slice. A patient without a "
+        "value, because a mask is empty, is left out; how many are is said beside the figure."
+    )
+    heads = ["Network", *(_HEADS[metric] for metric in _METRICS)]
+    return _section("The lesions in other figures", note, heads, rows)
+
+
+def _cases_table(networks: Sequence[Network]) -> str:
+    values = [one.by_patient("lesion", "dice") for one in networks]
+    slices = {name: count for one in networks for name, count in one.slices().items()}
+    rows = [
+        [name, str(count), *(_number(column.get(name, math.nan)) for column in values)]
+        for name, count in sorted(slices.items())
+    ]
+    return _section(
+        "Lesion Dice of each patient", "", ["Patient", "Slices", *(n.recipe for n in networks)], rows
+    )
+
+
+def _paired_table(networks: Sequence[Network]) -> str:
+    rows = []
+    for one in networks[1:]:
+        told = difference(one, networks[0])
+        rows.append([one.recipe, str(told.n), _difference(told), _number(told.p, ".3g")])
+    note = (
+        "Lesion Dice less that of the best network, patient by patient, with its 95 % bootstrap interval; "
+        "p of Wilcoxon's signed-rank test, not corrected for the number of comparisons."
+    )
+    best = networks[0].recipe if networks else ""
+    return _section(f"Against {best}", note, ["Network", "Patients", "Difference", "p"], rows)
+
+
+def _averages_table(networks: Sequence[Network]) -> str:
+    rows = []
+    for one in networks:
+        row = [one.recipe, one.protocol, _number(one.mean("lesion", "dice").mean)]
+        row.append(_number(one.pooled("lesion").value))
+        for options in ({"infected": True}, {}, {"agree": True}):
+            row.append(_figure(one.by_slice("lesion", **options)))
+        rows.append(row)
+    heads = ["Network", "Protocol", "By patient", "Pooled", "By infected slice"]
+    heads += ["By slice, empty ones left out", "By slice, empty ones agree"]
+    note = (
+        "The same predictions, averaged over other things. In brackets the slices that the mean is taken "
+        "over and, after a semicolon, those whose two masks are empty. The last column is how "
+        "Yazdekhasty 2020 counts."
+    )
+    return _section("Lesion Dice by what it is averaged over", note, heads, rows)
+
+
+def _leak_table(by_patient: Sequence[Network], by_slice: Sequence[Network]) -> str:
+    """By slice beside by patient, with the warning; also where only one of the two was run."""
+    if not by_slice:
+        return ""
+    partner = {one.recipe: one for one in by_patient}
+    rows = []
+    for other in by_slice:
+        one = partner.get(other.recipe)
+        folds = f"{len(other.records)} of {len(other.records[0]['folds'])}"
+        row = [other.recipe, folds, "–" if one is None else _mean(one.mean("lesion", "dice"))]
+        row.append(_mean(other.mean("lesion", "dice")))
+        row.append("–" if one is None else _difference(difference(other, one)))
+        known = [one for one in (one, other) if one is not None]
+        row.append(" → ".join(_number(n.pooled("lesion").value) for n in known))
+        row.append(" → ".join(_number(n.by_slice("lesion", infected=True).value) for n in known))
+        rows.append(row)
+    heads = ["Network", "Folds by slice", "Split by patient", "Split by slice", "Difference (the leak)"]
+    heads += ["Pooled", "By infected slice"]
+    note = f"**{LEAK}** Lesion Dice pooled over each patient's slices that were kept out, in both."
+    return _section("Split by slice, as in the papers, beside split by patient", note, heads, rows)
+
+
+def _pairs(by_patient: Sequence[Network], by_slice: Sequence[Network]) -> list[tuple[Network, Network]]:
+    return [(one, other) for one in by_patient for other in by_slice if one.recipe == other.recipe]
+
+
+def _under(networks: Sequence[Network], protocol: str) -> list[Network]:
+    return [one for one in networks if one.protocol == protocol]
+
+
+def _mean(mean: Mean) -> str:
+    if not mean.n:
+        return "–"
+    return f"{mean.mean:.3f} ± {_number(mean.sd)} ({mean.low:.3f}–{mean.high:.3f})"
+
+
+def _short_mean(mean: Mean, metric: str) -> str:
+    digits = ".2f" if metric in ("mae", "assd", "hd95") else ".3f"
+    left_out = f" ({mean.empty} left out)" if mean.empty else ""
+    return f"{_number(mean.mean, digits)} ± {_number(mean.sd, digits)}{left_out}"
+
+
+def _difference(told: Difference) -> str:
+    return f"{told.mean:+.3f} ({told.low:+.3f} to {told.high:+.3f})" if told.n else "–"
+
+
+def _figure(figure: Figure) -> str:
+    return f"{_number(figure.value)} ({figure.n}; {figure.empty})"
+
+
+def _number(value: float, form: str = ".3f") -> str:
+    return f"{value:{form}}" if math.isfinite(value) else "–"
+
+
+def _section(title: str, note: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [heads, ["---"] * len(heads), *rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join(part for part in (f"### {title}", note, table) if part)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the same with null where there is no value: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,170 @@
+"""``covseg assess DATA --recipe …``: cross-validate networks, and compare them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_covseg.cli.output import DeviceOption, JsonOption, Output
+from napari_covseg.errors import JobError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from napari_covseg.assess.fold_run import FoldJob
+    from napari_covseg.jobs.events import Event
+
+RUNS = Path("benchmarks/runs")
+
+
+def networks(
+    context: typer.Context,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder with a folder per patient, or a .toml file, as for `covseg train`; with --show the "
+            "folder of the runs."
+        ),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="Network to train, may be repeated; a wrong name lists all.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="patient; or slice, as in the papers, where patients are on both sides.")
+    ] = "patient",
+    folds: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with [folds] and [validation]; by default those of the data."),
+    ] = None,
+    fold: Annotated[
+        list[str] | None, typer.Option(help="Do only this fold; may be repeated. By default all.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=32, help="Pixels per side; by default the recipe's.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Shorten the recipes to so many steps.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time for a fold, as 90s, 60m or 8h: the recipes are shortened to fit.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the stored runs.")] = RUNS,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of models and checkpoints; by default OUT-weights.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
+    device: DeviceOption = "auto",
+    show: Annotated[bool, typer.Option("--show", help="Only print the tables of the stored runs.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Picture of box plots to write.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Cross-validate networks and print them side by side.
+
+    What is stored in OUT is not made again, and an interrupted fold goes on. Several processes with the
+    same command share the folds.
+    """
+    output = Output(context, as_json)
+    if not show:
+        from napari_covseg.assess.stored_run import LEAK, PROTOCOLS
+
+        if data is None or not recipe:
+            raise JobError("Give the data and at least one --recipe, or --show to print the stored runs.")
+        if protocol not in PROTOCOLS:
+            raise JobError(f"There is no protocol {protocol!r}: choose patient or slice.")
+        if protocol == "slice":
+            typer.echo(f"Warning: {LEAK}", err=True)
+        if steps is not None and budget is not None:
+            raise ModelError("Give either --steps or --budget: each says how long to train.")
+        places = out, weights or out.with_name(f"{out.name}-weights")
+        jobs = _jobs(data, recipe, protocol, folds, fold, size, steps, places, device, threads, budget)
+        output.follow(_events(output, jobs), "Folds")
+    _report(output, (data or out) if show else out, recipe or (), figure)
+
+
+def _jobs(
+    data: Path,
+    recipes: Sequence[str],
+    protocol: Any,
+    file: Path | None,
+    names: Sequence[str] | None,
+    size: int | None,
+    steps: int | None,
+    places: tuple[Path, Path],
+    device: str,
+    threads: int | None,
+    budget: str | None,
+) -> list[FoldJob]:
+    """Read the data, and say what is to be done."""
+    from napari_covseg.cli.train import seconds_of
+    from napari_covseg.learn.recipe import read_recipe
+
+    chosen = [read_recipe(name) for name in dict.fromkeys(recipes)]
+    chosen = chosen if size is None else [one.at_size(size) for one in chosen]
+    chosen = chosen if steps is None else [one.shortened(steps) for one in chosen]
+    seconds = None if budget is None else seconds_of(budget)
+
+    import torch
+
+    from napari_covseg.assess.fold_run import FoldJob
+    from napari_covseg.assess.folds import make_folds
+    from napari_covseg.jobs.allocator import keep_freed_memory
+    from napari_covseg.learn.training_set import read_training_set
+    from napari_covseg.models.file import choose_device
+
+    where = str(choose_device(device))
+    keep_freed_memory()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    divided = make_folds(read_training_set(data), protocol, file)
+    every = tuple(one.name for one in divided)
+    if unknown := set(names or ()) - set(every):
+        raise JobError(f"There is no fold {', '.join(sorted(unknown))}: there are {', '.join(every)}.")
+    return [
+        FoldJob(one, protocol, fold, every, *places, where, seconds)
+        for one in chosen
+        for fold in divided
+        if not names or fold.name in names
+    ]
+
+
+def _events(output: Output, jobs: Sequence[FoldJob]) -> Generator[Event, None, None]:
+    """Do the jobs, and tell of them as events."""
+    from napari_covseg.assess.fold_run import run_folds
+    from napari_covseg.jobs.events import Notice
+    from napari_covseg.jobs.pace import Pace
+
+    pace, done = Pace(len(jobs), "folds"), 0
+    for told in run_folds(jobs):
+        name = f"{told.job.recipe.name}, fold {told.job.fold.name}"
+        if told.progress is not None:
+            record = {
+                "event": "training_progress",
+                "recipe": told.job.recipe.name,
+                "fold": told.job.fold.name,
+            }
+            output.record({**record, **dataclasses.asdict(told.progress)})
+            if told.progress.validation is not None:
+                scores = ", ".join(f"{key} {value:.3f}" for key, value in told.progress.validation.items())
+                yield Notice(f"{name}: step {told.progress.step} of {told.progress.steps}, Dice {scores}")
+            continue
+        done += 1
+        if told.busy:
+            yield Notice(f"{name} is being trained by {told.busy}")
+        yield pace.at(done)
+
+
+def _report(output: Output, folder: Path, recipes: Sequence[str], figure: Path | None) -> None:
+    from napari_covseg.assess.comparison import read_networks
+    from napari_covseg.assess.network_tables import network_record, network_tables
+
+    found = read_networks(folder, recipes)
+    if not found and not folder.is_dir():
+        raise JobError(f"There is no folder {folder} with stored runs: name it, or train a network first.")
+    output.line(network_tables(found, recipes))
+    output.record(network_record(found, recipes))
+    if figure is not None:
+        from napari_covseg.assess.box_plot import draw_boxes
+
+        draw_boxes(found, figure)
+        output.line(f"Wrote {figure}")

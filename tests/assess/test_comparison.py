@@ -1,0 +1,187 @@
+"""Means, intervals and differences of stored runs, against values worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from napari_covseg.assess.box_plot import draw_boxes
+from napari_covseg.assess.comparison import difference, read_networks
+from napari_covseg.assess.network_tables import network_record, network_tables, not_trained
+from napari_covseg.assess.stored_run import LEAK, write_record
+from napari_covseg.errors import JobError
+
+DICE = {"anna": 0.5, "bert": 0.6, "cleo": 0.8, "dora": 0.7}
+
+
+def made_row(patient: str, dice: float, by_slice: list[float | None], without: list[int]) -> dict[str, Any]:
+    """A row with a lesion Dice of `dice`: of 1000 voxels in either mask, so many are in both."""
+    both = round(1000 * dice)
+    lesion = {"counts": [both, 1000 - both, 1000 - both, 8000], "assd": 2 * dice, "hd95": 4.0}
+    lesion |= {"surface_dice": dice, "by_slice": by_slice, "without": without}
+    lungs = {**lesion, "counts": [1000, 0, 0, 9000], "by_slice": [1.0] * len(by_slice), "without": []}
+    return {"patient": patient, "slices": len(by_slice), "lungs": lungs, "lesion": lesion}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[..., Path]:
+    """Write runs of one network: a fold for each patient."""
+
+    def write(recipe: str, dice: dict[str, float], protocol: str = "patient", folds: int = 0) -> Path:
+        for k, (patient, value) in enumerate(dice.items()):
+            record = {
+                "format": 1,
+                "recipe": recipe,
+                "protocol": protocol,
+                "fold": str(k + 1),
+                "folds": [str(j + 1) for j in range(folds or len(dice))],
+                "network": {"name": "unet", "settings": {}},
+                "parameters": 4_138_769,
+                "gmac_256": 3.576,
+                "size": 128,
+                "batch": 8,
+                "steps": 100 + k,
+                "seconds": 60,
+                "device": "cpu",
+                "asked": {},
+                "rows": [made_row(patient, value, [value, None, 0.0], [1, 2])],
+            }
+            write_record(tmp_path / protocol / recipe / f"fold{k + 1}.json", record)
+        return tmp_path
+
+    return write
+
+
+def test_means_over_patients(store: Callable[..., Path]) -> None:
+    (one,) = read_networks(store("amer2021-unet", DICE))
+    mean = one.mean("lesion", "dice")
+    values = np.array(list(DICE.values()))
+    assert mean.mean == pytest.approx(values.mean())
+    assert mean.sd == pytest.approx(values.std(ddof=1))
+    assert 0.5 <= mean.low < mean.mean < mean.high <= 0.8
+    assert (mean.n, mean.empty) == (4, 0)
+    assert one.mean("lesion", "jaccard").mean == pytest.approx((values / (2 - values)).mean())
+    assert one.mean("lesion", "assd").mean == pytest.approx(2 * values.mean())
+    assert one.mean("lungs", "dice").mean == 1
+    assert one.pooled("lesion").value == pytest.approx(values.mean())  # of masks alike in size
+    assert one.by_patient("lesion", "dice") == pytest.approx(DICE)
+    assert one.complete
+
+
+def test_means_over_slices_and_what_empty_masks_do(store: Callable[..., Path]) -> None:
+    (one,) = read_networks(store("amer2021-unet", DICE))
+    mean = np.mean(list(DICE.values()))
+    infected, all_, agree = (
+        one.by_slice("lesion", **options) for options in ({"infected": True}, {}, {"agree": True})
+    )
+    assert (infected.value, infected.n, infected.empty) == (pytest.approx(mean), 4, 0)
+    assert (all_.value, all_.n, all_.empty) == (pytest.approx(mean / 2), 8, 4)
+    assert (agree.value, agree.n, agree.empty) == (pytest.approx((mean + 1) / 3), 12, 4)
+
+
+def test_a_patient_without_a_value_is_left_out(store: Callable[..., Path]) -> None:
+    folder = store("amer2021-unet", DICE)
+    path = folder / "patient/amer2021-unet/fold1.json"
+    record = json.loads(path.read_text())
+    record["rows"][0]["lesion"] |= {"counts": [0, 0, 0, 10_000], "assd": None}
+    write_record(path, record)
+    (one,) = read_networks(folder)
+    for metric in ("dice", "assd", "sensitivity"):
+        mean = one.mean("lesion", metric)
+        assert (mean.n, mean.empty) == (3, 1)
+    assert one.mean("lesion", "dice").mean == pytest.approx(0.7)
+    assert math.isnan(one.by_patient("lesion", "dice")["anna"])
+    assert "(1 left out)" in network_tables([one])
+
+
+def test_slices_of_a_patient_in_several_folds_are_pooled(store: Callable[..., Path]) -> None:
+    folder = store("amer2021-unet", {"anna": 0.5, "bert": 0.6}, "slice")
+    path = folder / "slice/amer2021-unet/fold2.json"
+    record = json.loads(path.read_text())
+    record["rows"].append(made_row("anna", 0.9, [0.9] * 6, []))
+    write_record(path, record)
+    (one,) = read_networks(folder)
+    assert one.by_patient("lesion", "dice") == pytest.approx({"anna": 0.7, "bert": 0.6})
+    assert one.by_patient("lesion", "assd")["anna"] == pytest.approx((3 * 1.0 + 6 * 1.8) / 9)
+    assert one.slices() == {"anna": 9, "bert": 3}
+
+
+def test_differences_are_by_patient(store: Callable[..., Path]) -> None:
+    store("amer2021-unet", DICE)
+    folder = store("amer2021-rdunet", {"anna": 0.6, "bert": 0.8, "cleo": 0.85, "emil": 0.1})
+    best, other = read_networks(folder)
+    assert (best.recipe, other.recipe) == ("amer2021-unet", "amer2021-rdunet")  # 0.65 against 0.59
+    told = difference(other, best)
+    assert told.n == 3
+    assert told.mean == pytest.approx((0.1 + 0.2 + 0.05) / 3)
+    assert 0.0499 < told.low <= told.mean <= told.high < 0.2001
+    assert told.p == pytest.approx(stats.wilcoxon([0.1, 0.2, 0.05]).pvalue)
+    assert difference(best, best).p == 1
+    assert difference(best, best).mean == 0
+
+
+def test_tables(store: Callable[..., Path]) -> None:
+    store("amer2021-unet", DICE)
+    folder = store("salehi2022-unet", {name: dice - 0.1 for name, dice in DICE.items()}, folds=5)
+    networks = read_networks(folder)
+    text = network_tables(networks)
+    assert "| amer2021-unet | 4.139 | 3.58 | 128² | 100–103 | 1.0 | cpu | 4 of 4 | 1.000 ± 0.000" in text
+    assert "| 4 of 5 | 1.000 ± 0.000" in text
+    assert "0.650 ± 0.129" in text
+    assert "| anna | 3 | 0.500 | 0.400 |" in text
+    assert "### Against amer2021-unet" in text
+    assert "| salehi2022-unet | 4 | -0.100 (-0.100 to -0.100) | 0.125 |" in text
+    assert "Split by slice" not in text
+    assert "0.325 (8; 4) | 0.550 (12; 4) |" in text
+    assert not_trained(networks)[0] == "amer2021-unet-256"
+    assert f"Not trained: {', '.join(not_trained(networks))}." in text
+    assert "Not trained: mine.\n" in network_tables(networks, ["amer2021-unet", "mine"])
+
+
+def test_the_leak_is_told_beside_its_warning(store: Callable[..., Path]) -> None:
+    store("amer2021-unet", DICE)
+    store("amer2021-rdunet", {"anna": 0.9}, "slice")
+    folder = store("amer2021-unet", dict.fromkeys(DICE, 0.9), "slice")
+    networks = read_networks(folder)
+    text = network_tables(networks)
+    assert LEAK in text
+    assert "| +0.250 (" in text
+    assert "| 0.650 → 0.900 |" in text
+    assert "| amer2021-rdunet | 1 of 1 | – |" in text
+    assert "amer2021-rdunet" in not_trained(networks)  # by slice alone is not enough
+    record = network_record(networks)
+    assert [one["network"] for one in record["leak"]] == ["amer2021-unet"]
+    assert record["leak"][0]["mean"] == pytest.approx(0.25)
+
+
+def test_the_record_for_machines(store: Callable[..., Path]) -> None:
+    networks = read_networks(store("amer2021-unet", {"anna": 0.5}))
+    record = network_record(networks)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    (one,) = record["networks"]
+    assert one["lesion"]["dice"] == {"mean": 0.5, "sd": None, "low": 0.5, "high": 0.5, "n": 1, "empty": 0}
+    assert (one["folds"], one["of_folds"], one["gmac_256"]) == (["1"], ["1"], 3.576)
+    assert one["patients"] == {"anna": {"slices": 3, "lungs": 1.0, "lesion": 0.5}}
+
+
+def test_no_runs(tmp_path: Path) -> None:
+    assert read_networks(tmp_path) == []
+    assert network_tables([]).startswith("Not trained: ")
+    with pytest.raises(JobError, match="no stored runs"):
+        draw_boxes([], tmp_path / "boxes.png")
+
+
+def test_box_plots(store: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = store("amer2021-unet", DICE)
+    draw_boxes(read_networks(folder), tmp_path / "pictures" / "boxes.svg")
+    assert "amer2021-unet" in (tmp_path / "pictures" / "boxes.svg").read_text()
+    with pytest.raises(JobError, match="cannot be written"):
+        draw_boxes(read_networks(folder), tmp_path / "boxes.unknown")

@@ -1,0 +1,92 @@
+"""Probabilities on the slices' grid, thresholds, and the figures of a patient."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+from torch import nn
+
+from napari_covseg import metrics
+from napari_covseg.assess.scoring import SCANNED, choose_thresholds, labelled, patient_rows, probabilities
+from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.metrics import dice
+from napari_covseg.models.file import Model
+
+SHAPE = (4, 2, 6, 6)
+
+
+class Echo(nn.Module):
+    """Says of each pixel what it sees, and the opposite."""
+
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        assert slices.shape[1:] == (1, 32, 32)
+        seen = slices.clamp(1e-3, 1 - 1e-3).logit()
+        return {"lesion": -seen, "lungs": seen, "lesion@aux": seen}
+
+
+def test_the_network_sees_its_own_size_and_is_measured_on_the_slices_grid(model: Model) -> None:
+    images = np.tile(np.linspace(10, 240, 64).astype(np.uint8), (5, 64, 1))
+    images[3] = images[3].T
+    slices = TrainingSet(images, np.zeros((5, 2, 64, 64), bool), np.array(["anna"] * 5))
+    said = probabilities(dataclasses.replace(model, network=Echo()), slices)
+    inside = np.s_[:, 2:-2, 2:-2]
+    assert np.abs(said[:, 0].astype(int) - images)[inside].max() <= 3
+    assert np.abs(said[:, 1] + images.astype(int) - 255)[inside].max() <= 3
+
+
+@given(arrays(np.uint8, SHAPE), arrays(np.bool_, SHAPE))
+@settings(max_examples=40)
+def test_no_other_threshold_has_a_better_dice(
+    said: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_]
+) -> None:
+    patients = np.array(["anna", "anna", "bert", "bert"])
+    chosen = choose_thresholds(said, truth, patients)
+    for channel, name in enumerate(("lungs", "lesion")):
+        scores = {}
+        for t in SCANNED:
+            found = labelled(said, {"lungs": t, "lesion": t})[:, channel]
+            by = [dice(found[patients == one], truth[patients == one, channel]) for one in ("anna", "bert")]
+            scores[t] = float(np.mean(by))
+        assert scores[chosen[name]] == pytest.approx(max(scores.values()), abs=2e-6)
+
+
+def test_of_thresholds_alike_the_one_nearest_to_a_half() -> None:
+    truth = np.zeros(SHAPE, bool)
+    truth[:, :, :3] = True
+    said = np.where(truth, 255, 0).astype(np.uint8)
+    said[:, 1][truth[:, 1]] = 60
+    assert choose_thresholds(said, truth, np.array(["anna"] * 4)) == {"lungs": 0.5, "lesion": 0.2}
+
+
+def test_a_probability_at_the_threshold_counts_and_small_findings_do_not() -> None:
+    said = np.zeros((2, 2, 4, 4), np.uint8)
+    said[0, :, 0, :3], said[1, :, 0, :] = 128, 127
+    found = labelled(said, {"lungs": 0.5, "lesion": 127 / 255})
+    assert np.count_nonzero(found, (2, 3)).tolist() == [[3, 3], [0, 4]]
+    few = labelled(said, {"lungs": 0.5, "lesion": 127 / 255}, min_pixels=4)
+    assert np.count_nonzero(few, (2, 3)).tolist() == [[3, 0], [0, 4]]
+
+
+def test_rows_of_patients() -> None:
+    found, truth = np.zeros((2, 4, 2, 8, 8), bool)
+    truth[:3, 0, 2:6, 2:6] = found[:3, 0, 2:6, 2:6] = True
+    truth[0, 1, 2:4, 2:4] = found[0, 1, 2:4, 2:6] = found[1, 1, 0, 0] = True
+    anna, bert = patient_rows(found, truth, np.array(["anna", "anna", "bert", "anna"]))
+    assert (anna["patient"], anna["slices"], bert["slices"]) == ("anna", 3, 1)
+    lesion = anna["lesion"]
+    assert lesion["counts"] == [4, 5, 0, 3 * 64 - 9]
+    assert lesion["dice"] == pytest.approx(8 / 13, abs=1e-4)
+    assert lesion["by_slice"] == [round(8 / 12, 3), 0.0, None]
+    assert (lesion["without"], lesion["alone"]) == ([1, 2], 1)
+    assert lesion["assd"] == pytest.approx(metrics.assd(found[:1, 1], truth[:1, 1], (1, 1)), abs=1e-4)
+    assert lesion["surface_dice"] == pytest.approx(12 / 13, abs=1e-4)
+    assert anna["lungs"]["dice"] == 1.0
+    empty = bert["lesion"]
+    assert [empty[name] for name in ("dice", "sensitivity", "assd", "surface_dice")] == [None] * 4
+    assert (empty["specificity"], empty["mae"]) == (1.0, 0.0)
