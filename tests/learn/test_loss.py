@@ -8,7 +8,7 @@ import torch
 from monai.losses.dice import DiceLoss
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from napari_covseg.learn.loss import segmentation_loss
+from napari_covseg.learn.loss import Loss, segmentation_loss
 
 
 def test_as_monai_has_it() -> None:
@@ -55,3 +55,61 @@ def test_what_does_not_count_teaches_nothing() -> None:
 def test_an_empty_slice_is_not_punished_for_its_emptiness() -> None:
     empty = torch.full((2, 2, 8, 8), -30.0)
     assert float(segmentation_loss(empty, torch.zeros(empty.shape))) == pytest.approx(0, abs=1e-5)
+
+
+# The losses of the recipes
+
+
+def heads(seed: int = 3) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    chance = torch.Generator().manual_seed(seed)
+    names = ("lungs", "lesion", "lesion@aux")
+    logits = {name: 2 * torch.randn(3, 1, 9, 8, generator=chance) for name in names}
+    return logits, (torch.rand(3, 2, 9, 8, generator=chance) < 0.3).float()
+
+
+def monai_dice(logits: torch.Tensor, target: torch.Tensor, squared: bool = False) -> torch.Tensor:
+    overlap = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0, squared_pred=squared)
+    return overlap(logits, target)  # type: ignore[no-any-return]
+
+
+OF_HEAD = {
+    "dice": monai_dice,
+    "bce": binary_cross_entropy_with_logits,
+    "bce_dice": lambda x, t: binary_cross_entropy_with_logits(x, t) + monai_dice(x, t),
+    "bce_dice_squared": lambda x, t: (binary_cross_entropy_with_logits(x, t) + monai_dice(x, t, True)) / 2,
+}
+
+
+@pytest.mark.parametrize("kind", OF_HEAD)
+def test_every_kind_as_monai_has_it(kind: str) -> None:
+    logits, targets = heads()
+    channel = {"lungs": 0, "lesion": 1, "lesion@aux": 1}
+    each = [float(OF_HEAD[kind](x, targets[:, channel[name], None])) for name, x in logits.items()]
+    assert float(Loss(kind)(logits, targets)) == pytest.approx(np.mean(each), rel=1e-5)
+    weights = {"lungs": 0.5, "lesion": 2.0, "lesion@aux": 1.0}
+    weighted = 0.5 * each[0] + 2 * each[1] + each[2]
+    assert float(Loss(kind, weights)(logits, targets)) == pytest.approx(weighted, rel=1e-5)
+
+
+def test_ours_is_that_of_fine_tuning() -> None:
+    logits, targets = heads()
+    both = torch.cat([logits["lungs"], logits["lesion"]], 1)
+    ours = Loss("bce_dice")({name: logits[name] for name in ("lungs", "lesion")}, targets)
+    assert float(ours) == pytest.approx(float(segmentation_loss(both, targets)), rel=1e-6)
+
+
+def test_two_exclusive_classes_are_one_logit() -> None:
+    _, targets = heads()
+    classes = torch.randn(3, 2, 9, 8, generator=torch.Generator().manual_seed(4))  # background, lesion
+    expected = torch.nn.functional.cross_entropy(classes, targets[:, 1].long())
+    difference = {"lesion": classes[:, 1:] - classes[:, :1]}
+    assert float(Loss("ce")(difference, targets)) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", OF_HEAD)
+def test_sums_of_half_precision_are_taken_in_float32(kind: str) -> None:
+    """Their sums over 8 slices of 256² would be infinite."""
+    wide = {name: torch.full((8, 1, 256, 256), 20.0).half() for name in ("lungs", "lesion")}
+    value = Loss(kind)(wide, torch.ones(8, 2, 256, 256))
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(0, abs=1e-5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,73 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert same(network, resumed)
     assert [p.validation for p in told if p.step > 10] == [p.validation for p in again if p.step > 10]
     assert [p.best for p in told if p.step > 10] == [p.best for p in again if p.step > 10]
+
+
+PLATEAU = Recipe(
+    "tiny", "rdunet", settings={"features": [4, 8], "bottleneck": 16}, preparation={"size": 64}, loss="dice",
+    optimiser="sgd", learning_rate=0.5, schedule="plateau", plateau=1, min_rate=1e-3, patience=3,
+    epochs=30, batch=3, augmentation="flips-zoom", selection="loss",
+)  # fmt: skip
+"""Drops neurons at random, lowers its rate where it gets no better, and ends early."""
+
+
+@pytest.fixture(scope="module")
+def ended(data: TrainingSet) -> tuple[list[TrainingProgress], nn.Module]:
+    """What an uninterrupted run of that recipe tells, and its network."""
+    torch.set_num_threads(1)
+    return run(PLATEAU, data.only({"anna", "bert"}), data.only({"cleo"}))
+
+
+def test_dropout_a_plateau_and_an_early_end_survive_an_interruption(
+    data: TrainingSet, ended: tuple[list[TrainingProgress], nn.Module], tmp_path: Path
+) -> None:
+    training, validation = data.only({"anna", "bert"}), data.only({"cleo"})
+    told, network = ended
+    assert told[-1].step < PLATEAU.length(10) == 90
+    assert [p.best for p in told if p.validation][-3:] == [False] * 3
+    at = told[-4].step  # the rate has fallen, the end is counted down
+    interrupt(PLATEAU, training, validation, at, tmp_path / "a.checkpoint")
+    again, resumed = run(PLATEAU, training, validation, checkpoint=tmp_path / "a.checkpoint")
+    after = [(p.step, p.validation, p.best) for p in told if p.step > at]
+    assert [(p.step, p.validation, p.best) for p in again] == after
+    assert same(network, resumed)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.train import train
+from napari_covseg.learn.training_set import TrainingSet
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+with np.load(folder / "data.npz") as saved:
+    parts = [TrainingSet(*(saved[part + key] for key in "imp")) for part in "tv"]
+for told in train(Recipe(**eval(sys.argv[2])), *parts, checkpoint=folder / "a.checkpoint"):
+    print(getattr(told, "step", "done"), flush=True)
+"""
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    data: TrainingSet, ended: tuple[list[TrainingProgress], nn.Module], tmp_path: Path
+) -> None:
+    parts = {"t": data.only({"anna", "bert"}), "v": data.only({"cleo"})}
+    arrays = {
+        name + key: getattr(part, field)
+        for name, part in parts.items()
+        for key, field in zip("imp", ("images", "masks", "patients"), strict=True)
+    }
+    np.savez(tmp_path / "data.npz", **arrays)
+    command = [sys.executable, "-c", KILLED, str(tmp_path), repr(dataclasses.asdict(PLATEAU))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        steps = [child.stdout.readline().strip() for _ in range(3)]
+        child.kill()  # SIGKILL: nothing in it can tidy up
+        assert "done" not in child.stdout.read()
+    assert steps == ["3", "6", "9"]
+    _, resumed = run(PLATEAU, *parts.values(), checkpoint=tmp_path / "a.checkpoint")
+    assert same(ended[1], resumed)
 
 
 def test_a_run_that_is_done_gives_its_network_at_once(

@@ -7,16 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.transforms import (  # type: ignore[attr-defined]
-    Compose,
-    RandAdjustContrastd,
-    RandAffined,
-    RandFlipd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-)
-from monai.utils.type_conversion import convert_to_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,6 +34,16 @@ class Augmentation:
     """
 
     def __init__(self, size: int = 256) -> None:
+        from monai.transforms import (  # type: ignore[attr-defined]  # not above: a second, for one recipe
+            Compose,
+            RandAdjustContrastd,
+            RandAffined,
+            RandFlipd,
+            RandGaussianNoised,
+            RandGaussianSmoothd,
+            RandScaleIntensityd,
+        )
+
         both = ["image", "masks"]
         shift = 24 * size / 256
         self._affine = RandAffined(
@@ -83,7 +83,7 @@ class Augmentation:
             self._affine.rand_affine.spatial_size = (size, size)
             row = self._rest(self._affine({"image": image, "masks": mask}))
             # plain tensors: MONAI's own would carry their bookkeeping through the network
-            rows.append([convert_to_tensor(row[name], track_meta=False) for name in both])
+            rows.append([row[name].as_tensor() for name in both])
         augmented = torch.stack([image for image, _ in rows]).clamp_(0, 1)
         return augmented.contiguous(memory_format=torch.channels_last), torch.stack(
             [mask for _, mask in rows]

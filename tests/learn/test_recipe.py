@@ -1,0 +1,129 @@
+"""Every network has a recipe with its paper's numbers, and a wrong setting is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from napari_covseg.errors import ModelError
+from napari_covseg.learn.recipe import Recipe, parse_recipes, read_recipe, recipe_names
+from napari_covseg.networks.catalogue import CATALOGUE
+
+
+@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
+def test_every_network_has_its_recipe(entry: object) -> None:
+    recipe = read_recipe(entry.name)  # type: ignore[attr-defined]
+    for key in ("name", "network", "settings", "title", "paper"):
+        assert getattr(recipe, key) == getattr(entry, key)
+    assert recipe.notes  # every paper leaves something open
+
+
+def test_our_own_comes_first_and_by_default() -> None:
+    assert recipe_names()[0] == "covseg"
+    assert read_recipe() == read_recipe("covseg")
+    assert set(recipe_names()) == {"covseg", *(entry.name for entry in CATALOGUE)}
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("covseg", ("bce_dice", "adamw", 3e-3, "one-cycle", None, 1300, 6, 256, "dice")),
+        ("amer2021-rdunet", ("dice", "adam", 1e-3, "step", 350, None, 8, 256, "loss")),
+        ("punn2022-chsnet", ("bce_dice_squared", "adam", 1e-3, "plateau", 150, None, 8, 256, "loss")),
+        ("salehi2022-unetpp", ("dice", "adam", 5e-4, "constant", 250, None, 32, 224, "dice")),
+        ("yazdekhasty2020-bifurcated", ("bce", "adam", 4e-4, "constant", 60, None, 8, 256, "dice")),
+    ],
+)
+def test_the_numbers_of_the_papers(name: str, numbers: tuple[object, ...]) -> None:
+    recipe = read_recipe(name)
+    keys = "loss optimiser learning_rate schedule epochs steps batch size selection".split()
+    assert tuple(getattr(recipe, key) for key in keys) == numbers
+    assert (recipe.average, recipe.slab) == ((0.99, 0.4) if name == "covseg" else (0, 0))
+
+
+def test_recipes_are_read_without_torch() -> None:
+    code = "import sys, napari_covseg.learn.recipe as r; r.read_recipe(); print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "False"
+
+
+NETWORK = '[one]\nnetwork = "unet"\nepochs = 3\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[one", "is not valid TOML"),
+        ("[one]\nepochs = 3", "one: it names no network"),
+        ('[one]\nnetwork = "unet"', "one: it has neither epochs nor steps"),
+        (NETWORK + "lerning_rate = 1", "one: there is no setting lerning_rate; known are augmentation, "),
+        (NETWORK + 'name = "two"', "there is no setting name"),
+        (NETWORK + 'loss = "l2"', "loss = 'l2' is not known; it can be dice, bce"),
+        (NETWORK + 'threshold = "best"', "threshold = 'best' is not known; it can be scan"),
+        (NETWORK + "threshold = 1", "threshold = 1 is not between 0 and 1"),
+        (NETWORK + "batch = 0", "batch = 0 is not above 0"),
+        (NETWORK + "batch = 1.5", "batch = 1.5 is of another kind"),
+        (NETWORK + "learning_rate = true", "learning_rate = True is of another kind"),
+        (NETWORK + "learning_rate = nan", "learning_rate = nan is of another kind"),
+        (NETWORK + "average = 1.0", "average = 1.0 is not from 0 to below 1"),
+        (NETWORK + "patience = -1", "patience, .* cannot be below 0"),
+        (NETWORK + "heads = { lungs = 'much' }", "heads = .* is of another kind"),
+        (NETWORK + "stages = [[0.5, 64], [0.2, 32]]", "shares of stages = .* do not rise"),
+        (NETWORK + "stages = [[64]]", "stages = .* is of another kind"),
+        (NETWORK + "stages = 64", "stages = 64 is of another kind"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as error:
+        parse_recipes(text, "mine.toml")
+    assert str(error.value).startswith("mine.toml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(ModelError, match="There is no recipe called 'unet': known are covseg, amer2021-"):
+        read_recipe("unet")
+
+
+def test_a_table_changes_what_stands_at_the_top() -> None:
+    text = 'network = "unet"\nepochs = 9\nheads = { lungs = 2 }\n[a]\nepochs = 4\n[b]\nheads = { lesion = 1 }'
+    recipes = parse_recipes(text)
+    assert [(recipes[name].epochs, recipes[name].heads) for name in "ab"] == [
+        (4, {"lungs": 2}),
+        (9, {"lesion": 1}),
+    ]
+
+
+# Length
+
+
+def test_an_epoch_leaves_out_a_batch_that_is_not_full() -> None:
+    recipe = Recipe("a", "unet", epochs=3, batch=8)
+    assert [recipe.epoch(slices) for slices in (5, 8, 17, 24)] == [1, 1, 2, 3]
+    assert recipe.length(24) == 9
+    assert dataclasses.replace(recipe, steps=5).length(24) == 5
+
+
+def test_a_short_run_spends_as_long_at_each_rate() -> None:
+    recipe = Recipe("a", "unet", schedule="step", epochs=350, batch=8)  # 0.001, 0.0001, 0.00001, 0.000001
+    assert recipe.drop_steps(80) == 200  # 20 epochs
+    assert recipe.shortened(1000).drop_steps(80) == 200
+    assert recipe.shortened(400).drop_steps(80) == 100
+
+
+def test_a_short_run_is_validated_ten_times_and_does_not_end_early() -> None:
+    short = read_recipe("punn2022-chsnet").shortened(95)
+    assert (short.steps, short.validate_every, short.patience, short.plateau) == (95, 10, 0, 1)
+    assert dataclasses.replace(read_recipe("punn2022-chsnet"), steps=95) == dataclasses.replace(
+        short, validate_every=None, patience=15, plateau=5
+    )
+
+
+def test_crops_shrink_with_the_slices() -> None:
+    small = read_recipe().at_size(128)
+    assert small.size == 128
+    assert small.stages == ((0.4, 80), (0.85, 96), (1.0, 128))
+    assert read_recipe("salehi2022-unet").at_size(96).stages == ()
