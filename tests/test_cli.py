@@ -17,6 +17,7 @@ import pytest
 import SimpleITK as sitk
 import typer
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner, Result
 
 sys.path.insert(0, str(Path(__file__).parent / "jobs"))
@@ -26,7 +27,9 @@ from napari_covseg.cases import OpenCase, Workspace, chunks
 from napari_covseg.cli import app
 from napari_covseg.cli.output import Output
 from napari_covseg.jobs.events import Event, Progress
+from napari_covseg.models.export import Exported
 from napari_covseg.networks.catalogue import NetworkEntry
+from napari_covseg.networks.unet import UNet
 
 
 def covseg(*arguments: str | Path) -> Result:
@@ -340,10 +343,15 @@ def test_a_network_that_nobody_trained_is_exported_as_such(
 ) -> None:
     small = NetworkEntry("paper-net", "Net", "Paper", "unet", 0, 0.0, {"features": [2], "bottleneck": 2})
     monkeypatch.setattr("napari_covseg.networks.catalogue.CATALOGUE", (small,))
-    out = tmp_path / "network.pt2"
-    done = covseg("models", "export", "paper-net", "--format", "torch", "--out", out)
-    assert done.exit_code == 0 and out.is_file()
-    assert f"Wrote {out}, with random weights" in done.stdout and "Largest difference" in done.stdout
+
+    def write(network: nn.Module, path: Path, form: str, card: str) -> Exported:
+        assert isinstance(network, UNet) and (form, card) == ("onnx", "")
+        return Exported(path, "onnx", network.outputs, 1e-5)
+
+    monkeypatch.setattr("napari_covseg.models.export.export_network", write)
+    out = tmp_path / "network.onnx"
+    told = covseg("models", "export", "paper-net", "--out", out).stdout
+    assert f"Wrote {out}, with random weights" in told and "from PyTorch: 1e-05" in told
 
 
 def test_models(model: Path) -> None:
