@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +75,14 @@ def resize_to(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def he_normal(network: nn.Module) -> None:
-    """Draw all convolutions' weights from He's normal distribution for ReLU; biases begin at zero."""
+def he_normal(network: nn.Module, before: Literal["relu", "linear"] = "relu") -> None:
+    """Draw all convolutions' weights from He's normal distribution; biases begin at zero.
+
+    For what comes after most of them: a ReLU, or nothing that halves the variance.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, nonlinearity=before)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.amer2021 import RDUNet, ResDUNet
+from napari_covseg.networks.elbana2020 import DeepLabV3Plus
 from napari_covseg.networks.punn2022 import CHSNet, RAIUNet
 from napari_covseg.networks.salehi2022 import ResUNet, UNetPlusPlus
 from napari_covseg.networks.unet import UNet
@@ -23,6 +24,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unetpp": UNetPlusPlus,
     "resunet": ResUNet,
     "bifurcated": BifurcatedAutoencoder,
+    "deeplabv3plus": DeepLabV3Plus,
 }
 
 

@@ -246,6 +246,25 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
         {"features": [50, 90, 180, 320], "infection_features": [48, 60, 120]},
         preset_of="yazdekhasty2020-bifurcated",
     ),
+    NetworkEntry(
+        "elbana2020-deeplabv3plus",
+        "DeepLab-v3+ on aligned Xception-65",
+        ELBANA,
+        "deeplabv3plus",
+        41_049_441,
+        12.791,
+        {"rates": [6, 12, 18]},
+    ),
+    NetworkEntry(
+        "elbana2020-deeplabv3plus-256",
+        "DeepLab-v3+ with rates for slices of 256 pixels",
+        ELBANA,
+        "deeplabv3plus",
+        41_049_441,
+        12.791,
+        {"rates": [2, 4, 6]},
+        preset_of="elbana2020-deeplabv3plus",
+    ),
 )
 
 

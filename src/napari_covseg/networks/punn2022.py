@@ -23,6 +23,18 @@ def separable(in_channels: int, out_channels: int, kernel: int) -> list[nn.Modul
     return [depthwise, *conv_bn(in_channels, out_channels, 1)]
 
 
+class MaxHalf(nn.Module):
+    """Maximum over 2x2 pixels at stride 2, rounding the size up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve `x`, shape (N, C, H, W)."""
+        if (
+            torch.compiler.is_compiling()
+        ):  # rounding up in the pooling itself ties a graph to its example's size
+            return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 2)
+        return F.max_pool2d(x, 2, ceil_mode=True)
+
+
 class HybridPool(nn.Module):
     """Maximum and spectral pooling side by side, joined by a 1x1 convolution (section 3.1.1).
 
@@ -43,11 +55,12 @@ class HybridPool(nn.Module):
         super().__init__()
         self.halve = halve
         self.spectral = spectral
+        self.maximum = MaxHalf() if halve else nn.MaxPool2d(3, 1, 1)
         self.join = nn.Conv2d((2 if spectral else 1) * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool `x`, shape (N, channels, H, W)."""
-        pooled = F.max_pool2d(x, 2, ceil_mode=True) if self.halve else F.max_pool2d(x, 3, 1, 1)
+        pooled = self.maximum(x)
         if self.spectral:
             smooth = spectral_pool(x) if self.halve else spectral_smooth(x)
             pooled = torch.cat([pooled, smooth], 1)
@@ -134,8 +147,8 @@ class SpectralAttention(nn.Module):
     def forward(self, skip: Tensor, deeper: Tensor) -> Tensor:
         """Refine `skip` (N, channels, H, W) by `deeper` (N, below, ceil(H / 2), ceil(W / 2))."""
         scaled = self.mix_depth(self.depth(skip.mean((2, 3), keepdim=True)) * skip)
-        even = F.pad(scaled, (0, skip.shape[-1] % 2, 0, skip.shape[-2] % 2))
-        space = self.space(self.halve(even) + self.deepen(deeper))
+        padded = F.pad(scaled, (0, 1, 0, 1))  # for the last row of odd sizes; even ones never see it
+        space = self.space(self.halve(padded) + self.deepen(deeper))
         out: Tensor = self.mix_space(resize_to(space, skip) * scaled)
         return out
 
@@ -180,14 +193,12 @@ class RAIUNet(nn.Module):
 
         skips = features[:-1]
         self.encoders = nn.ModuleList(block(a, b) for a, b in pairwise([1, *features]))
-        self.pools = nn.ModuleList(
-            HybridPool(width, True, True) if hp else nn.MaxPool2d(2, ceil_mode=True) for width in skips
-        )
+        self.pools = nn.ModuleList(HybridPool(width, True, True) if hp else MaxHalf() for width in skips)
         self.attention = nn.ModuleList(SpectralAttention(a, b) for a, b in pairwise(features) if ssd)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(features))
         self.decoders = nn.ModuleList(block(2 * width, width) for width in skips)
         self.head = nn.Conv2d(features[0], len(self.outputs), 1)
-        he_normal(self)
+        he_normal(self, "linear")
 
     def forward(self, slices: Tensor) -> dict[str, Tensor]:
         """Compute logits.

@@ -109,8 +109,8 @@ def _kept_matrix(length: int, band: int, size: int, device: torch.device) -> Ten
 def _build_matrix(length: int, band: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Build the matrix as an analysis at `length` points times a synthesis at `size` points."""
     frequencies = torch.arange(band // 2 + 1, device=device)
-    outermost = band // 2 if band % 2 == 0 else 0  # the constant and this one occur once, not as a pair
-    weights = torch.where((frequencies == 0) | (frequencies == outermost), 1.0, 2.0).to(dtype) / length
+    once = (frequencies == 0) | (2 * frequencies == band)  # all others occur with either sign
+    weights = torch.where(once, 1.0, 2.0).to(dtype) / length
     cosines, sines = _waves(length, frequencies, dtype)
     again_cosines, again_sines = _waves(size, frequencies, dtype)
     return (again_cosines * weights) @ cosines.T + (again_sines * weights) @ sines.T
