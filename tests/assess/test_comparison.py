@@ -21,13 +21,14 @@ from napari_covseg.errors import JobError
 DICE = {"anna": 0.5, "bert": 0.6, "cleo": 0.8, "dora": 0.7}
 
 
-def made_row(patient: str, dice: float, by_slice: list[float | None], without: list[int]) -> dict[str, Any]:
-    """A row with a lesion Dice of `dice`: of 1000 voxels in either mask, so many are in both."""
+def made_row(patient: str, dice: float, slices: int = 3) -> dict[str, Any]:
+    """A row with a lesion Dice of `dice`: its first slice is so, on the others there is nothing."""
     both = round(1000 * dice)
-    lesion = {"counts": [both, 1000 - both, 1000 - both, 8000], "assd": 2 * dice, "hd95": 4.0}
-    lesion |= {"surface_dice": dice, "by_slice": by_slice, "without": without}
-    lungs = {**lesion, "counts": [1000, 0, 0, 9000], "by_slice": [1.0] * len(by_slice), "without": []}
-    return {"patient": patient, "slices": len(by_slice), "lungs": lungs, "lesion": lesion}
+    lesion = {"assd": 2 * dice, "hd95": 4.0, "surface_dice": dice}
+    lesion["by_slice"] = [[both, 1000 - both, 1000 - both]] + [[0, 0, 0]] * (slices - 1)
+    lesion["assd_by_slice"] = [2 * dice] + [None] * (slices - 1)
+    lungs = {**lesion, "by_slice": [[1000, 0, 0]] * slices}
+    return {"patient": patient, "slices": slices, "lungs": lungs, "lesion": lesion}
 
 
 @pytest.fixture
@@ -51,7 +52,8 @@ def store(tmp_path: Path) -> Callable[..., Path]:
                 "seconds": 60,
                 "device": "cpu",
                 "asked": {},
-                "rows": [made_row(patient, value, [value, None, 0.0], [1, 2])],
+                "grid": 100,
+                "rows": [made_row(patient, value)],
             }
             write_record(tmp_path / protocol / recipe / f"fold{k + 1}.json", record)
         return tmp_path
@@ -76,21 +78,32 @@ def test_means_over_patients(store: Callable[..., Path]) -> None:
 
 
 def test_means_over_slices_and_what_empty_masks_do(store: Callable[..., Path]) -> None:
-    (one,) = read_networks(store("amer2021-unet", DICE))
-    mean = np.mean(list(DICE.values()))
-    infected, all_, agree = (
-        one.by_slice("lesion", **options) for options in ({"infected": True}, {}, {"agree": True})
+    folder = store("amer2021-unet", DICE)
+    path = folder / "patient/amer2021-unet/fold1.json"
+    record = json.loads(path.read_text())
+    record["rows"][0]["lesion"]["by_slice"][2] = [0, 7, 0]  # found where there is nothing
+    write_record(path, record)
+    (one,) = read_networks(folder)
+    total = sum(DICE.values())
+    infected, every, agree = (
+        one.by_slice("lesion", **options) for options in ({"infected": True}, {}, {"empty": "agree"})
     )
-    assert (infected.value, infected.n, infected.empty) == (pytest.approx(mean), 4, 0)
-    assert (all_.value, all_.n, all_.empty) == (pytest.approx(mean / 2), 8, 4)
-    assert (agree.value, agree.n, agree.empty) == (pytest.approx((mean + 1) / 3), 12, 4)
+    assert (infected.value, infected.n, infected.empty) == (pytest.approx(total / 4), 4, 0)
+    assert (every.value, every.n, every.empty) == (pytest.approx(total / 5), 5, 7)
+    assert (agree.value, agree.n, agree.empty) == (pytest.approx((total + 7) / 12), 12, 7)
+    agree = one.by_slice("lesion", "sensitivity", empty="agree")
+    assert (agree.value, agree.n, agree.empty) == (pytest.approx((total + 7) / 12), 12, 8)
+    assert one.by_slice("lesion", "specificity").n == 12
+    distance = one.by_slice("lesion", "assd")
+    assert (distance.value, distance.n, distance.empty) == (pytest.approx(2 * total / 4), 4, 8)
+    assert one.by_slice("lesion", "assd", empty="agree").n == 11  # with one empty mask there is no distance
 
 
 def test_a_patient_without_a_value_is_left_out(store: Callable[..., Path]) -> None:
     folder = store("amer2021-unet", DICE)
     path = folder / "patient/amer2021-unet/fold1.json"
     record = json.loads(path.read_text())
-    record["rows"][0]["lesion"] |= {"counts": [0, 0, 0, 10_000], "assd": None}
+    record["rows"][0]["lesion"] |= {"by_slice": [[0, 0, 0]] * 3, "assd": None}
     write_record(path, record)
     (one,) = read_networks(folder)
     for metric in ("dice", "assd", "sensitivity"):
@@ -105,7 +118,7 @@ def test_slices_of_a_patient_in_several_folds_are_pooled(store: Callable[..., Pa
     folder = store("amer2021-unet", {"anna": 0.5, "bert": 0.6}, "slice")
     path = folder / "slice/amer2021-unet/fold2.json"
     record = json.loads(path.read_text())
-    record["rows"].append(made_row("anna", 0.9, [0.9] * 6, []))
+    record["rows"].append(made_row("anna", 0.9, 6))
     write_record(path, record)
     (one,) = read_networks(folder)
     assert one.by_patient("lesion", "dice") == pytest.approx({"anna": 0.7, "bert": 0.6})
@@ -139,7 +152,7 @@ def test_tables(store: Callable[..., Path]) -> None:
     assert "### Against amer2021-unet" in text
     assert "| salehi2022-unet | 4 | -0.100 (-0.100 to -0.100) | 0.125 |" in text
     assert "Split by slice" not in text
-    assert "0.325 (8; 4) | 0.550 (12; 4) |" in text
+    assert "| 0.650 | 0.650 | 0.650 (4; 0) | 0.650 (4; 8) | 0.883 (12; 8) |" in text
     assert not_trained(networks)[0] == "amer2021-unet-256"
     assert f"Not trained: {', '.join(not_trained(networks))}." in text
     assert "Not trained: mine.\n" in network_tables(networks, ["amer2021-unet", "mine"])

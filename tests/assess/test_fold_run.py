@@ -46,7 +46,6 @@ def test_a_fold_is_trained_tested_and_kept(jobs: list[FoldJob], tiny_recipe: Rec
     assert done.record == record
     assert [row["patient"] for row in record["rows"]] == ["bert", "cleo"]
     assert all(row["slices"] == 3 == len(row["lesion"]["by_slice"]) for row in record["rows"])
-    assert all(sum(row["lungs"]["counts"]) == 3 * 32 * 32 for row in record["rows"])
     assert (record["steps"], record["size"], record["grid"], record["device"]) == (4, 16, 32, "cpu")
     assert record["split"]["training"] == {"patients": ["dora"], "slices": 3}
     assert record["split"]["validation"]["patients"] == ["anna"]

@@ -80,13 +80,15 @@ def test_rows_of_patients() -> None:
     anna, bert = patient_rows(found, truth, np.array(["anna", "anna", "bert", "anna"]))
     assert (anna["patient"], anna["slices"], bert["slices"]) == ("anna", 3, 1)
     lesion = anna["lesion"]
-    assert lesion["counts"] == [4, 5, 0, 3 * 64 - 9]
+    assert lesion["by_slice"] == [[4, 4, 0], [0, 1, 0], [0, 0, 0]]
     assert lesion["dice"] == pytest.approx(8 / 13, abs=1e-4)
-    assert lesion["by_slice"] == [round(8 / 12, 3), 0.0, None]
-    assert (lesion["without"], lesion["alone"]) == ([1, 2], 1)
-    assert lesion["assd"] == pytest.approx(metrics.assd(found[:1, 1], truth[:1, 1], (1, 1)), abs=1e-4)
+    assert lesion["specificity"] == pytest.approx((3 * 64 - 9) / (3 * 64 - 4), abs=1e-4)
+    assert lesion["alone"] == 1
+    distance = metrics.assd(found[0, 1], truth[0, 1], (1, 1))
+    assert lesion["assd"] == pytest.approx(distance, abs=1e-4)
+    assert lesion["assd_by_slice"] == [pytest.approx(distance, abs=0.01), None, None]
     assert lesion["surface_dice"] == pytest.approx(12 / 13, abs=1e-4)
     assert anna["lungs"]["dice"] == 1.0
     empty = bert["lesion"]
     assert [empty[name] for name in ("dice", "sensitivity", "assd", "surface_dice")] == [None] * 4
-    assert (empty["specificity"], empty["mae"]) == (1.0, 0.0)
+    assert (empty["specificity"], empty["mae"], empty["by_slice"]) == (1.0, 0.0, [[0, 0, 0]])

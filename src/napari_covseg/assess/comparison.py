@@ -7,17 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from napari_covseg.assess.stored_run import Protocol, Record, read_record
 from napari_covseg.assess.summary import Values, interval
-from napari_covseg.metrics.figure import Figure
+from napari_covseg.metrics.figure import SURFACES, Empty, Figure
 from napari_covseg.metrics.overlap import Counts, overlaps
-
-_DISTANCES = ("assd", "hd95", "surface_dice")
 
 
 @dataclass(frozen=True)
@@ -109,13 +106,26 @@ class Network:
                 rows.setdefault(row["patient"], []).append(row)
         return dict(sorted(rows.items()))
 
+    def _counts(self, rows: Sequence[Record], output: str) -> list[Counts]:
+        """The confusion matrix of each slice."""
+        size = int(self.records[0]["grid"]) ** 2
+        slices = (one for row in rows for one in row[output]["by_slice"])
+        return [Counts(tp, fp, fn, size - tp - fp - fn) for tp, fp, fn in slices]
+
     def slices(self) -> dict[str, int]:
         """Return the number of slices that each patient was measured on."""
         return {name: sum(row["slices"] for row in rows) for name, rows in self._rows.items()}
 
     def by_patient(self, output: str, metric: str) -> dict[str, float]:
-        """Return a metric of each patient, pooled over all slices measured; NaN where it has no value."""
-        return {name: _pooled([row[output] for row in rows], metric) for name, rows in self._rows.items()}
+        """Return a metric of each patient, pooled over all slices measured; NaN where it has no value.
+
+        Distances of slices from several folds are averaged, weighted by the slices.
+        """
+        if metric in SURFACES:
+            return {
+                name: _average([row[output] for row in rows], metric) for name, rows in self._rows.items()
+            }
+        return {name: _pooled(self._counts(rows, output), metric) for name, rows in self._rows.items()}
 
     def mean(self, output: str, metric: str) -> Mean:
         """Return a metric's mean over the patients."""
@@ -127,39 +137,58 @@ class Network:
 
     def pooled(self, output: str, metric: str = "dice") -> Figure:
         """Return a metric of overlap over all slices of all patients at once."""
-        value = _pooled([row[output] for rows in self._rows.values() for row in rows], metric)
+        value = _pooled([c for rows in self._rows.values() for c in self._counts(rows, output)], metric)
         return Figure(value, math.nan, 0 if math.isnan(value) else 1, int(math.isnan(value)))
 
-    def by_slice(self, output: str, *, infected: bool = False, agree: bool = False) -> Figure:
-        """Return the mean Dice over slices.
+    def by_slice(
+        self, output: str, metric: str = "dice", *, infected: bool = False, empty: Empty = "left out"
+    ) -> Figure:
+        """Return the mean of a metric over slices.
 
         Parameters
         ----------
         output : str
+        metric : str
+            Of overlap, or ``"assd"``.
         infected : bool
             Only of slices on which there is something to be found.
-        agree : bool
-            Two empty masks count 1, as in Yazdekhasty 2020, instead of being left out.
+        empty : {"left out", "agree"}
+            As for `metrics.figure`.
         """
-        values: list[float] = []
-        empty = 0
-        for row in (row[output] for rows in self._rows.values() for row in rows):
-            for z, dice in enumerate(row["by_slice"]):
-                if infected and z in row["without"]:
-                    continue
-                empty += dice is None
-                if dice is not None or agree:
-                    values.append(1.0 if dice is None else dice)
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-        return Figure(float(np.mean(values)) if values else math.nan, sd, len(values), empty)
+        rows = [row for some in self._rows.values() for row in some]
+        counts = self._counts(rows, output)
+        if metric == "assd":
+            told = [one for row in rows for one in row[output]["assd_by_slice"]]
+            values = [math.nan if one is None else float(one) for one in told]
+        else:
+            values = [overlaps(c)[metric] for c in counts]
+        chosen = [one for one in zip(values, counts, strict=True) if not infected or one[1].tp + one[1].fn]
+        without = sum(math.isnan(value) for value, _ in chosen)
+        if empty == "agree":
+            chosen = [(_agreed(value, c, metric), c) for value, c in chosen]
+        kept = [value for value, _ in chosen if not math.isnan(value)]
+        sd = float(np.std(kept, ddof=1)) if len(kept) > 1 else math.nan
+        return Figure(float(np.mean(kept)) if kept else math.nan, sd, len(kept), without)
 
 
-def _pooled(rows: Sequence[dict[str, Any]], metric: str) -> float:
-    if metric in _DISTANCES:  # of parts that were measured on their own, the mean by slices
-        there = [row for row in rows if row[metric] is not None]
-        weights = [len(row["by_slice"]) for row in there]
-        return float(np.average([row[metric] for row in there], weights=weights)) if there else math.nan
-    return overlaps(sum((Counts(*row["counts"]) for row in rows), Counts(0, 0, 0, 0)))[metric]
+def _pooled(counts: Sequence[Counts], metric: str) -> float:
+    return overlaps(sum(counts, Counts(0, 0, 0, 0)))[metric]
+
+
+def _average(rows: Sequence[Record], metric: str) -> float:
+    there = [row for row in rows if row[metric] is not None]
+    weights = [len(row["by_slice"]) for row in there]
+    return float(np.average([row[metric] for row in there], weights=weights)) if there else math.nan
+
+
+def _agreed(value: float, c: Counts, metric: str) -> float:
+    """Give a slice without a value the best one if both masks are empty, and 0 if only one is."""
+    if not math.isnan(value):
+        return value
+    both = c.tp + c.fp + c.fn == 0
+    if metric == "assd":
+        return 0.0 if both else math.nan
+    return float(both)
 
 
 def read_networks(folder: Path, only: Iterable[str] = ()) -> list[Network]:

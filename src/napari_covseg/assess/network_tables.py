@@ -63,9 +63,11 @@ def network_tables(networks: Sequence[Network], wanted: Sequence[str] = ()) -> s
 def network_record(networks: Sequence[Network], wanted: Sequence[str] = ()) -> dict[str, Any]:
     """Return the same for machines: what `covseg assess --show --json` prints."""
     by_patient, by_slice = (_under(networks, protocol) for protocol in ("patient", "slice"))
+    best = _best(by_patient)
     paired = [
-        {"network": one.recipe, "less": by_patient[0].recipe, **asdict(difference(one, by_patient[0]))}
-        for one in by_patient[1:]
+        {"network": one.recipe, "less": best.recipe, **asdict(difference(one, best))}
+        for one in by_patient
+        if best is not None and one is not best
     ]
     leak = [
         {"network": one.recipe, **asdict(difference(other, one))}
@@ -118,7 +120,7 @@ def _averages(one: Network, output: str) -> dict[str, Any]:
         "pooled": asdict(one.pooled(output)),
         "slice": asdict(one.by_slice(output)),
         "infected slice": asdict(one.by_slice(output, infected=True)),
-        "slice, empty agree": asdict(one.by_slice(output, agree=True)),
+        "slice, empty agree": asdict(one.by_slice(output, empty="agree")),
     }
 
 
@@ -173,16 +175,24 @@ def _cases_table(networks: Sequence[Network]) -> str:
 
 
 def _paired_table(networks: Sequence[Network]) -> str:
+    best = _best(networks)
+    if best is None:
+        return ""
     rows = []
-    for one in networks[1:]:
-        told = difference(one, networks[0])
-        rows.append([one.recipe, str(told.n), _difference(told), _number(told.p, ".3g")])
+    for one in networks:
+        if one is not best:
+            told = difference(one, best)
+            rows.append([one.recipe, str(told.n), _difference(told), _number(told.p, ".3g")])
     note = (
-        "Lesion Dice less that of the best network, patient by patient, with its 95 % bootstrap interval; "
-        "p of Wilcoxon's signed-rank test, not corrected for the number of comparisons."
+        "Lesion Dice less that of the best network with all folds, patient by patient, with its 95 % "
+        "bootstrap interval; p of Wilcoxon's signed-rank test, not corrected for the number of comparisons."
     )
-    best = networks[0].recipe if networks else ""
-    return _section(f"Against {best}", note, ["Network", "Patients", "Difference", "p"], rows)
+    return _section(f"Against {best.recipe}", note, ["Network", "Patients", "Difference", "p"], rows)
+
+
+def _best(networks: Sequence[Network]) -> Network | None:
+    """Return the first network with all folds; the first of all if none has; networks are sorted."""
+    return next((one for one in networks if one.complete), networks[0] if networks else None)
 
 
 def _averages_table(networks: Sequence[Network]) -> str:
@@ -190,8 +200,9 @@ def _averages_table(networks: Sequence[Network]) -> str:
     for one in networks:
         row = [one.recipe, one.protocol, _number(one.mean("lesion", "dice").mean)]
         row.append(_number(one.pooled("lesion").value))
-        for options in ({"infected": True}, {}, {"agree": True}):
-            row.append(_figure(one.by_slice("lesion", **options)))
+        row.append(_figure(one.by_slice("lesion", infected=True)))
+        row.append(_figure(one.by_slice("lesion")))
+        row.append(_figure(one.by_slice("lesion", empty="agree")))
         rows.append(row)
     heads = ["Network", "Protocol", "By patient", "Pooled", "By infected slice"]
     heads += ["By slice, empty ones left out", "By slice, empty ones agree"]

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_covseg import metrics
 from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
 from napari_covseg.learn.validation import SCANNED
 from napari_covseg.metrics.overlap import count, overlaps
-from napari_covseg.metrics.surface import average, farthest, surfaces, within
+from napari_covseg.metrics.surface import average, farthest, joined, surfaces, within
 from napari_covseg.models.file import Model
 from napari_covseg.predict.slices import default_batch, restore
 
@@ -110,23 +109,22 @@ def patient_rows(found: Masks, truth: Masks, people: npt.NDArray[np.str_]) -> li
 def _measured(found: Masks, truth: Masks) -> dict[str, Any]:
     """Return one output of one patient as JSON holds it; null is a figure without a value.
 
-    ``counts`` are true and false positives, false and true negatives; distances are in
-    pixels, slice by slice; ``alone`` counts the slices that they leave out because one mask
-    is empty and the other is not; ``by_slice`` is the Dice of each slice, null where both
-    masks are empty; ``without`` are the slices on which there is nothing to be found.
+    Overlap and distances are those of all slices at once, distances slice by slice in pixels;
+    ``alone`` counts the slices that they leave out because one mask is empty and the other is
+    not. ``by_slice`` has true positives, false positives and false negatives of each slice,
+    ``assd_by_slice`` its distance.
     """
-    c = count(found, truth)
-    values = overlaps(c)
-    apart = surfaces(found, truth, (1.0, 1.0))
-    values |= {"assd": average(apart), "hd95": farthest(apart)}
-    values["surface_dice"] = within(apart, TOLERANCE, math.nan)
-    by_slice = [metrics.dice(a, b, empty=math.nan) for a, b in zip(found, truth, strict=True)]
+    apart = [surfaces(a, b, (1.0, 1.0)) for a, b in zip(found, truth, strict=True)]
+    together = joined(apart)
+    values = overlaps(count(found, truth))
+    values |= {"assd": average(together), "hd95": farthest(together)}
+    values["surface_dice"] = within(together, TOLERANCE, math.nan)
+    counts = [count(a, b) for a, b in zip(found, truth, strict=True)]
     return {
-        "counts": [c.tp, c.fp, c.fn, c.tn],
         **{name: _short(value) for name, value in values.items()},
-        "alone": apart.alone,
-        "by_slice": [_short(value, 3) for value in by_slice],
-        "without": np.flatnonzero(~truth.any((1, 2))).tolist(),
+        "alone": together.alone,
+        "by_slice": [[c.tp, c.fp, c.fn] for c in counts],
+        "assd_by_slice": [_short(average(one), 2) for one in apart],
     }
 
 
