@@ -119,5 +119,6 @@ def _build_matrix(length: int, band: int, size: int, device: torch.device, dtype
 def _waves(points: int, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return the cosines and the sines of the frequencies, each (points, len(frequencies))."""
     steps = torch.arange(points, device=frequencies.device)[:, None] * frequencies
-    angles = (steps % points).to(dtype) * (2 * math.pi / points)  # small angles lose nothing to float32
+    whole_turns = torch.full_like(steps, points)  # a tensor: ONNX knows no remainder of a number
+    angles = (steps % whole_turns).to(dtype) * (2 * math.pi / points)  # small ones lose nothing to float32
     return torch.cos(angles), torch.sin(angles)
