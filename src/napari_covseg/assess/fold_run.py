@@ -44,6 +44,8 @@ class FoldJob:
     device : str
     budget : float, optional
         Seconds that the training may take.
+    half : bool, optional
+        As for `learn.run.train_model`.
     """
 
     recipe: Recipe
@@ -54,6 +56,7 @@ class FoldJob:
     weights: Path
     device: str = "cpu"
     budget: float | None = None
+    half: bool | None = None
 
     @property
     def place(self) -> Path:
@@ -138,7 +141,14 @@ def _run(job: FoldJob) -> Iterator[FoldTold]:
     card: ModelCard | None = None
     name = f"{job.recipe.name}-{job.protocol}-fold{job.fold.name}"
     for told in train_model(
-        job.fold.slices, job.fold.split, out, job.recipe, name=name, device=job.device, budget=job.budget
+        job.fold.slices,
+        job.fold.split,
+        out,
+        job.recipe,
+        name=name,
+        device=job.device,
+        budget=job.budget,
+        half=job.half,
     ):
         if isinstance(told, TrainingProgress):
             yield FoldTold(job, progress=told)
@@ -152,11 +162,11 @@ def _run(job: FoldJob) -> Iterator[FoldTold]:
 
 
 def _tested(job: FoldJob, path: Path, card: ModelCard) -> Record:
-    """Choose the thresholds on the validation patients, and measure the others with them."""
+    """Measure the test patients; a recipe that scans for its threshold does so on the validation patients."""
     fold = job.fold
     model = load_model(path, job.device)
     thresholds = dict(card.thresholds)
-    if len(rows := fold.rows("validation")):
+    if job.recipe.threshold == "scan" and len(rows := fold.rows("validation")):
         kept_out = fold.slices.only(set(fold.split["validation"]))
         thresholds = choose_thresholds(probabilities(model, kept_out), kept_out.masks, fold.people[rows])
     tested = fold.slices.only(set(fold.split["test"]))

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional as F
 
 from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
 from napari_covseg.learn.validation import SCANNED
 from napari_covseg.metrics.overlap import count, overlaps
 from napari_covseg.metrics.surface import average, farthest, joined, surfaces, within
 from napari_covseg.models.file import Model
-from napari_covseg.predict.slices import default_batch, restore
 
 Probabilities = npt.NDArray[np.uint8]
 Masks = npt.NDArray[np.bool_]
@@ -36,13 +36,14 @@ def probabilities(model: Model, slices: TrainingSet) -> Probabilities:
     """
     images = slices.resized(model.preparation.size).images
     said = np.zeros(slices.masks.shape, np.uint8)
-    height, width = slices.images.shape[1:]
-    batch = default_batch(model.device)
+    grid = slices.images.shape[1:]
+    batch = 4 if model.device.type == "cpu" else 32
     for start in range(0, len(images), batch):
         inputs = torch.from_numpy(images[start : start + batch]).to(model.device).unsqueeze(1).float()
         logits = model.network(inputs.div_(255).contiguous(memory_format=torch.channels_last))
-        stacked = torch.cat([logits[name] for name in OUTPUTS], 1).float().sigmoid()
-        there = restore(stacked, (height, width))
+        there = torch.cat([logits[name] for name in OUTPUTS], 1).float().sigmoid()
+        if there.shape[2:] != grid:
+            there = F.interpolate(there.contiguous(), grid, mode="bilinear", align_corners=False)
         said[start : start + batch] = there.mul(255).round().byte().cpu().numpy()
     return said
 
