@@ -55,6 +55,10 @@ def networks(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
     device: DeviceOption = "auto",
+    half: Annotated[
+        bool | None,
+        typer.Option(help="Whether bfloat16 may do what float32 would; by default on a GPU only."),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Only print the tables of the stored runs.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Picture of box plots to write.")] = None,
     as_json: JsonOption = False,
@@ -77,7 +81,7 @@ def networks(
         if steps is not None and budget is not None:
             raise ModelError("Give either --steps or --budget: each says how long to train.")
         places = out, weights or out.with_name(f"{out.name}-weights")
-        jobs = _jobs(data, recipe, protocol, folds, fold, size, steps, places, device, threads, budget)
+        jobs = _jobs(data, recipe, protocol, folds, fold, size, steps, places, device, threads, budget, half)
         output.follow(_events(output, jobs), "Folds")
     _report(output, (data or out) if show else out, recipe or (), figure)
 
@@ -94,6 +98,7 @@ def _jobs(
     device: str,
     threads: int | None,
     budget: str | None,
+    half: bool | None,
 ) -> list[FoldJob]:
     """Read the data, and say what is to be done."""
     from napari_covseg.cli.train import seconds_of
@@ -121,7 +126,7 @@ def _jobs(
     if unknown := set(names or ()) - set(every):
         raise JobError(f"There is no fold {', '.join(sorted(unknown))}: there are {', '.join(every)}.")
     return [
-        FoldJob(one, protocol, fold, every, *places, where, seconds)
+        FoldJob(one, protocol, fold, every, *places, where, seconds, half)
         for one in chosen
         for fold in divided
         if not names or fold.name in names
