@@ -173,6 +173,9 @@ def test_a_threshold_is_used(scan: Path, model: Path, tmp_path: Path) -> None:
         (["train", "missing", "--out", "m.safetensors"], "missing"),
         (["train", "missing", "--out", "m.pt"], "safetensors"),
         (["train", "missing", "--out", "missing/m.safetensors"], "folder"),
+        (["train", "missing", "--out", "m.safetensors", "--recipe", "nobody"], "known are covseg, amer2021-"),
+        (["train", "missing", "--out", "m.safetensors", "--budget", "soon"], "'soon' is no time"),
+        (["train", "missing", "--out", "m.safetensors", "--budget", "1h", "--steps", "9"], "Give one of"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from napari_covseg.errors import ModelError
 from napari_covseg.labels import LESIONS
-from napari_covseg.learn.corrections import as_said_by, shrink, targets_of
+from napari_covseg.learn.corrections import as_said_by, check_whole, shrink, targets_of
 from napari_covseg.models.catalogue import DEFAULT, find
 
 labels = arrays(np.uint8, (8, 8), elements=st.integers(0, 4))
@@ -69,3 +70,10 @@ def test_the_labels_of_the_field_are_known() -> None:
         "ground-glass",
         "consolidation",
     ]
+
+
+def test_a_model_that_sees_a_part_of_the_slice_learns_nothing() -> None:
+    card = find(DEFAULT).card
+    check_whole(card)
+    with pytest.raises(ModelError, match="cropped to the lungs and cannot learn"):
+        check_whole(replace(card, preparation={**card.preparation, "crop": "lungs"}))

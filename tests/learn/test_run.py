@@ -19,6 +19,7 @@ from napari_covseg.learn.run import split_patients, train_model
 from napari_covseg.learn.train import TrainingProgress
 from napari_covseg.learn.training_run import TrainedNetwork
 from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.validation import choose_thresholds, score
 from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.file import load_network
 
@@ -160,3 +161,34 @@ def test_a_model_of_one_fold_does_not_pass_for_another(
     with pytest.raises(ModelError, match="other slices"):
         list(train_model(data, split_patients(data, None, [], ["bert"]), out, short))
     assert read_card(out).split["test"] == ["anna"]
+
+
+def test_the_card_says_how_it_was_trained(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    """At another size than the data, with thresholds that the validation patient chose."""
+    out = tmp_path / "a.safetensors"
+    short = dataclasses.replace(
+        recipe.at_size(32), steps=4, threshold="scan", title="U-Net", paper="Amer 2021", name="amer2021-unet"
+    )
+    split = split_patients(data, None, ["anna"], ["cleo"])
+    list(train_model(data, split, out, short))
+    card = read_card(out)
+    assert card.title == "U-Net for lungs and lesions (Amer 2021)"
+    assert card.preparation["size"] == 32
+    network, _ = load_network(out)
+    kept_out = {name: data.resized(32).only({name}) for name in ("anna", "cleo")}
+    assert card.thresholds == choose_thresholds(network, kept_out["anna"])
+    assert card.scores["test"] == pytest.approx(
+        score(network, kept_out["cleo"], thresholds=card.thresholds), abs=0.01
+    )
+    assert "on 32² pixels" in card.scores["protocol"]
+    trained = card.recipe["trained"]
+    assert (card.recipe["name"], trained["steps"], trained["threads"]) == ("amer2021-unet", 4, 1)
+    assert (trained["device"], trained["precision"]) == ("cpu", "float32")
+
+
+def test_nobody_chooses_a_threshold(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    for threshold, taken in (("scan", 0.5), (0.3, 0.3)):
+        out = tmp_path / f"{taken}.safetensors"
+        short = dataclasses.replace(recipe, steps=1, threshold=threshold)
+        list(train_model(data, split_patients(data), out, short))
+        assert read_card(out).thresholds == {"lungs": taken, "lesion": taken}

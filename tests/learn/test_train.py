@@ -84,7 +84,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
 
 
 PLATEAU = Recipe(
-    "tiny", "rdunet", settings={"features": [4, 8], "bottleneck": 16}, preparation={"size": 64}, loss="dice",
+    "tiny", "rdunet", settings={"features": [4], "bottleneck": 8}, preparation={"size": 32}, loss="dice",
     optimiser="sgd", learning_rate=0.5, schedule="plateau", plateau=1, min_rate=1e-3, patience=3,
     epochs=30, batch=3, augmentation="flips-zoom", selection="loss",
 )  # fmt: skip
@@ -92,22 +92,26 @@ PLATEAU = Recipe(
 
 
 @pytest.fixture(scope="module")
-def ended(data: TrainingSet) -> tuple[list[TrainingProgress], nn.Module]:
+def parts(data: TrainingSet) -> tuple[TrainingSet, TrainingSet]:
+    return data.only({"anna", "bert"}).resized(32), data.only({"cleo"}).resized(32)
+
+
+@pytest.fixture(scope="module")
+def ended(parts: tuple[TrainingSet, TrainingSet]) -> tuple[list[TrainingProgress], nn.Module]:
     """What an uninterrupted run of that recipe tells, and its network."""
     torch.set_num_threads(1)
-    return run(PLATEAU, data.only({"anna", "bert"}), data.only({"cleo"}))
+    return run(PLATEAU, *parts)
 
 
 def test_dropout_a_plateau_and_an_early_end_survive_an_interruption(
-    data: TrainingSet, ended: tuple[list[TrainingProgress], nn.Module], tmp_path: Path
+    parts: tuple[TrainingSet, TrainingSet], ended: tuple[list[TrainingProgress], nn.Module], tmp_path: Path
 ) -> None:
-    training, validation = data.only({"anna", "bert"}), data.only({"cleo"})
     told, network = ended
     assert told[-1].step < PLATEAU.length(10) == 90
     assert [p.best for p in told if p.validation][-3:] == [False] * 3
     at = told[-4].step  # the rate has fallen, the end is counted down
-    interrupt(PLATEAU, training, validation, at, tmp_path / "a.checkpoint")
-    again, resumed = run(PLATEAU, training, validation, checkpoint=tmp_path / "a.checkpoint")
+    interrupt(PLATEAU, *parts, at, tmp_path / "a.checkpoint")
+    again, resumed = run(PLATEAU, *parts, checkpoint=tmp_path / "a.checkpoint")
     after = [(p.step, p.validation, p.best) for p in told if p.step > at]
     assert [(p.step, p.validation, p.best) for p in again] == after
     assert same(network, resumed)
@@ -130,12 +134,11 @@ for told in train(Recipe(**eval(sys.argv[2])), *parts, checkpoint=folder / "a.ch
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(
-    data: TrainingSet, ended: tuple[list[TrainingProgress], nn.Module], tmp_path: Path
+    parts: tuple[TrainingSet, TrainingSet], ended: tuple[list[TrainingProgress], nn.Module], tmp_path: Path
 ) -> None:
-    parts = {"t": data.only({"anna", "bert"}), "v": data.only({"cleo"})}
     arrays = {
         name + key: getattr(part, field)
-        for name, part in parts.items()
+        for name, part in zip("tv", parts, strict=True)
         for key, field in zip("imp", ("images", "masks", "patients"), strict=True)
     }
     np.savez(tmp_path / "data.npz", **arrays)
@@ -146,7 +149,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
         child.kill()  # SIGKILL: nothing in it can tidy up
         assert "done" not in child.stdout.read()
     assert steps == ["3", "6", "9"]
-    _, resumed = run(PLATEAU, *parts.values(), checkpoint=tmp_path / "a.checkpoint")
+    _, resumed = run(PLATEAU, *parts, checkpoint=tmp_path / "a.checkpoint")
     assert same(ended[1], resumed)
 
 

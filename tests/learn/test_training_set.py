@@ -262,6 +262,22 @@ def test_only_some_patients(data: TrainingSet) -> None:
     assert len(data.only(set())) == 0
 
 
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_slices_of_another_size(data: TrainingSet, size: int) -> None:
+    """Every mask still lies on its grey values, and nothing else changes."""
+    got = data.resized(size)
+    assert (got.images.dtype, got.masks.dtype) == (np.uint8, np.bool_)
+    assert got.images.shape == (12, size, size)
+    assert got.masks.shape == (12, 2, size, size)
+    assert got.masks.mean() == pytest.approx(data.masks.mean(), rel=0.1)
+    lungs = got.masks[:, 0] & ~got.masks[:, 1]
+    assert got.images[lungs].mean() == pytest.approx(
+        data.images[data.masks[:, 0] & ~data.masks[:, 1]].mean(), abs=5
+    )
+    assert (got.patients == data.patients).all() and got.licence == data.licence
+    assert len(data.only(set()).resized(size)) == 0
+
+
 def test_the_checksum_sees_every_change(data: TrainingSet) -> None:
     everyone = {"anna", "bert", "cleo"}
     copies = [data.only(everyone) for _ in range(4)]

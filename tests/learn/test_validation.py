@@ -1,0 +1,50 @@
+"""Dice by patient at any threshold, and the threshold that the validation patients choose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from napari_covseg.learn.loss import Loss
+from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.validation import choose_thresholds, score, validate
+
+
+class Known(nn.Module):
+    """Is as sure of lungs, and of lesions, as the picture is bright."""
+
+    def forward(self, slices: Tensor) -> dict[str, Tensor]:
+        logits = torch.logit(slices.clamp(1e-4, 1 - 1e-4))
+        return {"lungs": logits, "lesion": -logits}
+
+
+@pytest.fixture
+def graded() -> TrainingSet:
+    """Columns of 0, 0.1 … 0.9 brightness; lungs where it is above 0.25, lesions where it is below 0.25."""
+    bright = np.tile(np.arange(10) / 10, (3, 10, 1))
+    masks = np.stack([bright > 0.25, bright < 0.25], 1)
+    return TrainingSet((bright * 255).round().astype(np.uint8), masks, np.array(["a", "a", "b"]))
+
+
+def test_the_best_threshold_is_found(graded: TrainingSet) -> None:
+    best = {"lungs": 0.25, "lesion": 0.75}
+    assert choose_thresholds(Known(), graded, batch=2) == best
+    perfect = score(Known(), graded, thresholds=best)
+    assert perfect == {"lungs": 1.0, "lesion": 1.0}
+    assert score(Known(), graded)["lungs"] == pytest.approx(2 * 5 / (5 + 7))
+
+
+def test_of_equal_thresholds_that_nearest_to_a_half(graded: TrainingSet) -> None:
+    graded.images[:] = np.where(graded.images > 127, 255, 0)
+    assert choose_thresholds(Known(), graded) == {"lungs": 0.5, "lesion": 0.5}
+
+
+def test_the_loss_is_a_mean_over_the_slices(data: TrainingSet) -> None:
+    """Whatever the batch; for a loss that is itself a mean over slices."""
+    values = [validate(Known(), data, loss=Loss("bce"), batch=batch)[1] for batch in (1, 5, 12)]
+    assert values == pytest.approx([values[0]] * 3)
+    scores, nothing = validate(Known(), data)
+    assert np.isnan(nothing)
+    assert scores == score(Known(), data)
