@@ -58,6 +58,10 @@ def predict_rows(told: dict[str, Any]) -> Iterator[Row]:
         f"{told['job']:.1f} of {rate:.1f} slices/s (forward {told['forward']:.1f}, store {told['store']:.1f})"
     )
     yield Row(f"prediction, end to end / bare {against}", figures, told["job"] / rate, (">=", 0.8))
+    for name, rate in zip(("preparing the slices", "the same at 512, cropped"), told["prepare"], strict=True):
+        figures = f"{1e3 / rate:.1f} / {1e3 / told['job']:.1f} ms"
+        goal = ("<=", 0.15) if told["device"] == "cpu" else None
+        yield Row(f"{name} / prediction, end to end", figures, told["job"] / rate, goal)
     figures = f"{1e3 * told['first']:.0f} / {1e3 * told['single']:.0f} ms"
     yield Row(
         "first slice on a warm child / one bare forward", figures, told["first"] / told["single"], ("<=", 3)

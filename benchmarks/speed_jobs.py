@@ -31,6 +31,20 @@ class Forward:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Everything before the network, in as many threads as the product uses; nothing of the network.
+
+    The answers are two `Notice`: the seconds for `slices` as the model has them, and as the papers
+    have them at most (the crop of Salehi 2022 at the 512 pixels of Elbana 2020).
+    """
+
+    workspace: str
+    case: str
+    model: str
+    slices: int
+
+
+@dataclass(frozen=True)
 class Store:
     """Everything that a prediction reads from the store and writes to it, and nothing else."""
 
@@ -66,6 +80,38 @@ def _(job: Forward, control: Control) -> Iterator[Event]:
         model.network(parts[0])
         # a single slice is over too quickly to be timed once
         yield Notice(str(_seconds(once, 7 if job.slices == 1 else 1)))
+
+
+@steps.register
+def _(job: Prepare, control: Control) -> Iterator[Event]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    from napari_covseg.cases import Workspace
+    from napari_covseg.jobs.memory import loaded_model
+    from napari_covseg.models.catalogue import find
+    from napari_covseg.models.placement import Placement
+    from napari_covseg.models.preparation import Preparation
+    from napari_covseg.predict.slices import WORKERS
+
+    own = loaded_model(find(job.model).path, "auto").preparation
+    case = Workspace.open(job.workspace).case(job.case)
+    voxels = [case.read_slice(z) for z in range(job.slices)]
+    lungs = np.zeros(voxels[0].shape, np.uint8)
+    lungs[80:400, 60:450] = 3
+
+    def cropped(one: np.ndarray) -> Placement | None:
+        return Preparation(size=512, crop="lungs").place(one.shape, lungs)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for size, place in ((own.size, lambda one: own.place(one.shape)), (512, cropped)):
+            preparation = Preparation(size, own.clip_hu, own.clahe_clip, own.clahe_tiles)
+
+            def once(preparation: Preparation = preparation, place: Callable = place) -> None:
+                list(pool.map(lambda one: preparation(one, "HU", place(one)), voxels))
+
+            yield Notice(str(_seconds(once, 3)))
 
 
 @steps.register

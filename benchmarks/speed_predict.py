@@ -3,8 +3,9 @@
     python benchmarks/speed_predict.py WORKSPACE CASE MODEL [REPEATS]
 
 Prints JSON: slices per second of the whole job (submit to `Finished`), of the network
-alone and of the store alone; seconds until the first slice, and of one bare forward; the
-device. Medians of interleaved repeats.
+alone, of the store alone, and of the preparation alone (the model's, and the papers' slowest);
+seconds until the first slice, and of one bare forward; the device. Medians of interleaved
+repeats.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from napari_covseg.cases import Workspace
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import END, Event, Failed, Finished, Notice, SlicesDone
 from napari_covseg.jobs.requests import Predict, WarmUp
-from speed_jobs import Forward, Store
+from speed_jobs import Forward, Prepare, Store
 
 PATIENCE = 600.0  # seconds
 
@@ -58,9 +59,13 @@ class Stopwatch:
             raise SystemExit(f"{events[-1].message} {self._client.log[-5:]}")
         return seconds, events
 
+    def answers(self, job: object) -> list[float]:
+        """Return the numbers that a job of this benchmark tells."""
+        return [float(event.text) for event in self.run(job)[1] if isinstance(event, Notice)]
+
     def answer(self, job: object) -> float:
-        """Return the number that a job of this benchmark tells."""
-        return next(float(event.text) for event in self.run(job)[1] if isinstance(event, Notice))
+        """Return the first of them."""
+        return self.answers(job)[0]
 
 
 def main() -> None:
@@ -70,7 +75,7 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     slices = Workspace.open(workspace).case(case).shape[0]
     predict = Predict(workspace, case, model, first_slice=slices // 2)
-    whole, bare, store, first, single = [], [], [], [], []
+    whole, bare, store, prepare, first, single = [], [], [], [], [], []
     with Stopwatch() as watch:
         watch.run(WarmUp(model))
         watch.run(predict)
@@ -78,6 +83,7 @@ def main() -> None:
             bare.append(watch.answer(Forward(workspace, case, model, slices)))
             whole.append(watch.run(predict)[0])
             store.append(watch.answer(Store(workspace, case, slices)))
+            prepare.append(watch.answers(Prepare(workspace, case, model, slices)))
         for _ in range(2 * repeats):
             single.append(watch.answer(Forward(workspace, case, model, 1)))
             first.append(watch.run(predict, SlicesDone)[0])
@@ -88,6 +94,7 @@ def main() -> None:
                 "job": slices / middle(whole),
                 "forward": slices / middle(bare),
                 "store": slices / middle(store),
+                "prepare": [slices / middle(seconds) for seconds in zip(*prepare, strict=True)],
                 "first": middle(first),
                 "single": middle(single),
                 "device": Workspace.open(workspace).case(case).runs()[-1].settings["device"],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_covseg.errors import ModelError
-from napari_covseg.models.preparation import Preparation
+from napari_covseg.models.preparation import LUNG_WINDOW, Preparation
 
 Floats = npt.NDArray[np.float64]
 
@@ -123,6 +123,17 @@ def test_settings_reach_the_picture() -> None:
     assert far_off(Preparation(size=64, clahe_clip=0, clip_hu=(-1000.0, 0.0))(voxels), plain) > 1
 
 
+def test_a_window_is_the_same_for_every_slice() -> None:
+    window = Preparation(size=64, clip_hu=LUNG_WINDOW, clahe_clip=0, scaling="window")
+    voxels = np.full((64, 64), -300, np.int16)
+    assert np.unique(window(voxels)).tolist() == [127]  # half of the way from -1000 to 400 HU
+    voxels[0, :3] = -3000, 400, 3000
+    assert window(voxels)[0, :4].tolist() == [0, 255, 255, 127]
+    edge = np.where(np.arange(200) < 90, -1000, 400).astype(np.int16)[None].repeat(200, 0)
+    assert {0, 255} <= set(window(edge)[32].tolist())  # what overshoots is not wrapped around
+    assert (np.diff(window(edge)[32].astype(int)) >= 0).all()
+
+
 @given(
     st.tuples(st.integers(1, 90), st.integers(1, 90)),
     st.sampled_from(["HU", "grey"]),
@@ -152,8 +163,13 @@ def test_card_round_trip() -> None:
     as_json = {**preparation.to_card(), "clip_hu": [-900.0, 200.0]}
     assert Preparation.from_card(as_json) == preparation
     assert Preparation.from_card({}) == Preparation()
+    ours = {"size": 256, "clip_hu": [-1024.0, 1500.0], "clahe_clip": 7.0, "clahe_tiles": 8}  # of older cards
+    assert Preparation.from_card(ours) == Preparation()
 
 
-def test_a_setting_of_a_newer_version_is_refused() -> None:
+@pytest.mark.parametrize(
+    "values", [{"gamma": 2.0}, {"crop": "heart"}, {"scaling": "z-score"}, {"clip_hu": 3}]
+)
+def test_a_setting_of_a_newer_version_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="Update napari-covseg"):
-        Preparation.from_card({"gamma": 2.0})
+        Preparation.from_card(values)

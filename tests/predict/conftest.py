@@ -30,10 +30,10 @@ class Computed(nn.Module):
 
 @pytest.fixture
 def make_model() -> Callable[..., Model]:
-    def make(size: int = 64, clahe: float = 0.0, **outputs: Logits) -> Model:
+    def make(size: int = 64, clahe: float = 0.0, crop: str = "none", **outputs: Logits) -> Model:
         named = {name.replace("_", " "): logits for name, logits in outputs.items()}
         named = {"ground-glass" if name == "ground glass" else name: f for name, f in named.items()}
-        preparation = Preparation(size=size, clahe_clip=clahe)
+        preparation = Preparation(size=size, clahe_clip=clahe, crop=crop)  # type: ignore[arg-type]
         card = ModelCard(
             id="computed",
             title="",

@@ -17,7 +17,7 @@ from napari_covseg.jobs.memory import loaded_model
 from napari_covseg.jobs.requests import Refine
 from napari_covseg.jobs.run import in_thread
 from napari_covseg.labels import LESIONS
-from napari_covseg.learn.corrections import shrink
+from napari_covseg.learn.corrections import check_whole, shrink
 from napari_covseg.learn.refine import refine
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import clean_slice
@@ -34,7 +34,7 @@ def refine_slice(job: Refine) -> Iterator[Event]:
     CaseError
         If the case cannot be read or its predictions not be written.
     ModelError
-        If the model cannot be used, or has no output for the label.
+        If the model cannot be used, does not see whole slices, or has no output for the label.
     """
 
     def work() -> Run:
@@ -56,6 +56,7 @@ def refine_slice(job: Refine) -> Iterator[Event]:
 def _refined(job: Refine, case: Case, model: Model) -> tuple[Mask, Mask]:
     output = _output(job.label, model)
     outputs, levels = model.card.outputs, model.card.thresholds
+    check_whole(model.card)
     image = model.preparation(case.read_slice(job.z), case.intensity)
     with torch.no_grad():
         inputs = torch.from_numpy(image).to(model.device)[None, None].float().div_(255)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from napari_covseg.cases.case import Case
 from napari_covseg.cases.merge import Review
 from napari_covseg.cases.store import read_slice
+from napari_covseg.errors import ModelError
 from napari_covseg.labels import LESIONS, Group, lesion
 from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.models.card import ModelCard
@@ -39,7 +40,10 @@ def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> Label
     ------
     CaseError
         If the case cannot be read.
+    ModelError
+        If the model does not see whole slices.
     """
+    check_whole(card)
     preparation = Preparation.from_card(card.preparation)
     zs = list(slices)
     size, outputs = preparation.size, card.outputs
@@ -50,6 +54,15 @@ def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> Label
         lungs, lesions = (read_labels(case, group, z) for group in ("lungs", "lesions"))
         targets[row], valid[row] = targets_of(lungs, lesions, outputs, size)
     return LabelledSlices(images, targets, tuple((case.id, z) for z in zs), valid)
+
+
+def check_whole(card: ModelCard) -> None:
+    """Raise ModelError for a model that sees only the lungs: what was corrected may lie outside."""
+    if Preparation.from_card(card.preparation).crop != "none":
+        raise ModelError(
+            f"The model {card.id} sees slices cropped to the lungs and cannot learn from corrections: "
+            "choose one that sees whole slices."
+        )
 
 
 def targets_of(lungs: Mask, lesions: Mask, outputs: tuple[str, ...], size: int) -> tuple[Masks, Masks]:

@@ -10,16 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ModelError
+from napari_covseg.models.placement import Placement
 
 _SMALLEST_RANGE = 0.1
+_CHOICES = {"scaling": ("slice", "window"), "crop": ("none", "lungs")}
+LUNG_WINDOW = (-1000.0, 400.0)
+"""HU that papers show lungs in."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Clip, resize, scale by the slice's own range, equalise: in exactly this order.
+    """Clip, crop, resize, scale, equalise: in exactly this order.
 
-    The training slices were made so, and CLAHE before the resize (or without the clip)
-    gives other textures than the network has learned.
+    The slices that the default model learned from were made so, without a crop; CLAHE before
+    the resize (or without the clip) gives other textures than the network has learned.
+
+    Of the papers, Amer 2021 and Punn 2022 scale to [0, 1] and resize to 256 (`scaling`
+    ``"window"`` with `LUNG_WINDOW`, without CLAHE); Salehi 2022 equalises, crops to the lungs
+    and resizes to 224; Elbana 2020 equalises and resizes to 512.
 
     Attributes
     ----------
@@ -31,12 +39,21 @@ class Preparation:
         OpenCV's ``clipLimit``; 0 leaves CLAHE out.
     clahe_tiles : int
         Tiles per side.
+    scaling : {"slice", "window"}
+        What becomes 0 and 1: the smallest and largest value of the slice, or the ends of `clip_hu`.
+    crop : {"none", "lungs"}
+        ``"lungs"`` sees only the box around the lungs that a model has found, see `place`.
+    crop_margin : int
+        Pixels of the scan around the lungs.
     """
 
     size: int = 256
     clip_hu: tuple[float, float] = (-1024.0, 1500.0)
     clahe_clip: float = 7.0
     clahe_tiles: int = 8
+    scaling: Literal["slice", "window"] = "slice"
+    crop: Literal["none", "lungs"] = "none"
+    crop_margin: int = 10
 
     def to_card(self) -> dict[str, Any]:
         """Return the settings as JSON-ready values."""
@@ -44,7 +61,7 @@ class Preparation:
 
     @classmethod
     def from_card(cls, values: dict[str, Any]) -> Preparation:
-        """Rebuild from `to_card()`.
+        """Rebuild from `to_card()`; what an older card does not name is the default.
 
         Raises
         ------
@@ -52,14 +69,41 @@ class Preparation:
             If the card has settings that this version does not know.
         """
         try:
-            return cls(**{**values, "clip_hu": tuple(values.get("clip_hu", cls.clip_hu))})
-        except TypeError as error:
-            raise ModelError(
-                f"The model's preparation {values} is not known here. Update napari-covseg."
-            ) from error
+            made = cls(**{**values, "clip_hu": tuple(values.get("clip_hu", cls.clip_hu))})
+            known = all(getattr(made, key) in choices for key, choices in _CHOICES.items())
+        except TypeError:
+            known = False
+        if not known:
+            raise ModelError(f"The model's preparation {values} is not known here. Update napari-covseg.")
+        return made
+
+    def place(self, shape: tuple[int, ...], lungs: npt.NDArray[np.generic] | None = None) -> Placement | None:
+        """Return which part of a slice the network sees; None where it has to see nothing.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (y, x) of the slice.
+        lungs : ndarray, shape (y, x), optional
+            Not 0 where a model has found lung. Needed to crop; never what a person has drawn, which
+            is not there when a new scan is labelled.
+
+        Raises
+        ------
+        ValueError
+            If the lungs are needed and missing.
+        """
+        if self.crop == "none":
+            return Placement.whole(shape)
+        if lungs is None:
+            raise ValueError("a crop to the lungs needs the lungs")
+        return Placement.around(lungs, self.crop_margin)
 
     def __call__(
-        self, voxels: npt.NDArray[np.generic], intensity: Literal["HU", "grey"] = "HU"
+        self,
+        voxels: npt.NDArray[np.generic],
+        intensity: Literal["HU", "grey"] = "HU",
+        placement: Placement | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Prepare one slice.
 
@@ -68,8 +112,10 @@ class Preparation:
         voxels : ndarray, shape (y, x)
             HU, or grey values of a picture.
         intensity : {"HU", "grey"}
-            Pictures are only resized and scaled: they were windowed, and often
-            equalised, before they were stored.
+            Pictures are only cropped, resized and scaled by their own range: they were windowed,
+            and often equalised, before they were stored.
+        placement : Placement, optional
+            From `place`; by default the whole slice.
 
         Returns
         -------
@@ -78,20 +124,24 @@ class Preparation:
         values = voxels.astype(np.float32)
         if intensity == "HU":
             np.clip(values, *self.clip_hu, out=values)
-        height, width = values.shape
-        if height != width:
-            side = max(height, width)
-            square = np.full((side, side), values.min(), np.float32)
-            square[:height, :width] = values
-            values = square
+        values = (placement or Placement.whole(values.shape)).cut(values)
         if values.shape != (self.size, self.size):
             resized = cv2.resize(values, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
             values = np.asarray(resized, np.float32)
-        low, high = float(values.min()), float(values.max())
-        # bicubic weights sum to 1 up to rounding, so that even slices come with a range just above 0
-        gain = 255.0 / (high - low) if high - low > _SMALLEST_RANGE else 0.0
-        scaled = ((values - low) * gain).astype(np.uint8)
+        scaled = self._scaled(values, intensity)
         if intensity == "HU" and self.clahe_clip > 0:
             tiles = (self.clahe_tiles, self.clahe_tiles)
             return np.asarray(cv2.createCLAHE(self.clahe_clip, tiles).apply(scaled), np.uint8)
         return scaled
+
+    def _scaled(
+        self, values: npt.NDArray[np.float32], intensity: Literal["HU", "grey"]
+    ) -> npt.NDArray[np.uint8]:
+        if intensity == "HU" and self.scaling == "window":
+            low, high = self.clip_hu
+            values = np.clip(values, low, high)  # bicubic weights overshoot at edges
+        else:
+            low, high = float(values.min()), float(values.max())
+        # bicubic weights sum to 1 up to rounding, so that even slices come with a range just above 0
+        gain = 255.0 / (high - low) if high - low > _SMALLEST_RANGE else 0.0
+        return np.asarray((values - low) * gain).astype(np.uint8)

@@ -55,6 +55,15 @@ def clean_slice(
     return lungs, keep_inside(lungs, lesions, labels, pixel)
 
 
+def drop_small(lesions: Mask, pixels: int) -> Mask:
+    """Drop findings of fewer pixels from a slice, uint8 (y, x)."""
+    if pixels <= 1:
+        return lesions
+    lesions = lesions.copy()
+    _drop_and_fill(lesions, pixels)
+    return lesions
+
+
 def keep_inside(lungs: Mask, lesions: Mask, labels: Sequence[Label], pixel: tuple[float, float]) -> Mask:
     """Zero the voxels of labels that lie inside the lungs where the lungs, dilated by 6 mm, are not."""
     bound = np.zeros(256, np.uint8)

@@ -8,19 +8,19 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from napari_covseg.errors import JobError
-from napari_covseg.metrics.entropy import slice_entropy
 from napari_covseg.models.file import Model
-from napari_covseg.predict.clean import clean_slice
+from napari_covseg.models.placement import Placement
+from napari_covseg.predict.clean import clean_slice, drop_small
+from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.findings import keep_raised
+from napari_covseg.predict.forward import Looked, Said, ask, lungs_of, view
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.tissue import drop_gas_and_fat
 from napari_covseg.scans.scan import Intensity
@@ -31,15 +31,7 @@ Voxels = npt.NDArray[np.int16]
 Mask = npt.NDArray[np.uint8]
 ReadSlice = Callable[[int], Voxels]
 
-_WORKERS = max(2, min(8, os.cpu_count() or 2))
-
-
-class _Prepared(NamedTuple):
-    """A slice as it was read, and as the network wants it."""
-
-    z: int
-    voxels: Voxels
-    image: Mask
+WORKERS = max(2, min(8, os.cpu_count() or 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +49,8 @@ class SlicePrediction:
         0-255, in the order of the card's outputs.
     entropy : float
         Of the probability of any lesion, in bits summed over the slice's pixels; NaN if unknown.
+    uncertainty : ndarray of uint8, shape (y, x), or None
+        How unsure the models are of any lesion: see `forward.ask`.
     """
 
     z: int
@@ -64,6 +58,7 @@ class SlicePrediction:
     lesions: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.uint8] | None
     entropy: float = math.nan
+    uncertainty: npt.NDArray[np.uint8] | None = None
 
 
 def default_batch(device: torch.device) -> int:
@@ -71,15 +66,17 @@ def default_batch(device: torch.device) -> int:
     return 32 if device.type == "cuda" else 4
 
 
+@torch.inference_mode()
 def rehearse(model: Model) -> None:
-    """Label one batch of empty slices, so that the first real one need not wait.
+    """Run the network on one batch of empty slices, so that the first real one need not wait.
 
     The first pass of a network chooses its kernels and takes the memory that later ones use again.
     """
     size = model.preparation.size
     empty = [np.zeros((size, size), np.uint8)] * default_batch(model.device)
     try:
-        _infer(model, empty, (size, size), model.card.thresholds, False)
+        inputs = torch.from_numpy(np.stack(empty)).to(model.device).unsqueeze(1).float()
+        model.network(inputs.contiguous(memory_format=torch.channels_last))
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):  # with real slices the batch is halved
             raise
@@ -87,7 +84,7 @@ def rehearse(model: Model) -> None:
 
 def predict_slices(
     read_slice: ReadSlice,
-    model: Model,
+    model: Model | Ensemble,
     order: SliceOrder,
     *,
     intensity: Intensity = "HU",
@@ -95,19 +92,21 @@ def predict_slices(
     batch: int | None = None,
     thresholds: dict[str, float] | None = None,
     probabilities: bool = False,
+    min_pixels: int = 0,
     notice: Callable[[str], None] = _log.warning,
 ) -> Iterator[list[SlicePrediction]]:
     """Label the slices that `order` hands out, nearest to its focus first.
 
     The first batch is a single slice, so that it appears at once. Slices are read, prepared
     and cleaned in threads: on a GPU while the network works, on a CPU between two batches.
-    When the device runs out of memory the batch is halved and nothing is lost.
+    When the device runs out of memory the batch is halved and nothing is lost. Models that crop
+    their slices do not see those in which the ensemble's `lungs_from` finds no lung.
 
     Parameters
     ----------
     read_slice : callable
         z -> ndarray of int16, shape (y, x); called from several threads.
-    model : Model
+    model : Model or Ensemble
     order : SliceOrder
     intensity : {"HU", "grey"}
     spacing : tuple of float, optional
@@ -118,6 +117,8 @@ def predict_slices(
         Per output; the card's by default.
     probabilities : bool
         Also return the probabilities.
+    min_pixels : int
+        Findings of fewer pixels are dropped.
     notice : callable
         Told in a sentence when the batch was halved.
 
@@ -130,95 +131,65 @@ def predict_slices(
     JobError
         If a single slice does not fit into the device's memory.
     """
-    limit = batch or default_batch(model.device)
-    levels = {**model.card.thresholds, **(thresholds or {})}
+    ensemble = model if isinstance(model, Ensemble) else Ensemble((model,))
+    finder, device = ensemble.lungs_from, ensemble.device
+    limit = batch or default_batch(device)
+    levels = {**ensemble.thresholds, **(thresholds or {})}
     # without lungs there is nothing that findings could have to lie inside
-    labels = model.card.lesions if "lungs" in model.card.outputs else ()
+    labels = ensemble.card.lesions if ensemble.knows_lungs else ()
 
-    def prepare(z: int) -> _Prepared:
+    def prepare(z: int) -> Looked:
         voxels = read_slice(z)
-        return _Prepared(z, voxels, model.preparation(voxels, intensity))
+        first = ensemble.models if finder is None else (finder,)
+        return Looked(z, voxels, tuple(view(one, voxels, intensity) for one in first))
+
+    def look_again(now: Looked, found: Mask) -> Looked:
+        lungs = drop_gas_and_fat(found, now.voxels) if intensity == "HU" else found
+        lungs, _ = clean_slice(lungs, np.zeros_like(lungs), (), spacing)
+        views = tuple(view(one, now.voxels, intensity, lungs) for one in ensemble.models)
+        return Looked(now.z, now.voxels, views, lungs)
+
+    def say(now: list[Looked]) -> Said:
+        if finder is not None:
+            now = list(pool.map(look_again, now, lungs_of(finder, now)))
+        return ask(ensemble, now, levels, keep=probabilities)
 
     def clean(
-        now: _Prepared, lungs: Mask, lesions: Mask, kept: Mask | None, entropy: float
+        now: Looked, lungs: Mask, lesions: Mask, kept: Mask | None, unsure: Mask | None, entropy: float
     ) -> SlicePrediction:
         if intensity == "HU":
             lungs = drop_gas_and_fat(lungs, now.voxels)
         lungs, lesions = clean_slice(lungs, lesions, labels, spacing)
         if intensity == "HU" and spacing is not None:
             lesions = keep_raised(lesions, lungs, now.voxels, spacing, labels)
-        return SlicePrediction(now.z, lungs, lesions, kept, entropy)
+        return SlicePrediction(now.z, lungs, drop_small(lesions, min_pixels), kept, entropy, unsure)
 
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="covseg-slices") as pool:
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="covseg-slices") as pool:
         coming = [pool.submit(prepare, z) for z in order.take(1)]
         while coming:
             batch_now = [slice_.result() for slice_ in coming]
             # On a CPU the network has every core, and waits for its slowest: what is prepared
             # beside it costs twice as much as what is prepared beside the cleaning.
             coming = []
-            if model.device.type != "cpu":
+            if device.type != "cpu":
                 coming = [pool.submit(prepare, z) for z in order.take(limit)]
             while batch_now:
                 now = batch_now[:limit]
                 try:
-                    masks = _infer(
-                        model, [slice_.image for slice_ in now], now[0].voxels.shape, levels, probabilities
-                    )
+                    said = say(now)
                 except (MemoryError, RuntimeError) as error:
                     if not _out_of_memory(error):
                         raise
-                    limit = _halve(limit, model.device, notice)
+                    limit = _halve(limit, device, notice)
                     continue
                 batch_now = batch_now[limit:]
-                cleaned = [pool.submit(clean, *row) for row in zip(now, *masks, strict=True)]
+                cleaned = [pool.submit(clean, *row) for row in zip(now, *said, strict=True)]
                 coming = coming or [pool.submit(prepare, z) for z in order.take(limit)]
                 yield [slice_.result() for slice_ in cleaned]
 
 
-@torch.inference_mode()
-def _infer(
-    model: Model, images: list[Mask], shape: tuple[int, int], levels: dict[str, float], keep: bool
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], list[npt.NDArray[np.uint8] | None], list[float]]:
-    """Run the network and threshold on the device; only uint8 masks, and entropies, leave it."""
-    inputs = torch.from_numpy(np.stack(images)).to(model.device).unsqueeze(1).float().div_(255.0)
-    logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
-    probability = torch.cat([logits[name] for name in model.card.outputs], 1).sigmoid()
-    entropies = _entropies(model, probability, shape)
-    probability = restore(probability, shape)
-    lungs = torch.zeros((len(images), *shape), dtype=torch.uint8, device=model.device)
-    lesions = torch.zeros_like(lungs)
-    best: Tensor | None = None
-    values = {label.name: label.value for label in model.card.lesions}
-    for channel, name in enumerate(model.card.outputs):
-        here = probability[:, channel]
-        wins = here >= levels[name]
-        if name == "lungs":
-            lungs = wins.byte().mul_(3)
-        elif best is None:
-            lesions, best = wins.byte().mul_(values[name]), here
-        else:  # where several lesions are likely, the likeliest names the voxel
-            wins &= (here > best) | (lesions == 0)
-            lesions.masked_fill_(wins, values[name])
-            best = torch.where(wins, here, best)
-    kept = probability.mul(255).round().byte().cpu().numpy() if keep else [None] * len(images)
-    return lungs.cpu().numpy(), lesions.cpu().numpy(), list(kept), entropies
-
-
-def _entropies(model: Model, probability: Tensor, shape: tuple[int, int]) -> list[float]:
-    """Entropy of each slice, counted on the network's grid and given for the scan's."""
-    channels = [channel for channel, name in enumerate(model.card.outputs) if name != "lungs"]
-    if not channels:
-        return [math.nan] * len(probability)
-    findings = probability[:, channels].amax(1).mul(255).round_().byte().cpu().numpy()
-    pixels = (max(shape) / probability.shape[-1]) ** 2
-    return [pixels * slice_entropy(finding) for finding in findings]
-
-
 def restore(probability: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Resize probabilities to the scan's grid and cut off what squared the slice.
-
-    Probabilities are resized, never labels: thresholding comes after, so that outlines
-    stay smooth at the scan's resolution.
+    """Bring probabilities of whole slices to the scan's grid; see `Placement.restore`.
 
     Parameters
     ----------
@@ -230,12 +201,7 @@ def restore(probability: Tensor, shape: tuple[int, int]) -> Tensor:
     -------
     Tensor, shape (n, c, y, x)
     """
-    side = max(shape)
-    if probability.shape[-1] != side:
-        # channels last, in which it leaves the network, takes four times as long on a CPU
-        probability = probability.contiguous()
-        probability = F.interpolate(probability, (side, side), mode="bilinear", align_corners=False)
-    return probability[..., : shape[0], : shape[1]]
+    return Placement.whole(shape).restore(probability)
 
 
 def _out_of_memory(error: BaseException) -> bool:

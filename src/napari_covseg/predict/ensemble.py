@@ -1,0 +1,113 @@
+"""Models that speak with one voice: the mean of their probabilities, over mirror images if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_covseg.errors import ModelError
+from napari_covseg.models.card import ModelCard
+from napari_covseg.models.file import Model
+from napari_covseg.predict.options import FLIPS, Tta
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """One model or several, with what is asked of all of them.
+
+    Attributes
+    ----------
+    models : tuple of Model
+        All on one device and with the same outputs; each has its own preparation.
+    tta : {"none", "flip", "flips"}
+        See `PredictOptions`.
+    lungs_from : Model, optional
+        Finds the lungs in a first pass, for models that crop to them and for those that find none.
+    uncertainty : bool
+        Whether to say how unsure they are of each voxel.
+
+    Raises
+    ------
+    ModelError
+        If the models find different things, or if one crops to lungs that nobody finds.
+    """
+
+    models: tuple[Model, ...]
+    tta: Tta = "none"
+    lungs_from: Model | None = None
+    uncertainty: bool = False
+
+    def __post_init__(self) -> None:
+        first, *others = self.models
+        for other in others:
+            if set(other.card.outputs) != set(first.card.outputs):
+                one, two = (f"{card.id} ({', '.join(card.outputs)})" for card in (first.card, other.card))
+                raise ModelError(f"{one} and {two} find different things: choose models that find the same.")
+        finder = self.lungs_from
+        if finder is not None and not finds_lungs(finder):
+            raise ModelError(
+                f"The model {finder.card.id} does not find lungs on whole slices: take another for that."
+            )
+        cropping = [model.card.id for model in self.models if model.preparation.crop != "none"]
+        if cropping and finder is None:
+            raise ModelError(
+                f"The model {cropping[0]} sees slices cropped to the lungs: name a model that finds them."
+            )
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the first model."""
+        return self.models[0].card
+
+    @property
+    def device(self) -> torch.device:
+        """Where all models are."""
+        return self.models[0].device
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """The mean of the cards' thresholds, per output."""
+        cards = [model.card for model in self.models]
+        return {name: sum(card.thresholds[name] for card in cards) / len(cards) for name in self.card.outputs}
+
+    @property
+    def findings(self) -> list[int]:
+        """Channels of the lesion outputs; that of the lungs where there is nothing else."""
+        outputs = self.card.outputs
+        return [channel for channel, name in enumerate(outputs) if name != "lungs"] or [0]
+
+    @property
+    def knows_lungs(self) -> bool:
+        """Whether the lungs are found, by whichever model."""
+        return "lungs" in self.card.outputs or self.lungs_from is not None
+
+    @property
+    def members(self) -> int:
+        """How many opinions there are on each voxel."""
+        return len(self.models) * len(FLIPS[self.tta])
+
+    def opinions(self, model: Model, images: list[npt.NDArray[np.uint8]]) -> Iterator[Tensor]:
+        """Yield what a model says of prepared slices, once per pass.
+
+        Yields
+        ------
+        Tensor, shape (n, outputs, size, size)
+            Probabilities in the order of `card`, turned back to the way the slices lie.
+        """
+        inputs = torch.from_numpy(np.stack(images)).to(model.device).unsqueeze(1).float().div_(255.0)
+        for axes in FLIPS[self.tta]:
+            turned = inputs.flip(axes) if axes else inputs
+            logits = model.network(turned.contiguous(memory_format=torch.channels_last))
+            probability = torch.cat([logits[name] for name in self.card.outputs], 1).sigmoid()
+            yield probability.flip(axes) if axes else probability
+
+
+def finds_lungs(model: Model) -> bool:
+    """Whether a model finds lungs without having been told where they are."""
+    return "lungs" in model.card.outputs and model.preparation.crop == "none"

@@ -1,0 +1,58 @@
+"""How a model is to be asked: plain settings, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_covseg.models.card import ModelCard
+
+Tta = Literal["none", "flip", "flips"]
+FLIPS: dict[Tta, tuple[tuple[int, ...], ...]] = {
+    "none": ((),),
+    "flip": ((), (-1,)),
+    "flips": ((), (-1,), (-2,), (-2, -1)),
+}
+"""Axes that are mirrored in each pass of the test-time augmentation: -1 is x, -2 is y."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What may be asked of a prediction beside the model.
+
+    Attributes
+    ----------
+    threshold : float, optional
+        Probability from which a voxel is a lesion; None takes the model card's.
+    tta : {"none", "flip", "flips"}
+        Test-time augmentation: the mean over the slice and its mirror image (2 passes), or over
+        both mirror images and both at once (4 passes), each turned back.
+    also : tuple of str
+        Further models, named as the first; all speak with one voice, the mean of their probabilities.
+    lungs_from : str, optional
+        Model whose lungs a model that crops its slices is shown, and which stand for those of a
+        model that finds none; None takes the default model where a crop needs it.
+    min_ml : float
+        Findings of less are dropped, in 3-D; needs the size of a voxel.
+    min_pixels : int
+        Findings of fewer pixels in a slice are dropped.
+    uncertainty : bool
+        Whether to keep how unsure the models are of each voxel.
+    """
+
+    threshold: float | None = None
+    tta: Tta = "none"
+    also: tuple[str, ...] = ()
+    lungs_from: str | None = None
+    min_ml: float = 0.0
+    min_pixels: int = 0
+    uncertainty: bool = False
+
+    @property
+    def passes(self) -> int:
+        """How often each slice goes through a network."""
+        return len(FLIPS[self.tta]) * (1 + len(self.also))
+
+    def levels(self, card: ModelCard) -> dict[str, float]:
+        """Return the thresholds of a card's lesion outputs where they are not the card's."""
+        return {} if self.threshold is None else {label.name: self.threshold for label in card.lesions}
