@@ -148,7 +148,8 @@ def test_tables(store: Callable[..., Path]) -> None:
     assert "| amer2021-unet | 4.139 | 3.58 | 128² | 100–103 | 1.0 | cpu | 4 of 4 | 1.000 ± 0.000" in text
     assert "| 4 of 5 | 1.000 ± 0.000" in text
     assert "0.650 ± 0.129" in text
-    assert "| anna | 3 | 0.500 | 0.400 |" in text
+    assert "| Network | anna (3) | bert (3) | cleo (3) | dora (3) |" in text
+    assert "| salehi2022-unet | 0.400 | 0.500 | 0.700 | 0.600 |" in text
     assert "### Against amer2021-unet" in text
     assert "| salehi2022-unet | 4 | -0.100 (-0.100 to -0.100) | 0.125 |" in text
     assert "Split by slice" not in text

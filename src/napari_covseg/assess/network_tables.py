@@ -163,15 +163,14 @@ def _metrics_table(networks: Sequence[Network]) -> str:
 
 
 def _cases_table(networks: Sequence[Network]) -> str:
-    values = [one.by_patient("lesion", "dice") for one in networks]
     slices = {name: count for one in networks for name, count in one.slices().items()}
+    patients = sorted(slices)
     rows = [
-        [name, str(count), *(_number(column.get(name, math.nan)) for column in values)]
-        for name, count in sorted(slices.items())
+        [one.recipe, *(_number(one.by_patient("lesion", "dice").get(name, math.nan)) for name in patients)]
+        for one in networks
     ]
-    return _section(
-        "Lesion Dice of each patient", "", ["Patient", "Slices", *(n.recipe for n in networks)], rows
-    )
+    heads = ["Network", *(f"{name} ({slices[name]})" for name in patients)]
+    return _section("Lesion Dice of each patient", "With the number of slices.", heads, rows)
 
 
 def _paired_table(networks: Sequence[Network]) -> str:
