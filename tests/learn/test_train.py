@@ -216,6 +216,12 @@ def test_a_checkpoint_of_another_recipe(
     assert path.is_file()  # nothing is deleted that somebody may still want
 
 
+def test_a_checkpoint_of_a_recipe_in_other_words(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    interrupt(recipe, data, None, 6, tmp_path / "a.checkpoint")
+    reworded = dataclasses.replace(recipe, title="Another U-Net", notes="Better said.")
+    assert run(reworded, data, checkpoint=tmp_path / "a.checkpoint")[0][0].step == 10
+
+
 def test_a_checkpoint_that_has_seen_other_patients(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
     """Else the card of a fold's model would deny that it has seen its test patients."""
     path = tmp_path / "a.checkpoint"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, get_args, get_origin, get_type_hints
@@ -26,6 +26,7 @@ CHOICES = {
 }
 """Words that a setting may be."""
 _POSITIVE = ("learning_rate", "min_rate", "epochs", "steps", "batch", "drop_every", "validate_every")
+_WORDS = ("title", "paper", "notes")
 _SHARES = ("average", "negatives", "slab", "momentum")
 
 
@@ -144,6 +145,10 @@ class Recipe:
     def size(self) -> int:
         """Height and width of a prepared slice in pixels."""
         return int(self.preparation.get("size", 256))
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide about the weights: all but words."""
+        return {key: value for key, value in asdict(self).items() if key not in _WORDS}
 
     def epoch(self, slices: int) -> int:
         """Return the steps of one pass over this many slices."""

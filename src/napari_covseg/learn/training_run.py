@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ class TrainingRun:
         """Write the checkpoint; an interrupted write leaves the one before."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         state = {**self._state, "seconds": self.seconds}
-        saved = {"recipe": asdict(self.recipe), "data": self._data, "state": state, **parts}
+        saved = {"recipe": self.recipe.decisive(), "data": self._data, "state": state, **parts}
         part = path.with_name(path.name + ".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ class TrainingRun:
             return False
         saved = _read(path)
         try:
-            same = saved["recipe"] == asdict(self.recipe) and saved["data"] == self._data
+            same = saved["recipe"] == self.recipe.decisive() and saved["data"] == self._data
             if same:
                 for name in _PARTS:
                     getattr(self, name).load_state_dict(saved[name])
