@@ -28,6 +28,7 @@ SHEET = {  # millions of parameters, as the papers report them or as their descr
     "salehi2022-unet-64": 31.036,
     "salehi2022-unetpp": 9.045,
     "salehi2022-resunet": 8.223,
+    "elbana2020-deeplabv3plus": 41.049,
 }
 every_network = pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
 papers_own = pytest.mark.parametrize(
