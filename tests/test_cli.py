@@ -125,6 +125,16 @@ def test_predict_writes_what_is_asked_for(scan: Path, model: Path, tmp_path: Pat
     assert [p.name for p in tmp_path.iterdir()] == ["labels.mha"]
 
 
+def test_predict_takes_options(scan: Path, model: Path, tmp_path: Path) -> None:
+    out, unsure = tmp_path / "lesions.nii.gz", tmp_path / "unsure.nii.gz"
+    how = ["--tta", "flips", "--min-pixels", "2", "--min-ml", "0.001", "--uncertainty-out", unsure]
+    result = covseg("predict", scan, "--out", out, "--model", model, "--model", model, *how)
+    assert result.exit_code == 0, result.output
+    assert nib.load(unsure).shape == nib.load(out).shape
+    assert len(np.unique(nib.load(unsure).dataobj)) > 2
+    assert covseg("predict", scan, "--out", out, "--tta", "rotate").exit_code == 2
+
+
 def test_predict_tells_a_machine_each_event(scan: Path, model: Path, tmp_path: Path) -> None:
     result = covseg("predict", scan, "--out", tmp_path / "out.nii", "--model", model, "--json")
     told = records(result)
@@ -228,9 +238,11 @@ def test_import_cases_predict_export(
 
 
 def test_predict_a_case_into_files(workspace: Path, case: str, model: Path, tmp_path: Path) -> None:
-    out = tmp_path / "lesions.nii"
-    result = covseg("predict", "--case", case, "--workspace", workspace, "--model", model, "--out", out)
-    assert result.exit_code == 0 and f"Wrote {out}" in result.stdout
+    out, unsure = tmp_path / "lesions.nii", tmp_path / "unsure.nii"
+    files = ["--out", out, "--uncertainty-out", unsure]
+    result = covseg("predict", "--case", case, "--workspace", workspace, "--model", model, *files)
+    assert result.exit_code == 0 and f"Wrote {out}" in result.stdout and f"Wrote {unsure}" in result.stdout
+    assert len(np.unique(nib.load(unsure).dataobj)) > 2
     labels = Workspace.open(workspace).case(case).labels("lesions")[...]
     assert np.count_nonzero(nib.load(out).dataobj) == np.count_nonzero(labels)
 

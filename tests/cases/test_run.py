@@ -57,6 +57,20 @@ def test_how_unsure_the_model_was_is_read_back(case: Case, run: Run) -> None:
         run.read_entropy(1)
 
 
+def test_how_unsure_it_was_of_each_voxel_is_kept_if_asked(case: Case, run: Run) -> None:
+    assert run.read_uncertainty(0) is None
+    lungs, lesions, _ = slices(1)
+    with pytest.raises(ValueError, match="uncertainty"):
+        run.write_slice(1, *slices(1), uncertainty=lungs)
+    own = case.begin_run("model", {}, ["lungs"], 0, probabilities=False, uncertainty=True)
+    with pytest.raises(ValueError, match="uncertainty"):
+        own.write_slice(1, lungs, lesions)
+    own.write_slice(1, lungs, lesions, uncertainty=lungs + 5)
+    np.testing.assert_array_equal(case.run(own.id).read_uncertainty(1), lungs + 5)
+    with pytest.raises(CaseError, match="missing"):
+        own.read_uncertainty(2)
+
+
 def test_its_description(case: Case, run: Run) -> None:
     assert not case.run(run.id).finished
     run.finish()

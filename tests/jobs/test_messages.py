@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from napari_covseg.jobs import events, messages, requests
+from napari_covseg.predict.options import PredictOptions
 
+OPTIONS = PredictOptions(0.5, "flip", ("other",), "lungs", 0.1, 3, True)
 EXAMPLES = [
+    OPTIONS,
     requests.Import("workspace", "scan.nii.gz", "1.2.3"),
-    requests.Predict("workspace", "case", "model", 3, 17, "cpu", 2, True),
-    requests.PredictFile("scan", "model", "lesions.nii.gz", None, "1.2.3", "cpu", 1, 0.5),
+    requests.Predict("workspace", "case", "model", 3, 17, "cpu", 2, True, False, OPTIONS),
+    requests.PredictFile("scan", "model", "lesions.nii.gz", None, None, "1.2.3", "cpu", 1, OPTIONS),
     requests.WarmUp("model", "cpu"),
     requests.Finetune("workspace", ("case",), "model", 30.0, 20, "cpu", 1),
     events.Started(1),

@@ -16,6 +16,7 @@ from napari_covseg.jobs.events import Finished, Notice, Progress, RunStarted, Sl
 from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.jobs.run import Control, JobCancelled, run
 from napari_covseg.models.file import load_network, save_model
+from napari_covseg.predict.options import PredictOptions
 
 
 def events_but_progress(events: list) -> list:
@@ -80,7 +81,7 @@ def test_corrected_slices_guide_those_around_them(
 
     def lesions(guided: bool, threshold: float | None = None) -> np.ndarray:
         model = str(tmp_path / "m.safetensors")
-        job = replace(predict, model=model, guided=guided, threshold=threshold)
+        job = replace(predict, model=model, guided=guided, options=PredictOptions(threshold))
         kept = run_of(case, list(run(job)))
         assert kept.read_probabilities(0) is None and kept.info.settings["guided"] == guided
         return np.stack([kept.read_slice(z)[1] for z in range(7)])
@@ -97,11 +98,77 @@ def test_corrected_slices_guide_those_around_them(
 
 def test_a_threshold_replaces_the_cards(case: Case, predict: Predict) -> None:
     def painted(threshold: float | None) -> int:
-        kept = run_of(case, list(run(replace(predict, threshold=threshold))))
+        kept = run_of(case, list(run(replace(predict, options=PredictOptions(threshold)))))
         return sum(int((kept.read_slice(z)[1] > 0).sum()) for z in range(7))
 
     assert painted(1.0) == 0
     assert painted(None) > 0
+
+
+def another(predict: Predict, folder: Path, bias: float, lungs: float = 50.0, **changes: object) -> str:
+    """Return a model that is as sure of lesions everywhere as `bias` says, in logits; and of lungs."""
+    network, card = load_network(predict.model)
+    for parameter in network.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    network.head.bias.data[:] = torch.tensor([lungs, bias])
+    path = folder / f"{bias} {lungs} {len(changes)}.safetensors"
+    save_model(path, network, replace(card, id=f"bias {bias}", **changes))
+    return str(path)
+
+
+def test_several_models_and_mirror_images_are_one_prediction(
+    case: Case, predict: Predict, tmp_path: Path
+) -> None:
+    models = [another(predict, tmp_path, bias) for bias in (1.0, -1.0)]
+    options = PredictOptions(0.4, "flip", (models[1],), uncertainty=True)
+    kept = run_of(case, list(run(replace(predict, model=models[0], options=options, probabilities=True))))
+    settings = kept.info.settings
+    assert (settings["threshold"], settings["tta"], settings["also"]) == (0.4, "flip", ["bias -1.0"])
+    assert settings["uncertainty"] == "spread" and kept.info.model_id == "bias 1.0"
+    for z in range(7):
+        said, unsure = kept.read_probabilities(z), kept.read_uncertainty(z)
+        assert said is not None and unsure is not None
+        assert np.unique(said[1]).tolist() == [128]  # half of sigmoid(1) + sigmoid(-1)
+        assert np.unique(unsure).tolist() == [118]  # 2 * 0.231 * 255
+    plain = run_of(case, list(run(predict)))
+    assert plain.read_uncertainty(0) is None and plain.info.settings["uncertainty"] == ""
+
+
+def test_small_findings_go_in_the_last_pass(case: Case, predict: Predict, tmp_path: Path) -> None:
+    sure = another(predict, tmp_path, 9.0)
+
+    def voxels(**options: float) -> int:
+        kept = run_of(case, list(run(replace(predict, model=sure, options=PredictOptions(**options)))))
+        assert kept.finished
+        return sum(int(np.count_nonzero(kept.read_slice(z)[1])) for z in range(7))
+
+    all_of_it = voxels()
+    assert all_of_it > 0
+    ml = all_of_it * 5 * 1.5 * 1.5 / 1000  # at most, as one piece
+    assert voxels(min_ml=2 * ml) == 0
+    assert voxels(min_pixels=10_000) == 0
+    assert voxels(min_ml=0.001, min_pixels=2) == all_of_it
+
+
+def test_ml_need_the_size_of_a_voxel(workspace: Workspace, predict: Predict) -> None:
+    scan = replace(tiny_scan(2), spacing=None, intensity="grey", name="pictures")
+    job = replace(predict, case=workspace.add_case(scan), options=PredictOptions(min_ml=1.0))
+    with pytest.raises(JobError, match="not known in pictures: give the smallest finding in pixels"):
+        list(run(job))
+    list(run(replace(job, options=PredictOptions(min_pixels=4))))
+
+
+def test_a_model_that_crops_takes_the_lungs_of_another(case: Case, predict: Predict, tmp_path: Path) -> None:
+    _, card = load_network(predict.model)
+    cropped = another(predict, tmp_path, 9.0, preparation={**card.preparation, "crop": "lungs"})
+    finder = another(predict, tmp_path, -9.0)
+    job = replace(predict, model=cropped, options=PredictOptions(lungs_from=finder))
+    kept = run_of(case, list(run(job)))
+    assert kept.info.settings["lungs_from"] == "bias -9.0"
+    assert kept.read_slice(3)[1].any()
+    nothing = replace(job, options=PredictOptions(lungs_from=another(predict, tmp_path, -9.0, lungs=-9.0)))
+    unseen = run_of(case, list(run(nothing)))
+    assert not any(unseen.read_slice(z)[index].any() for z in range(7) for index in (0, 1))
 
 
 @pytest.mark.parametrize("how", ["close", "throw"])

@@ -249,6 +249,7 @@ class Case:
         revision: int,
         *,
         probabilities: bool,
+        uncertainty: bool = False,
     ) -> Run:
         """Start an empty prediction run.
 
@@ -261,8 +262,8 @@ class Case:
             Names of the probability channels.
         revision : int
             `Activity.revision` that the run sees.
-        probabilities : bool
-            Whether to keep probabilities.
+        probabilities, uncertainty : bool
+            Whether to keep them.
 
         Raises
         ------
@@ -278,6 +279,7 @@ class Case:
             class_names,
             revision,
             probabilities=probabilities,
+            uncertainty=uncertainty,
         )
 
     def run(self, run_id: str) -> Run:

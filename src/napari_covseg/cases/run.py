@@ -86,6 +86,7 @@ class Run:
             self._labels: dict[Group, zarr.Array[Any]] = {name: _array(group, name) for name in GROUPS}
             self._record = _array(group, "done")
             self._entropy = _array(group, "entropy") if "entropy" in group else None  # not in early runs
+            self._uncertainty = _array(group, "uncertainty") if "uncertainty" in group else None
         self._probabilities = _array(group, "probabilities") if self.info.probabilities else None
 
     @property
@@ -124,6 +125,7 @@ class Run:
         lesions: npt.NDArray[np.uint8],
         probabilities: npt.NDArray[np.uint8] | None = None,
         entropy: float = math.nan,
+        uncertainty: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         """Write one slice, then record it as done.
 
@@ -135,6 +137,8 @@ class Run:
             255 is certain. Needed if and only if the run keeps them.
         entropy : float
             How unsure the model is, in bits summed over the slice; NaN where it is not known.
+        uncertainty : ndarray of uint8, shape (y, x), optional
+            How unsure it is of each voxel. Needed if and only if the run keeps that.
 
         Raises
         ------
@@ -143,6 +147,8 @@ class Run:
         """
         if (probabilities is None) != (self._probabilities is None):
             raise ValueError("probabilities have to be given if and only if the run keeps them")
+        if (uncertainty is None) != (self._uncertainty is None):
+            raise ValueError("the uncertainty has to be given if and only if the run keeps it")
         if has_slice(self._record, z):
             self._rewrite(z, dict(zip(GROUPS, (lungs, lesions), strict=True)))
         else:
@@ -152,6 +158,8 @@ class Run:
             write_slice(self._probabilities, z, probabilities)
         if self._entropy is not None and not math.isnan(entropy):
             write_slice(self._entropy, z, np.array([entropy], np.float64))
+        if uncertainty is not None and self._uncertainty is not None:
+            write_slice(self._uncertainty, z, uncertainty)
         sums = [[checksum(values)] * 2 for values in (lungs, lesions)]
         write_slice(self._record, z, np.array(sums, np.uint32))
 
@@ -210,6 +218,18 @@ class Run:
         values = None if self._entropy is None else read_slice(self._entropy, z)
         return math.nan if values is None else float(values[0])
 
+    def read_uncertainty(self, z: int) -> npt.NDArray[np.uint8] | None:
+        """Return how unsure the model is of each voxel of a slice, uint8 (y, x); None if not kept.
+
+        The run's settings say what of: see `predict.options.PredictOptions.measures`.
+        """
+        if self._uncertainty is None:
+            return None
+        values = read_slice(self._uncertainty, z)
+        if values is None:
+            raise CaseError(f"Slice {z} of {where(self._uncertainty)} is missing: predict again.")
+        return values
+
     def finish(self) -> None:
         """Mark the run as gone to its end."""
         own = {**check_format(self._group, "run"), "finished": True}
@@ -242,6 +262,7 @@ def create_run(
     revision: int,
     *,
     probabilities: bool,
+    uncertainty: bool = False,
 ) -> Run:
     """Create an empty run; see `Case.begin_run`. Its attributes come last and make it one."""
     now = datetime.now(UTC)
@@ -252,6 +273,8 @@ def create_run(
         if probabilities:
             full = (len(class_names), *shape)
             create_slices(group, "probabilities", full, np.uint8, ("c", "z", "y", "x"))
+        if uncertainty:
+            create_slices(group, "uncertainty", shape, np.uint8)
         create_slices(group, "entropy", (shape[0], 1), np.float64, ("z", "bits"))
         create_slices(group, "done", (shape[0], len(GROUPS), 2), np.uint32, ("z", "group", "checksum"))
         own = {

@@ -13,6 +13,9 @@ from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Written, as_record
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from napari_covseg.cases import Case, Revision, Workspace
 
 
@@ -181,12 +184,19 @@ def write_case_labels(output: Output, case: Case, lesions: str | None, lungs: st
     """Write a case's live labels to the files that are named."""
     import numpy as np
 
+    for path, labels in ((lesions, case.labels("lesions")), (lungs, case.labels("lungs"))):
+        if path is not None:
+            write_map(output, case, path, np.asarray(labels[...], np.uint8))
+
+
+def write_map(output: Output, case: Case, path: str, values: npt.NDArray[np.uint8]) -> None:
+    """Write values on the grid of a case, uint8 (z, y, x), in the geometry of its scan."""
+    import numpy as np
+
     from napari_covseg.scans import Scan, write_labels
 
     # Only the geometry is needed: the voxels stay on disk.
     scan = Scan.from_header(case.header, np.broadcast_to(np.int16(0), case.shape))
-    for path, labels in ((lesions, case.labels("lesions")), (lungs, case.labels("lungs"))):
-        if path is not None:
-            write_labels(np.asarray(labels[...], np.uint8), scan, path)
-            output.record(as_record(Written(path)))
-            output.line(f"Wrote {path}")
+    write_labels(values, scan, path)
+    output.record(as_record(Written(path)))
+    output.line(f"Wrote {path}")

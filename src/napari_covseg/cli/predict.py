@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_covseg.cli.case import check_outputs, open_workspace, write_case_labels
+from napari_covseg.cli.case import check_outputs, open_workspace, write_case_labels, write_map
 from napari_covseg.cli.output import (
     DeviceOption,
     JsonOption,
-    ModelOption,
     Output,
     SeriesOption,
     WorkspaceOption,
@@ -18,10 +18,28 @@ from napari_covseg.cli.output import (
 from napari_covseg.errors import CaseError, JobError
 from napari_covseg.jobs.events import RunStarted
 from napari_covseg.models.catalogue import DEFAULT
+from napari_covseg.predict.options import PredictOptions
 
 if TYPE_CHECKING:
     from napari_covseg.cases import Case
 
+
+class Tta(StrEnum):
+    """Mirror images that are labelled as well."""
+
+    NONE = "none"
+    FLIP = "flip"
+    FLIPS = "flips"
+
+
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Name from `covseg models`, or a model file; by default the one that is in use. Repeated, the "
+        "mean of all, which have to find the same.",
+    ),
+]
 OutOption = Annotated[
     str | None,
     typer.Option("--out", "--lesions-out", help="Write the lesions here (.nii.gz, .nii, .nrrd or .mha)."),
@@ -37,11 +55,23 @@ def predict(
     lungs_out: Annotated[
         str | None, typer.Option(help="Write the lungs here: 1 right, 2 left, 3 side undetermined.")
     ] = None,
-    model: ModelOption = None,
+    uncertainty_out: Annotated[
+        str | None, typer.Option(help="Write here how unsure the models are of each voxel, 0 to 255.")
+    ] = None,
+    model: ModelsOption = None,
     device: DeviceOption = "auto",
     batch: Annotated[int | None, typer.Option(min=1, help="Slices per pass.")] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Probability from which a voxel is a lesion.")
+    ] = None,
+    tta: Annotated[
+        Tta,
+        typer.Option(help="Also label mirror images and take the mean: flip is 2 passes, flips are 4."),
+    ] = Tta.NONE,
+    min_ml: Annotated[float, typer.Option(min=0, help="Drop findings of less, in 3-D.")] = 0.0,
+    min_pixels: Annotated[int, typer.Option(min=0, help="Drop findings of fewer pixels in a slice.")] = 0,
+    lungs_from: Annotated[
+        str | None, typer.Option(help="Model that finds the lungs for one that does not see whole slices.")
     ] = None,
     series: SeriesOption = None,
     case: Annotated[str | None, typer.Option(help="Label this case of the workspace instead.")] = None,
@@ -54,36 +84,52 @@ def predict(
         raise JobError("Name either a scan or, with --case, a case of the workspace.")
     if scan is not None and workspace is not None:
         raise JobError("A scan needs no workspace; leave --workspace out, or `covseg import` the scan first.")
-    if scan is not None and not (out or lungs_out):
+    if scan is not None and not (out or lungs_out or uncertainty_out):
         raise JobError("There is nothing to write; name a file with --out, --lungs-out or both.")
     from napari_covseg.jobs.allocator import keep_freed_memory
+    from napari_covseg.jobs.find_model import model_in_use
     from napari_covseg.jobs.requests import Predict, PredictFile
     from napari_covseg.jobs.run import run
 
-    check_outputs(out, lungs_out)
+    check_outputs(out, lungs_out, uncertainty_out)
     keep_freed_memory()
+    named = model or []
+    first, also = (named[0] if named else None), tuple(named[1:])
+    unsure = uncertainty_out is not None
+    options = PredictOptions(threshold, tta.value, also, lungs_from, min_ml, min_pixels, unsure)
     if scan is not None:
-        request = PredictFile(scan, model or DEFAULT, out, lungs_out, series, device, batch, threshold)
-        output.follow(run(request), "Labelling")
+        files = (out, lungs_out, uncertainty_out)
+        output.follow(
+            run(PredictFile(scan, first or DEFAULT, *files, series, device, batch, options)), "Labelling"
+        )
         return
-    from napari_covseg.jobs.find_model import model_in_use
-
     assert case is not None
     place = open_workspace(workspace)
     opened = place.case(case)
     job = Predict(
         place.path,
         case,
-        model or model_in_use(place, DEFAULT),
+        first or model_in_use(place, DEFAULT),
         first_slice=opened.shape[0] // 2,
         revision=opened.activity.revision,
         device=device,
         batch=batch,
-        threshold=threshold,
+        options=options,
     )
     events = output.follow(run(job), "Labelling")
-    _merge(output, opened, next(event.run_id for event in events if isinstance(event, RunStarted)))
+    run_id = next(event.run_id for event in events if isinstance(event, RunStarted))
+    _merge(output, opened, run_id)
     write_case_labels(output, opened, out, lungs_out)
+    if uncertainty_out is not None:
+        _write_uncertainty(output, opened, run_id, uncertainty_out)
+
+
+def _write_uncertainty(output: Output, case: Case, run_id: str, path: str) -> None:
+    import numpy as np
+
+    made = case.run(run_id)
+    slices = [made.read_uncertainty(z) for z in range(case.shape[0])]
+    write_map(output, case, path, np.stack([one for one in slices if one is not None]))
 
 
 def _merge(output: Output, case: Case, run_id: str) -> None:

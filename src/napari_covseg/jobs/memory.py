@@ -11,8 +11,12 @@ from pathlib import Path
 import cv2
 import torch
 
-from napari_covseg.jobs.find_model import FoundModel
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.jobs.find_model import FoundModel, find_model
+from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.models.file import Model, choose_device, load_model
+from napari_covseg.predict.ensemble import Ensemble
+from napari_covseg.predict.options import PredictOptions
 
 _loaded: dict[tuple[str, int, str], Model] = {}
 _loading = threading.Lock()
@@ -44,6 +48,34 @@ def loaded_model(model: Path | FoundModel, device: str) -> Model:
             source = model if isinstance(model, Path) else model.source()
             _loaded[key] = load_model(source, where, str(path))
         return _loaded[key]
+
+
+def loaded_ensemble(
+    name: str, options: PredictOptions, device: str, workspace: Workspace | None = None
+) -> Ensemble:
+    """Return a model with all that the options name beside it.
+
+    Parameters
+    ----------
+    name : str
+        As in `find_model`, as are the names in the options.
+    options : PredictOptions
+    device : str
+    workspace : Workspace, optional
+
+    Raises
+    ------
+    ModelError
+        If a model cannot be used, or they do not go together.
+    """
+    names = (name, *options.also)
+    models = tuple(loaded_model(find_model(one, workspace), device) for one in names)
+    crops = any(model.preparation.crop != "none" for model in models)
+    finder = options.lungs_from or (DEFAULT if crops else None)
+    lungs_from = None
+    if finder is not None and (crops or "lungs" not in models[0].card.outputs):
+        lungs_from = loaded_model(find_model(finder, workspace), device)
+    return Ensemble(models, options.tta, lungs_from, options.uncertainty)
 
 
 def free_gpu() -> None:

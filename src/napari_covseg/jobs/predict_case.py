@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.cases import Case, Run, Workspace
+from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Event, Notice, Progress, RunStarted, SlicesDone, VolumeDone
 from napari_covseg.jobs.find_model import find_model
-from napari_covseg.jobs.memory import loaded_model
+from napari_covseg.jobs.memory import loaded_ensemble, loaded_model
 from napari_covseg.jobs.pace import Pace
 from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.jobs.run import HEARTBEAT, Control, JobCancelled, in_thread
 from napari_covseg.jobs.slice_writer import AHEAD, SliceWriter
 from napari_covseg.labels import GROUPS
 from napari_covseg.learn.corrections import as_said_by, read_labels, reviewed
-from napari_covseg.models.file import Model
-from napari_covseg.predict.clean import coarse_lungs, finish_volume
+from napari_covseg.predict.clean import coarse_lungs, drop_small, finish_volume
+from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.guide import Guide, likeness
 from napari_covseg.predict.motion import Motion
+from napari_covseg.predict.options import PredictOptions
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import SlicePrediction, predict_slices, rehearse
+from napari_covseg.predict.small import drop_small_findings
 
 Coarse = npt.NDArray[np.bool_]
 Change = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -41,23 +44,29 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
     ModelError
         If the model cannot be used.
     JobError
-        If one slice does not fit into memory.
+        If one slice does not fit into memory, or findings are to be measured in ml where the
+        size of a voxel is not known.
     """
 
-    def load() -> tuple[Case, Model, Guide | None]:
+    def load() -> tuple[Case, Ensemble, Guide | None]:
         workspace = Workspace.open(job.workspace, create=False)
-        case, model = workspace.case(job.case), loaded_model(find_model(job.model, workspace), job.device)
-        return case, model, _guide(job, case, model) if job.guided else None
+        case = workspace.case(job.case)
+        check_measurable(job.options, case.spacing, case.name)
+        ensemble = loaded_ensemble(job.model, job.options, job.device, workspace)
+        return case, ensemble, _guide(job, case, ensemble) if job.guided else None
 
-    case, model, guide = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
-    used: dict[str, Any] = {"device": str(model.device), "batch": job.batch, "threshold": job.threshold}
-    used["guided"] = guide is not None
+    case, ensemble, guide = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
     run = case.begin_run(
-        model.card.id, used, model.card.outputs, job.revision, probabilities=job.probabilities
+        ensemble.card.id,
+        _settings(job, ensemble, guided=guide is not None),
+        ensemble.card.outputs,
+        job.revision,
+        probabilities=job.probabilities,
+        uncertainty=job.options.uncertainty,
     )
     yield RunStarted(run.id)
-    coarse = yield from _slices(job, case, model, run, control, guide)
-    yield from _last_pass(case, model, run, coarse)
+    coarse = yield from _slices(job, case, ensemble, run, control, guide)
+    yield from _last_pass(job, case, ensemble, run, coarse)
     run.finish()
     yield VolumeDone(run.id)
 
@@ -72,18 +81,35 @@ def warm_up(job: WarmUp) -> Iterator[Event]:
         )
 
 
-def lesion_thresholds(model: Model, threshold: float | None) -> dict[str, float]:
-    """Return `threshold` for every lesion output; nothing for None."""
-    return {} if threshold is None else {label.name: threshold for label in model.card.lesions}
+def check_measurable(options: PredictOptions, spacing: tuple[float, float, float] | None, name: str) -> None:
+    """Raise JobError if findings are to be measured in ml where the size of a voxel is not known."""
+    if options.min_ml > 0 and spacing is None:
+        raise JobError(
+            f"The size of a voxel is not known in {name or 'this scan'}: give the smallest finding in pixels."
+        )
 
 
-def _guide(job: Predict, case: Case, model: Model) -> Guide | None:
+def _settings(job: Predict, ensemble: Ensemble, *, guided: bool) -> dict[str, Any]:
+    """Return what the run was made with, as JSON values; models by their ids."""
+    finder = ensemble.lungs_from
+    return {
+        **asdict(job.options),
+        "also": [model.card.id for model in ensemble.models[1:]],
+        "lungs_from": finder.card.id if finder is not None else None,
+        "uncertainty": job.options.measures,
+        "device": str(ensemble.device),
+        "batch": job.batch,
+        "guided": guided,
+    }
+
+
+def _guide(job: Predict, case: Case, ensemble: Ensemble) -> Guide | None:
     """Let the slices that a person has corrected or accepted guide those around them."""
     if not (zs := reviewed(case)):
         return None
-    drawn = {z: as_said_by(model.card, read_labels(case, "lesions", z)) for z in zs}
-    thresholds = {**model.card.thresholds, **lesion_thresholds(model, job.threshold)}
-    card = replace(model.card, thresholds=thresholds)
+    drawn = {z: as_said_by(ensemble.card, read_labels(case, "lesions", z)) for z in zs}
+    thresholds = {**ensemble.thresholds, **job.options.levels(ensemble.card)}
+    card = replace(ensemble.card, thresholds=thresholds)
     # every other voxel is enough to tell thick slices from thin ones
     few = np.stack([read_labels(case, "lesions", z)[::2, ::2] for z in range(case.shape[0])])
     pixel = None if case.spacing is None else case.spacing[1:]
@@ -91,7 +117,7 @@ def _guide(job: Predict, case: Case, model: Model) -> Guide | None:
 
 
 def _slices(
-    job: Predict, case: Case, model: Model, run: Run, control: Control, guide: Guide | None
+    job: Predict, case: Case, ensemble: Ensemble, run: Run, control: Control, guide: Guide | None
 ) -> Generator[Event, None, list[Coarse]]:
     """Label every slice and write it, also when cancelled; return the lungs as the last pass wants them."""
     order = SliceOrder(case.shape[0], job.first_slice)
@@ -99,13 +125,14 @@ def _slices(
     notices: list[str] = []
     batches = predict_slices(
         case.read_slice,
-        model,
+        ensemble,
         order,
         intensity=case.intensity,
         spacing=case.spacing[1:] if case.spacing else None,
         batch=job.batch,
-        thresholds=lesion_thresholds(model, job.threshold),
+        thresholds=job.options.levels(ensemble.card),
         probabilities=job.probabilities or guide is not None,
+        min_pixels=job.options.min_pixels,
         notice=notices.append,
     )
     pace = Pace(case.shape[0])
@@ -113,7 +140,14 @@ def _slices(
 
     def write(slice_: SlicePrediction) -> None:
         kept = slice_.probabilities if job.probabilities else None
-        run.write_slice(slice_.z, slice_.lungs, slice_.lesions, kept, slice_.entropy)
+        labels = slice_.lungs, slice_.lesions
+        run.write_slice(slice_.z, *labels, kept, slice_.entropy, slice_.uncertainty)
+
+    def guided(slice_: SlicePrediction) -> SlicePrediction:
+        if guide is None:
+            return slice_
+        slice_ = guide(slice_)
+        return replace(slice_, lesions=drop_small(slice_.lesions, job.options.min_pixels))
 
     def told(*, wait: bool) -> Iterator[Event]:
         if done := writer.written(wait=wait):
@@ -123,12 +157,12 @@ def _slices(
     with SliceWriter(write) as writer:
         try:
             for number, batch in enumerate(batches):
-                for slice_ in batch if guide is None else map(guide, batch):
+                for slice_ in map(guided, batch):
                     coarse[slice_.z] = coarse_lungs(slice_.lungs)
                     writer.put(slice_)
                 # A person waits for the first one. On a CPU the network has every core, and
                 # what is written beside it takes longer than what is written before it goes on.
-                yield from told(wait=number == 0 or model.device.type == "cpu")
+                yield from told(wait=number == 0 or ensemble.device.type == "cpu")
                 while notices:
                     yield Notice(notices.pop(0))
                 yield pace.progress
@@ -139,16 +173,31 @@ def _slices(
     return [coarse[z] for z in sorted(coarse)]
 
 
-def _last_pass(case: Case, model: Model, run: Run, coarse: list[Coarse]) -> Iterator[Event]:
+def _last_pass(
+    job: Predict, case: Case, ensemble: Ensemble, run: Run, coarse: list[Coarse]
+) -> Iterator[Event]:
     count = case.shape[0]
-    passing = finish_volume(
-        run.read_slice,
+    yield from _rewrite(
+        run,
+        finish_volume(
+            run.read_slice,
+            count,
+            spacing=case.spacing,
+            intensity=case.intensity,
+            labels=ensemble.card.lesions,
+            coarse=coarse,
+        ),
         count,
-        spacing=case.spacing,
-        intensity=case.intensity,
-        labels=model.card.lesions,
-        coarse=coarse,
     )
+    if job.options.min_ml > 0 and case.spacing is not None:
+        least = job.options.min_ml
+        yield from _rewrite(
+            run, drop_small_findings(run.read_slice, count, spacing=case.spacing, min_ml=least), count
+        )
+
+
+def _rewrite(run: Run, passing: Iterator[Change | None], count: int) -> Iterator[Event]:
+    """Write what a pass over the volume changes, to its end."""
     now = Progress(count, count, "slices")
 
     def write(change: Change) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
 
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Event, Notice, Written
-from napari_covseg.jobs.memory import loaded_model
+from napari_covseg.jobs.memory import loaded_ensemble
 from napari_covseg.jobs.output_file import check_output
 from napari_covseg.jobs.pace import Pace
-from napari_covseg.jobs.predict_case import lesion_thresholds
+from napari_covseg.jobs.predict_case import check_measurable
 from napari_covseg.jobs.requests import PredictFile
 from napari_covseg.jobs.run import in_thread
-from napari_covseg.labels import Group
-from napari_covseg.models.catalogue import find
 from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans import read_scan, write_labels
 
@@ -33,11 +34,12 @@ def predict_file(job: PredictFile) -> Iterator[Event]:
     ModelError, JobError
         As in `predict_case`.
     """
-    outputs: dict[Group, str | None] = {"lungs": job.lungs_out, "lesions": job.lesions_out}
-    if not any(outputs.values()):
+    outputs = (job.lungs_out, job.lesions_out, job.uncertainty_out)
+    if not any(outputs):
         raise JobError("There is nothing to write; name a file for the lesions, the lungs or both.")
-    for path in filter(None, outputs.values()):
+    for path in filter(None, outputs):
         check_output(path)
+    options = replace(job.options, uncertainty=job.uncertainty_out is not None)
     abandoned = threading.Event()
     notices: list[str] = []
     pace = Pace(0)
@@ -49,16 +51,25 @@ def predict_file(job: PredictFile) -> Iterator[Event]:
 
     def work() -> None:
         nonlocal pace
-        model = loaded_model(find(job.model).path, job.device)
+        ensemble = loaded_ensemble(job.model, options, job.device)
         scan = read_scan(job.path, series=job.series)
+        check_measurable(options, scan.spacing, scan.name)
         notices.extend(scan.notes)
         pace = Pace(len(scan.voxels))
-        thresholds = lesion_thresholds(model, job.threshold)
+        unsure = np.zeros(scan.voxels.shape, np.uint8) if options.uncertainty else None
         labels = predict_volume(
-            scan, model, batch=job.batch, thresholds=thresholds, progress=progress, notice=notices.append
+            scan,
+            ensemble,
+            batch=job.batch,
+            thresholds=options.levels(ensemble.card),
+            min_pixels=options.min_pixels,
+            min_ml=options.min_ml,
+            uncertainty=unsure,
+            progress=progress,
+            notice=notices.append,
         )
-        for path, values in zip(outputs.values(), labels, strict=True):
-            if path is not None and not abandoned.is_set():
+        for path, values in zip(outputs, (*labels, unsure), strict=True):
+            if path is not None and values is not None and not abandoned.is_set():
                 write_labels(values, scan, path)
 
     waiting = in_thread(work, lambda: pace.progress)
@@ -72,5 +83,5 @@ def predict_file(job: PredictFile) -> Iterator[Event]:
     for notice in notices:
         yield Notice(notice)
     yield pace.progress
-    for path in filter(None, outputs.values()):
+    for path in filter(None, outputs):
         yield Written(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_covseg.predict.options import PLAIN, PredictOptions
+
 if TYPE_CHECKING:  # arrays come from those who have loaded NumPy
     import numpy as np
     import numpy.typing as npt
@@ -49,10 +51,9 @@ class Predict:
         Slices per forward pass; None lets the device decide.
     probabilities : bool
         Whether to keep the class probabilities, uint8 (class, z, y, x).
-    threshold : float, optional
-        Probability from which a voxel is a lesion; None takes the model card's.
     guided : bool
         Whether corrected and accepted slices guide those around them.
+    options : PredictOptions
     """
 
     workspace: str
@@ -63,8 +64,8 @@ class Predict:
     device: str = "auto"
     batch: int | None = None
     probabilities: bool = False
-    threshold: float | None = None
     guided: bool = True
+    options: PredictOptions = PLAIN
 
 
 @dataclass(frozen=True)
@@ -77,22 +78,23 @@ class PredictFile:
         File or folder that `scans.read_scan` understands.
     model : str
         As in `Predict`.
-    lesions_out, lungs_out : str, optional
+    lesions_out, lungs_out, uncertainty_out : str, optional
         Files to write, at least one.
     series : str, optional
         Series UID to take from a DICOM folder with several.
-    device, batch, threshold
-        As in `Predict`.
+    device, batch, options
+        As in `Predict`; uncertainty is asked for by its file.
     """
 
     path: str
     model: str
     lesions_out: str | None = None
     lungs_out: str | None = None
+    uncertainty_out: str | None = None
     series: str | None = None
     device: str = "auto"
     batch: int | None = None
-    threshold: float | None = None
+    options: PredictOptions = PLAIN
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def finish_volume(
         return
     if coarse is None:
         coarse = []
-        for _, lungs, _ in _read_ahead(read, count):
+        for _, lungs, _ in read_ahead(read, count):
             coarse.append(coarse_lungs(lungs))
             yield None
     if not any(slice_.any() for slice_ in coarse):  # a model without lungs: its findings lie where they lie
@@ -132,7 +132,7 @@ def finish_volume(
     sides = lung_sides(np.stack(coarse))
     yield None
     pixel = spacing[1:] if spacing else (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
-    for z, lungs, lesions in _read_ahead(read, count):
+    for z, lungs, lesions in read_ahead(read, count):
         new_lungs = _paint_sides(lungs, sides[z])
         new_lesions = lesions
         if np.count_nonzero(new_lungs) < np.count_nonzero(lungs):  # a stray went, with the findings in it
@@ -153,7 +153,7 @@ def _step(shape: tuple[int, ...]) -> int:
     return max(1, -(-max(shape) // _COARSE))
 
 
-def _read_ahead(read: Callable[[int], tuple[Mask, Mask]], count: int) -> Iterator[tuple[int, Mask, Mask]]:
+def read_ahead(read: Callable[[int], tuple[Mask, Mask]], count: int) -> Iterator[tuple[int, Mask, Mask]]:
     """Yield z, lungs and lesions of each slice; the next ones are read meanwhile."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="covseg-read") as pool:
         coming = deque(pool.submit(read, z) for z in range(min(2 * _READERS, count)))

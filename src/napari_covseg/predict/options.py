@@ -53,6 +53,21 @@ class PredictOptions:
         """How often each slice goes through a network."""
         return len(FLIPS[self.tta]) * (1 + len(self.also))
 
+    @property
+    def measures(self) -> str:
+        """What the uncertainty is: ``"spread"`` of several opinions, ``"entropy"`` of one, or nothing.
+
+        Spread is the standard deviation of the probability of any finding, of which 0.5 becomes
+        255; of the entropy 1 bit does.
+        """
+        if not self.uncertainty:
+            return ""
+        return "spread" if self.passes > 1 else "entropy"
+
     def levels(self, card: ModelCard) -> dict[str, float]:
         """Return the thresholds of a card's lesion outputs where they are not the card's."""
         return {} if self.threshold is None else {label.name: self.threshold for label in card.lesions}
+
+
+PLAIN = PredictOptions()
+"""One pass of one model, as its card says."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import finish_volume
+from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import predict_slices
+from napari_covseg.predict.small import drop_small_findings
 from napari_covseg.scans.scan import Scan
 
 Labels = npt.NDArray[np.uint8]
@@ -18,10 +21,13 @@ Labels = npt.NDArray[np.uint8]
 
 def predict_volume(
     scan: Scan,
-    model: Model,
+    model: Model | Ensemble,
     *,
     batch: int | None = None,
     thresholds: dict[str, float] | None = None,
+    min_pixels: int = 0,
+    min_ml: float = 0.0,
+    uncertainty: Labels | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[Labels, Labels]:
@@ -30,9 +36,13 @@ def predict_volume(
     Parameters
     ----------
     scan : Scan
-    model : Model
-    batch, thresholds
+    model : Model or Ensemble
+    batch, thresholds, min_pixels
         See `predict_slices`.
+    min_ml : float
+        Findings of less are dropped in 3-D; only where the spacing is known.
+    uncertainty : ndarray of uint8, shape (z, y, x), optional
+        Where to write how unsure the ensemble is, if it says so.
     progress : callable
         Told (slices done, all slices).
     notice : callable
@@ -61,19 +71,24 @@ def predict_volume(
         spacing=scan.spacing[1:] if scan.spacing else None,
         batch=batch,
         thresholds=thresholds,
+        min_pixels=min_pixels,
         notice=notice,
     ):
         for predicted in predictions:
             lungs[predicted.z], lesions[predicted.z] = predicted.lungs, predicted.lesions
+            if uncertainty is not None and predicted.uncertainty is not None:
+                uncertainty[predicted.z] = predicted.uncertainty
         done += len(predictions)
         progress(done, count)
-    for changed in finish_volume(
-        lambda z: (lungs[z], lesions[z]),
-        count,
-        spacing=scan.spacing,
-        intensity=scan.intensity,
-        labels=model.card.lesions,
-    ):
+
+    def read(z: int) -> tuple[Labels, Labels]:
+        return lungs[z], lesions[z]
+
+    labels = model.card.lesions
+    passes = [finish_volume(read, count, spacing=scan.spacing, intensity=scan.intensity, labels=labels)]
+    if min_ml > 0 and scan.spacing is not None:
+        passes.append(drop_small_findings(read, count, spacing=scan.spacing, min_ml=min_ml))
+    for changed in chain.from_iterable(passes):
         if changed is not None:
             z, lungs[z], lesions[z] = changed
     return lungs, lesions
