@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import napari
@@ -117,8 +116,8 @@ class Memory:
         self.most = self.before
 
     def now(self) -> int:
-        """Return bytes; what processes share counts once."""
-        return sum(_memory(pid) for pid in self._pids)
+        """Return bytes; libraries that processes share count in each, so that no other program matters."""
+        return sum(psutil.Process(pid).memory_info().rss for pid in self._pids)
 
     def __enter__(self) -> Memory:
         self._thread.start()
@@ -131,13 +130,6 @@ class Memory:
     def _watch(self) -> None:
         while not self._ended.wait(0.05):
             self.most = max(self.most, self.now())
-
-
-def _memory(pid: int) -> int:
-    if sys.platform == "linux":
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return int(psutil.Process(pid).memory_info().rss)
 
 
 def measure_memory(bench: Bench, small: str, large: str) -> dict[str, float]:

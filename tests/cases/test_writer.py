@@ -25,6 +25,27 @@ def test_changes_are_written_once_and_in_order_of_rank() -> None:
     writer.stop()
 
 
+def test_it_says_how_much_waits_as_long_as_waiting_helps() -> None:
+    full = True
+    counted: list[int] = []
+
+    def save(key: Key) -> None:
+        counted.append(writer.backlog)
+        if full:
+            raise CaseError("full")
+
+    writer = BackgroundWriter(save, delay=FAR)
+    writer.schedule([(0, "a", 0), (0, "a", 1)])
+    assert writer.backlog == 2
+    with pytest.raises(CaseError):
+        writer.flush()
+    assert writer.backlog == 0 and writer.pending  # nothing gets shorter while the disk is full
+    full = False
+    writer.flush()
+    assert counted == [2, 2, 2] and writer.backlog == 0
+    writer.stop()
+
+
 def test_it_writes_without_being_asked() -> None:
     written = threading.Event()
     writer = BackgroundWriter(lambda key: written.set(), delay=0.001)

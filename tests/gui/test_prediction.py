@@ -21,7 +21,7 @@ from napari_covseg.jobs.events import (
     VolumeDone,
 )
 from napari_covseg.panels.case_layers import CaseLayers
-from napari_covseg.panels.prediction import Prediction
+from napari_covseg.panels.prediction import BACKLOG, Prediction
 from napari_covseg.scans import Scan
 
 SLICES = tuple(range(12))
@@ -192,3 +192,15 @@ def test_nothing_is_heard_after_abandoning(
     prediction.hear(Finished())
     qtbot.wait(100)
     assert not heard and not case.review.any()
+
+
+def test_merging_waits_for_the_disk_so_that_memory_stays_low(
+    case: OpenCase, prediction: Prediction, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = BACKLOG
+    monkeypatch.setattr(OpenCase, "backlog", property(lambda case: waiting))
+    Job(case, prediction.hear).label(SLICES)
+    qtbot.wait(200)
+    assert (case.review == Review.UNTOUCHED).all()
+    waiting = 0
+    qtbot.waitUntil(lambda: bool((case.review == Review.PREDICTED).all()))

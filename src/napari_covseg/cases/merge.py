@@ -66,7 +66,7 @@ def merged_voxels(
 ) -> Voxels:
     """Return what a merge changes in a slice, before it does; arrays are (y, x), `mask` from `writable`."""
     flat = np.flatnonzero(mask)
-    none = np.zeros(len(flat), np.bool_)
+    none = np.broadcast_to(np.False_, flat.shape)
     return Voxels(group, flat + z * mask.size, live[mask], predicted[mask], none, none)
 
 

@@ -85,6 +85,11 @@ class OpenCase(EditedCase):
         """Whether something is not on disk yet."""
         return self._writer is not None and self._writer.pending
 
+    @property
+    def backlog(self) -> int:
+        """How much waits to be written, in files; a merge that waits for it keeps memory low."""
+        return 0 if self._writer is None else self._writer.backlog
+
     # --- going back, and bringing back ---------------------------------------------------
 
     def restore(self, number: int) -> list[Change]:

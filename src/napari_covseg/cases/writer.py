@@ -39,7 +39,7 @@ class BackgroundWriter:
         self._on_error = on_error
         self._condition = threading.Condition()
         self._dirty: set[Key] = set()
-        self._writing = False
+        self._writing = 0
         self._urgent = False
         self._closing = False
         self._error: Exception | None = None
@@ -57,7 +57,13 @@ class BackgroundWriter:
     def pending(self) -> bool:
         """Whether something is not on disk yet."""
         with self._condition:
-            return self._writing or bool(self._dirty)
+            return bool(self._writing or self._dirty)
+
+    @property
+    def backlog(self) -> int:
+        """How many keys wait or are being written; 0 after an error, when waiting does not help."""
+        with self._condition:
+            return 0 if self._error is not None else self._writing + len(self._dirty)
 
     def flush(self) -> None:
         """Write everything now and wait for it.
@@ -98,12 +104,12 @@ class BackgroundWriter:
                 if self._closing:
                     return
                 batch, self._dirty = sorted(self._dirty), set()
-                self._writing = True
+                self._writing = len(batch)
             error, left = self._write(batch)
             with self._condition:
                 self._dirty.update(left)
                 self._error = error
-                self._writing = False
+                self._writing = 0
                 self._condition.notify_all()
             if error is not None:
                 self._report(error)

@@ -27,6 +27,7 @@ from napari_covseg.panels.model_step import SliceChange, slice_change
 
 MERGE_EVERY = 20  # ms between two turns of merging ...
 MERGE_FOR = 0.012  # ... and seconds that one may take, so that scrubbing stays smooth
+BACKLOG = 100  # files that may wait to be written: until they are, each slice is in memory twice
 
 
 class Prediction(QObject):
@@ -121,7 +122,7 @@ class Prediction(QObject):
     def _merge_some(self) -> None:
         until = time.perf_counter() + MERGE_FOR
         changed: list[int] = []
-        while self._waiting and time.perf_counter() < until:
+        while self._waiting and time.perf_counter() < until and self._case.backlog < BACKLOG:
             z = next(iter(self._waiting))
             del self._waiting[z]
             try:
