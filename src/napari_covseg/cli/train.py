@@ -40,6 +40,14 @@ def train(
     size: Annotated[int | None, typer.Option(min=32, help="Pixels per side of a prepared slice.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of slices, augmentation and weights.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
+    lungs_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Crop to the lungs that this model finds; a name or a file.",
+            show_default=False,
+        ),
+    ] = None,
     half: Annotated[
         bool | None,
         typer.Option(
@@ -62,9 +70,10 @@ def train(
     if [steps, epochs, budget].count(None) < 2:
         raise ModelError("Give one of --steps, --epochs and --budget: each says how long to train.")
     from napari_covseg.jobs.allocator import keep_freed_memory
-    from napari_covseg.learn.run import split_patients
+    from napari_covseg.learn.run import split_patients, train_model
     from napari_covseg.learn.training_set import read_training_set
-    from napari_covseg.models.file import choose_device
+    from napari_covseg.models.catalogue import find
+    from napari_covseg.models.file import choose_device, load_model
 
     where = str(choose_device(device))
     keep_freed_memory()
@@ -80,7 +89,10 @@ def train(
         steps = epochs * chosen.epoch(len(slices.only(set(split["training"]))))
     if steps is not None:
         chosen = chosen.shortened(steps)
-    output.follow(_events(output, slices, split, out, chosen, where, seconds, half), "Training")
+    options: dict[str, Any] = {"device": where, "budget": seconds, "half": half}
+    if lungs_from is not None:
+        options["lungs_from"] = load_model(find(lungs_from).path, where)
+    output.follow(_events(output, train_model(slices, split, out, chosen, **options), out), "Training")
 
 
 def seconds_of(budget: str) -> float:
@@ -91,24 +103,14 @@ def seconds_of(budget: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
 
 
-def _events(
-    output: Output,
-    slices: Any,
-    split: Any,
-    out: Path,
-    recipe: Any,
-    device: str,
-    budget: float | None,
-    half: bool | None,
-) -> Generator[Event, None, None]:
+def _events(output: Output, run: Any, out: Path) -> Generator[Event, None, None]:
     """Turn what a training run tells into events."""
     from napari_covseg.jobs.events import Notice, Written
     from napari_covseg.jobs.pace import Pace
-    from napari_covseg.learn.run import train_model
     from napari_covseg.learn.train import TrainingProgress
 
     pace: Pace | None = None
-    for told in train_model(slices, split, out, recipe, device=device, budget=budget, half=half):
+    for told in run:
         if not isinstance(told, TrainingProgress):
             continue
         pace = pace or Pace(told.steps, "steps", begun=told.step)

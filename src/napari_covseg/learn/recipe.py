@@ -8,26 +8,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from napari_covseg.errors import ModelError
+from napari_covseg.learn.recipe_checks import fits, problem
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
 
 OURS = "covseg"
 """The recipe that is taken where none is named."""
-CHOICES = {
-    "loss": ("dice", "bce", "ce", "bce_dice", "bce_dice_squared"),
-    "optimiser": ("adamw", "adam", "sgd"),
-    "schedule": ("constant", "one-cycle", "step", "poly", "plateau"),
-    "sampling": ("shuffled", "weighted"),
-    "augmentation": ("none", "flips-zoom", "affine", "covseg"),
-    "selection": ("dice", "loss", "last"),
-    "threshold": ("scan",),
-}
-"""Words that a setting may be."""
-_POSITIVE = ("learning_rate", "min_rate", "epochs", "steps", "batch", "drop_every", "validate_every")
 _WORDS = ("title", "paper", "notes")
-_SHARES = ("average", "negatives", "slab", "momentum")
 
 
 @dataclass(frozen=True)
@@ -46,7 +35,8 @@ class Recipe:
         For `networks.build.build_network`.
     preparation : dict
         Settings of `models.preparation.Preparation` that differ from its defaults; `size`
-        is what training slices are resized to.
+        is what training slices are resized to, and ``crop = "lungs"`` needs a model that finds
+        the lungs (`learn.crop`).
     loss : str
         See `learn.loss`. ``"ce"``, the cross-entropy of two exclusive classes per output, is
         ``"bce"`` of their difference in logits, and is computed as that.
@@ -261,52 +251,12 @@ def _recipe(name: str, values: dict[str, Any], source: str) -> Recipe:
         raise ModelError(f"{source}: there is no setting {unknown[0]}; known are {', '.join(sorted(known))}.")
     kinds = get_type_hints(Recipe)
     for key, value in values.items():
-        if not _fits(value, kinds[key]):
+        if not fits(value, kinds[key]):
             raise ModelError(f"{source}: {key} = {value!r} is of another kind than {key} must be.")
     stages = tuple((float(share), int(size)) for share, size in values.get("stages", ()))
     if "network" not in values:
         raise ModelError(f"{source}: it names no network, and there is none of its name.")
     recipe = Recipe(name=name, **{**values, "stages": stages})
-    if problem := _problem(recipe):
-        raise ModelError(f"{source}: {problem}.")
+    if wrong := problem(recipe):
+        raise ModelError(f"{source}: {wrong}.")
     return recipe
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Tell whether a value from TOML can be a field of this type."""
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if kind in (int, str):
-        return type(value) is kind
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_fits(v, get_args(kind)[1]) for v in value.values())
-    if get_origin(kind) is tuple:
-        pairs = value if isinstance(value, list) else [value]
-        return all(
-            isinstance(pair, list) and len(pair) == 2 and _fits(pair[0], float) and type(pair[1]) is int
-            for pair in pairs
-        )
-    return kind is Any or any(_fits(value, one) for one in get_args(kind) if one is not type(None))
-
-
-def _problem(recipe: Recipe) -> str:
-    """Say what cannot be about the values of a recipe; empty if nothing."""
-    for key, words in CHOICES.items():
-        value = getattr(recipe, key)
-        if isinstance(value, str) and value not in words:
-            return f"{key} = {value!r} is not known; it can be {', '.join(words)}"
-    for key in _POSITIVE:
-        if (value := getattr(recipe, key)) is not None and value <= 0:
-            return f"{key} = {value} is not above 0"
-    for key in _SHARES:
-        if not 0 <= getattr(recipe, key) < 1:
-            return f"{key} = {getattr(recipe, key)} is not from 0 to below 1"
-    if isinstance(recipe.threshold, float | int) and not 0 < recipe.threshold < 1:
-        return f"threshold = {recipe.threshold} is not between 0 and 1"
-    if min(recipe.patience, recipe.plateau, recipe.min_pixels, recipe.clip, recipe.weight_decay) < 0:
-        return "patience, plateau, min_pixels, clip and weight_decay cannot be below 0"
-    if recipe.epochs is None and recipe.steps is None:
-        return "it has neither epochs nor steps"
-    if recipe.stages and [share for share, _ in recipe.stages] != sorted({s for s, _ in recipe.stages}):
-        return f"the shares of stages = {recipe.stages} do not rise"
-    return ""

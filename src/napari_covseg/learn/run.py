@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import torch
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.budget import within
+from napari_covseg.learn.crop import crop_to_lungs
 from napari_covseg.learn.recipe import Recipe, read_recipe
 from napari_covseg.learn.train import TrainingProgress, train
 from napari_covseg.learn.training_run import TrainedNetwork
 from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
 from napari_covseg.learn.validation import choose_thresholds, score
 from napari_covseg.models.card import ModelCard
-from napari_covseg.models.file import save_model
+from napari_covseg.models.file import Model, save_model
 from napari_covseg.models.preparation import Preparation
 
 
@@ -76,6 +77,7 @@ def train_model(
     checkpoint: Path | None = None,
     budget: float | None = None,
     half: bool | None = None,
+    lungs_from: Model | None = None,
 ) -> Iterator[TrainingProgress | ModelCard]:
     """Train on the split's training patients and write a model file.
 
@@ -98,6 +100,8 @@ def train_model(
         Seconds that the run may take; see `learn.budget.within`.
     half : bool, optional
         Whether bfloat16 may take over where it does the same as float32; by default on a GPU.
+    lungs_from : Model, optional
+        Finds the lungs that all slices are cropped to; without it the network sees whole slices.
 
     Yields
     ------
@@ -110,9 +114,17 @@ def train_model(
     ------
     ModelError
         If the checkpoint is damaged, or belongs to another recipe or other slices, or a file
-        cannot be written, or the budget is too small for a step.
+        cannot be written, or the budget is too small for a step, or the recipe crops to the lungs
+        and nobody finds them.
     """
     recipe = recipe or read_recipe()
+    if lungs_from is not None:
+        recipe = replace(recipe, preparation={**recipe.preparation, "crop": "lungs"})
+    preparation = Preparation.from_card(recipe.preparation)
+    if preparation.crop == "lungs":
+        if lungs_from is None:
+            raise ModelError(f"{recipe.name} sees slices cropped to the lungs: name a model that finds them.")
+        data = crop_to_lungs(data, lungs_from, preparation)
     checkpoint = checkpoint or out.with_suffix(".checkpoint")
     data = data.resized(recipe.size)
     parts = {part: data.only(set(names)) for part, names in split.items() if names}
@@ -174,7 +186,7 @@ def _card(
             "all with COVID-19: check every slice. It may take vessels in healthy lungs for ground-glass."
         ),
         network={"name": recipe.network, "settings": recipe.settings},
-        preparation=Preparation.from_card({**Preparation().to_card(), **recipe.preparation}).to_card(),
+        preparation=Preparation.from_card(recipe.preparation).to_card(),
         outputs=OUTPUTS,
         thresholds=thresholds,
         trained_on=f"{len(parts['training'])} slices of {len(split['training'])} sources",

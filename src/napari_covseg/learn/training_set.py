@@ -76,7 +76,7 @@ class TrainingSet:
         images = np.zeros((len(self), size, size), np.uint8)
         for row, image in enumerate(self.images):
             images[row] = cv2.resize(image, (size, size), interpolation=way)
-        masks = np.array([[_shrink(mask, size) for mask in both] for both in self.masks], np.bool_)
+        masks = np.array([[shrink(mask, size) for mask in both] for both in self.masks], np.bool_)
         return replace(self, images=images, masks=masks.reshape(len(self), len(OUTPUTS), size, size))
 
     def checksum(self) -> int:
@@ -206,7 +206,7 @@ def _read_source(source: dict[str, Any], root: Path, preparation: Preparation) -
         image = preparation(scan.voxels[z], scan.intensity)
         mask = np.zeros((len(OUTPUTS), *image.shape), np.bool_)
         for channel, truth in truths.items():
-            mask[channel] = _shrink(truth[z], preparation.size)
+            mask[channel] = shrink(truth[z], preparation.size)
         rows.append((name, image, mask))
     return rows
 
@@ -230,7 +230,7 @@ def _read_pictures(folder: Path, preparation: Preparation) -> list[tuple[Any, An
                     f"The mask {truth} has the shape {labelled.shape}, its slice {picture.shape}: "
                     "they must be equal."
                 )
-            mask[channel] = _shrink(labelled > 0, preparation.size)
+            mask[channel] = shrink(labelled > 0, preparation.size)
         rows.append((image, mask))
     return rows
 
@@ -262,7 +262,8 @@ def _read_mask(path: Path, scan: Scan, threshold: float) -> npt.NDArray[np.bool_
     return mask
 
 
-def _shrink(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
+def shrink(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
+    """Square a mask as a slice is prepared, and resize it; a pixel is set if most of it was."""
     height, width = mask.shape
     side = max(height, width)
     square = np.zeros((side, side), np.float32)
