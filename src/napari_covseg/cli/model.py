@@ -51,10 +51,12 @@ def models(
 
     entries = available()
     records: list[dict[str, Any]] = [
-        {**dataclasses.asdict(entry.card), "path": str(entry.path)} for entry in entries
+        {**dataclasses.asdict(entry.card), "path": str(entry.path), "origin": entry.origin}
+        for entry in entries
     ]
     lines = [
-        f"{entry.card.id:<24}  {', '.join(entry.card.outputs):<24}  {entry.card.title}" for entry in entries
+        f"{entry.card.id:<24}  {entry.origin:<9}  {', '.join(entry.card.outputs):<16}  {entry.card.title}"
+        for entry in entries
     ]
     if workspace is not None:
         from napari_covseg.cases.versions import Versions
@@ -108,6 +110,44 @@ def show(
         elif value:
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
             output.line(f"{key:<20}  {shown}")
+
+
+@app.command()
+def install(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Id of the model.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="The model file, or the folder of NAME.safetensors; by default weights/ in a checkout.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a model that is not in the package to those that are always at hand."""
+    output = _output(context, as_json)
+    from napari_covseg.models.installed import install as install_model
+
+    card, path = install_model(name, source)
+    output.record({"installed": card.id, "path": str(path), "licence": card.licence})
+    output.line(f"Installed {card.id} in {path}")
+    output.line(f"{card.use} Licence of the weights: {card.licence or 'not stated'}")
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Id of the model, which `covseg models` lists as installed.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Delete an installed model; what it has labelled stays."""
+    output = _output(context, as_json)
+    from napari_covseg.models.installed import remove as remove_model
+
+    path = remove_model(name)
+    output.record({"removed": name, "path": str(path)})
+    output.line(f"Removed {path}")
 
 
 @app.command()
