@@ -14,7 +14,9 @@ from typing import Any
 
 from napari_covseg.models.card import read_card
 
-WEIGHTS = Path(__file__).parent.parent / "src" / "napari_covseg" / "models" / "weights"
+REPOSITORY = Path(__file__).parent.parent
+WEIGHTS = REPOSITORY / "src" / "napari_covseg" / "models" / "weights"
+TO_INSTALL = REPOSITORY / "weights"
 IMAGES = Path(__file__).parent / "images"
 CARDS = "<!-- model cards -->"
 PICTURE = re.compile(r"<!-- picture: (?P<name>[\w-]+) \| (?P<caption>.*?) -->")
@@ -28,7 +30,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = PICTURE.sub(picture, markdown)
     if CARDS not in markdown:
         return markdown
-    files = sorted(WEIGHTS.glob("*.safetensors"))
+    files = [path for folder in (WEIGHTS, TO_INSTALL) for path in sorted(folder.glob("*.safetensors"))]
     return markdown.replace(CARDS, "\n\n".join(section(path) for path in files) or "No model is shipped yet.")
 
 
@@ -42,10 +44,11 @@ def section(path: Path) -> str:
     """One model's card as Markdown."""
     card = asdict(read_card(path))
     names = [n for n in FIRST if n in card] + [n for n in card if n not in FIRST and n not in HEADLINE]
+    to_install = f", `covseg models install {card['id']}`" if path.parent == TO_INSTALL else ""
     lines = [
         f"## {card['title']}",
         "",
-        f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB, id `{card['id']}`",
+        f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB, id `{card['id']}`{to_install}",
         "",
     ]
     for name in names:
