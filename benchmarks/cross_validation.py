@@ -14,12 +14,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.metrics import dice
+from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.file import load_model
+from napari_covseg.predict.ensemble import Ensemble
+from napari_covseg.predict.options import Tta
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import predict_slices
 from record import record
@@ -31,7 +35,10 @@ def main() -> None:
     """Print a row per patient and the mean."""
     parser = argparse.ArgumentParser(description="Dice by patient of the fold models.")
     parser.add_argument("--record", metavar="MODEL", help="write the means into the card of this model")
+    parser.add_argument("--tta", default="card", choices=get_args(Tta), help="default: the shipped model's")
     arguments = parser.parse_args()
+    tta = find(DEFAULT).card.tta if arguments.tta == "card" else arguments.tta
+    print(f"test-time augmentation: {tta}")
     data = read_training_set(HERE / "training.toml")
     rows: list[tuple[float, float]] = []
     print(f"{'patient':18} fold slices   lungs  lesions")
@@ -45,7 +52,8 @@ def main() -> None:
             images = one.images.astype(np.int16)
             lungs, lesions = np.zeros(images.shape, bool), np.zeros(images.shape, bool)
             order = SliceOrder(len(images))
-            for predictions in predict_slices(images.__getitem__, model, order, intensity="grey"):
+            asked = Ensemble((model,), tta)
+            for predictions in predict_slices(images.__getitem__, asked, order, intensity="grey"):
                 for predicted in predictions:
                     lungs[predicted.z], lesions[predicted.z] = predicted.lungs > 0, predicted.lesions > 0
             rows.append((dice(lungs, one.masks[:, 0]), dice(lesions, one.masks[:, 1])))
@@ -64,7 +72,8 @@ def main() -> None:
     if arguments.record:
         means["protocol"] = (
             f"{len(scores)} patients in {len(data.folds)} folds, each predicted by a model that has not seen "
-            "the patient; Dice pooled over a patient's slices, then averaged; bootstrap over patients"
+            "the patient; Dice pooled over a patient's slices, then averaged; bootstrap over patients; "
+            f"test-time augmentation: {tta}"
         )
         record(arguments.record, "cross-validation", means)
 

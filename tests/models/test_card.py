@@ -109,6 +109,12 @@ def test_outputs_that_mean_nothing_here(card: ModelCard, values: dict[str, Any])
     sentence(error)
 
 
+def test_another_test_time_augmentation_is_told(card: ModelCard) -> None:
+    assert ModelCard.from_json(changed(card, tta="lungs")).tta == "lungs"
+    with pytest.raises(ModelError, match="test-time augmentation 'spin' is not known here"):
+        ModelCard.from_json(changed(card, tta="spin"))
+
+
 @given(st.sampled_from([field.name for field in dataclasses.fields(ModelCard)] + ["format"]), JSON)
 def test_a_card_with_nonsense_in_a_field(card: ModelCard, name: str, value: object) -> None:
     """It is a card that can be used, or a ModelError; nothing else is raised later."""

@@ -66,7 +66,9 @@ def probability(model: Model | Ensemble) -> npt.NDArray[np.uint8]:
     return only.probabilities[-1]
 
 
-@pytest.mark.parametrize(("tta", "passes"), [("none", 1), ("flip", 2), ("flips", 4)])
+@pytest.mark.parametrize(
+    ("tta", "passes"), [("card", 1), ("none", 1), ("lungs", 2), ("flip", 2), ("flips", 4)]
+)
 def test_mirror_images_are_turned_back_and_averaged(make_model: MakeModel, tta: Any, passes: int) -> None:
     model = make_model(60, lungs=everywhere, lesion=right_half)
     said = probability(Ensemble((model,), tta))
@@ -78,6 +80,35 @@ def test_mirror_images_are_turned_back_and_averaged(make_model: MakeModel, tta: 
     # what does not depend on the side stays as it is
     plain = make_model(60, lungs=dark, lesion=bright)
     np.testing.assert_allclose(probability(Ensemble((plain,), tta)), probability(plain), atol=1.01)
+
+
+def test_a_second_look_is_only_at_the_lungs(make_model: MakeModel) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def seen(slices: Tensor) -> Tensor:
+        shapes.append(tuple(slices.shape[2:]))
+        return right_half(slices)
+
+    def lungs(slices: Tensor) -> Tensor:
+        out = torch.full_like(slices, -9.0)
+        out[..., 20:40, :] = 9.0
+        return out
+
+    model = make_model(64, lungs=lungs, lesion=seen)
+    said = probability(Ensemble((model,), "lungs"))  # of 48 x 60, squared below to 60 x 60
+    assert shapes == [(64, 64), (48, 64)]  # a margin of 8 on either side, then to a multiple of 16
+    assert (said[:10, 32:] == 255).all() and (said[:10, :28] == 0).all()  # one look only
+    np.testing.assert_allclose(said[14:46, 12:48], 127.5, atol=0.51)
+    card = replace(model.card, tta="lungs")
+    np.testing.assert_array_equal(probability(replace(model, card=card)), said)
+
+
+def test_without_lungs_there_is_no_second_look(make_model: MakeModel) -> None:
+    model = make_model(64, lungs=lambda slices: torch.full_like(slices, -9.0), lesion=bright)
+    assert not predicted(Ensemble((model,), "lungs"))[0].lungs.any()
+    assert len(model.network.batches) == 1
+    blind = make_model(64, lesion=bright)
+    assert Ensemble((blind,), "lungs").members == 1
 
 
 def test_models_are_averaged_on_the_grid_of_the_scan(make_model: MakeModel) -> None:

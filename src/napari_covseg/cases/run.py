@@ -221,7 +221,7 @@ class Run:
     def read_uncertainty(self, z: int) -> npt.NDArray[np.uint8] | None:
         """Return how unsure the model is of each voxel of a slice, uint8 (y, x); None if not kept.
 
-        The run's settings say what of: see `predict.options.PredictOptions.measures`.
+        The run's settings say what of: see `predict.ensemble.Ensemble.measures`.
         """
         if self._uncertainty is None:
             return None

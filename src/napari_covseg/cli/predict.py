@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 
 class Tta(StrEnum):
-    """Mirror images that are labelled as well."""
+    """Turned slices that are labelled as well."""
 
+    CARD = "card"
     NONE = "none"
+    LUNGS = "lungs"
     FLIP = "flip"
     FLIPS = "flips"
 
@@ -66,8 +68,11 @@ def predict(
     ] = None,
     tta: Annotated[
         Tta,
-        typer.Option(help="Also label mirror images and take the mean: flip is 2 passes, flips are 4."),
-    ] = Tta.NONE,
+        typer.Option(
+            help="Also label turned slices and take the mean: lungs only around the lungs (1.5 passes), "
+            "flip the mirror image (2), flips all (4); card as the model card says."
+        ),
+    ] = Tta.CARD,
     min_ml: Annotated[float, typer.Option(min=0, help="Drop findings of less, in 3-D.")] = 0.0,
     min_pixels: Annotated[int, typer.Option(min=0, help="Drop findings of fewer pixels in a slice.")] = 0,
     lungs_from: Annotated[

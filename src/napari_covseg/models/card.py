@@ -16,6 +16,7 @@ from napari_covseg.labels import LESIONS, Label, lesion
 
 FORMAT = 1
 RESEARCH_USE = "Research use only, not for diagnosis."
+TTA = ("none", "lungs", "flip", "flips")
 _LARGEST_HEADER = 16 * 2**20
 _TABLES = ("network", "preparation", "thresholds", "split", "recipe", "scores")
 
@@ -38,6 +39,8 @@ class ModelCard:
         Channel names: ``"lungs"`` and names of `labels.LESIONS`.
     thresholds : dict of str to float
         Probability from which a voxel is labelled, per output.
+    tta : {"none", "lungs", "flip", "flips"}
+        Test-time augmentation that it is used with unless another is asked for.
     parent : str
         Id of the model that this one was fine-tuned from, or empty.
     trained_on : str
@@ -62,6 +65,7 @@ class ModelCard:
     preparation: dict[str, Any]
     outputs: tuple[str, ...]
     thresholds: dict[str, float]
+    tta: str = "none"
     parent: str = ""
     trained_on: str = ""
     split: dict[str, list[str]] = field(default_factory=dict)
@@ -122,6 +126,8 @@ def _check_kinds(card: ModelCard) -> None:
         raise TypeError("its network has no name, or settings that are no table")
     if not card.outputs or len(set(card.outputs)) < len(card.outputs):
         raise ValueError("its outputs are none, or not distinct")
+    if card.tta not in TTA:
+        raise ValueError(f"its test-time augmentation {card.tta!r} is not known here")
     if not all(0 <= threshold <= 1 for threshold in card.thresholds.values()):
         raise ValueError("its thresholds are not between 0 and 1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from types import EllipsisType
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model
 from napari_covseg.predict.options import FLIPS, Tta
 
+_MARGIN = 8  # pixels around the lungs that a second look takes in
+_STEP = 16
+
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
@@ -25,8 +29,8 @@ class Ensemble:
     ----------
     models : tuple of Model
         All on one device and with the same outputs; each has its own preparation.
-    tta : {"none", "flip", "flips"}
-        See `PredictOptions`.
+    tta : {"card", "none", "lungs", "flip", "flips"}
+        See `PredictOptions`; ``"card"`` is what the first model's card says.
     lungs_from : Model, optional
         Finds the lungs in a first pass, for models that crop to them and for those that find none.
     uncertainty : bool
@@ -39,7 +43,7 @@ class Ensemble:
     """
 
     models: tuple[Model, ...]
-    tta: Tta = "none"
+    tta: Tta = "card"
     lungs_from: Model | None = None
     uncertainty: bool = False
 
@@ -88,9 +92,26 @@ class Ensemble:
         return "lungs" in self.card.outputs or self.lungs_from is not None
 
     @property
+    def way(self) -> str:
+        """The test-time augmentation: a second look at the lungs only for models that find them."""
+        way = self.card.tta if self.tta == "card" else self.tta
+        return "none" if way == "lungs" and "lungs" not in self.card.outputs else way
+
+    @property
     def members(self) -> int:
         """How many opinions there are on each voxel."""
-        return len(self.models) * len(FLIPS[self.tta])
+        return len(self.models) * len(FLIPS[self.way])
+
+    @property
+    def measures(self) -> str:
+        """What the uncertainty is: ``"spread"`` of several opinions, ``"entropy"`` of one, or nothing.
+
+        Spread is the standard deviation of the probability of any finding, of which 0.5 becomes
+        255; of the entropy 1 bit does.
+        """
+        if not self.uncertainty:
+            return ""
+        return "spread" if self.members > 1 else "entropy"
 
     def opinions(self, model: Model, images: list[npt.NDArray[np.uint8]]) -> Iterator[Tensor]:
         """Yield what a model says of prepared slices, once per pass.
@@ -101,11 +122,37 @@ class Ensemble:
             Probabilities in the order of `card`, turned back to the way the slices lie.
         """
         inputs = torch.from_numpy(np.stack(images)).to(model.device).unsqueeze(1).float().div_(255.0)
-        for axes in FLIPS[self.tta]:
-            turned = inputs.flip(axes) if axes else inputs
-            logits = model.network(turned.contiguous(memory_format=torch.channels_last))
-            probability = torch.cat([logits[name] for name in self.card.outputs], 1).sigmoid()
-            yield probability.flip(axes) if axes else probability
+        first = self._opinion(model, inputs)
+        yield first
+        for axes in FLIPS[self.way][1:]:
+            if self.way != "lungs":
+                yield self._opinion(model, inputs.flip(axes)).flip(axes)
+                continue
+            again = first.clone()
+            if (box := self._around_lungs(first)) is not None:
+                again[box] = self._opinion(model, inputs[box].flip(axes)).flip(axes)
+            yield again
+
+    def _opinion(self, model: Model, inputs: Tensor) -> Tensor:
+        logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
+        return torch.cat([logits[name] for name in self.card.outputs], 1).sigmoid()
+
+    def _around_lungs(self, probability: Tensor) -> tuple[slice | EllipsisType, ...] | None:
+        """Return the part of the slices, shape (n, outputs, size, size), in which any has lung."""
+        found = (probability[:, self.card.outputs.index("lungs")] >= self.thresholds["lungs"]).any(0)
+        if not bool(found.any()):
+            return None
+        return (..., *(_span(found.any(axis)) for axis in (1, 0)))
+
+
+def _span(found: Tensor) -> slice:
+    """Return where any of a row is set, with a margin, as long as a network of five levels likes it."""
+    size = len(found)
+    places = found.nonzero()
+    begin = max(0, int(places[0]) - _MARGIN)
+    length = min(size, -(-(int(places[-1]) + 1 + _MARGIN - begin) // _STEP) * _STEP)
+    begin = min(begin, size - length)
+    return slice(begin, begin + length)
 
 
 def finds_lungs(model: Model) -> bool:

@@ -7,9 +7,10 @@ from typing import Literal
 
 from napari_covseg.models.card import ModelCard
 
-Tta = Literal["none", "flip", "flips"]
-FLIPS: dict[Tta, tuple[tuple[int, ...], ...]] = {
+Tta = Literal["card", "none", "lungs", "flip", "flips"]
+FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
+    "lungs": ((), (-2, -1)),
     "flip": ((), (-1,)),
     "flips": ((), (-1,), (-2,), (-2, -1)),
 }
@@ -24,9 +25,11 @@ class PredictOptions:
     ----------
     threshold : float, optional
         Probability from which a voxel is a lesion; None takes the model card's.
-    tta : {"none", "flip", "flips"}
-        Test-time augmentation: the mean over the slice and its mirror image (2 passes), or over
-        both mirror images and both at once (4 passes), each turned back.
+    tta : {"card", "none", "lungs", "flip", "flips"}
+        Test-time augmentation: as the model card says, or none; the mean over the slice and, only
+        around the lungs that were found there, the slice turned by 180 degrees (1 pass and a
+        half); or over the slice and its mirror image (2 passes), or over both mirror images and
+        both at once (4 passes), each turned back.
     also : tuple of str
         Further models, named as the first; all speak with one voice, the mean of their probabilities.
     lungs_from : str, optional
@@ -41,28 +44,12 @@ class PredictOptions:
     """
 
     threshold: float | None = None
-    tta: Tta = "none"
+    tta: Tta = "card"
     also: tuple[str, ...] = ()
     lungs_from: str | None = None
     min_ml: float = 0.0
     min_pixels: int = 0
     uncertainty: bool = False
-
-    @property
-    def passes(self) -> int:
-        """How often each slice goes through a network."""
-        return len(FLIPS[self.tta]) * (1 + len(self.also))
-
-    @property
-    def measures(self) -> str:
-        """What the uncertainty is: ``"spread"`` of several opinions, ``"entropy"`` of one, or nothing.
-
-        Spread is the standard deviation of the probability of any finding, of which 0.5 becomes
-        255; of the entropy 1 bit does.
-        """
-        if not self.uncertainty:
-            return ""
-        return "spread" if self.passes > 1 else "entropy"
 
     def levels(self, card: ModelCard) -> dict[str, float]:
         """Return the thresholds of a card's lesion outputs where they are not the card's."""
@@ -70,4 +57,4 @@ class PredictOptions:
 
 
 PLAIN = PredictOptions()
-"""One pass of one model, as its card says."""
+"""One model, as its card says."""
