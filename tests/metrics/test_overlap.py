@@ -89,6 +89,7 @@ def test_empty_masks(name: str, predicted: Mask, truth: Mask, value: float) -> N
 
 
 @given(PAIRS)
+@settings(max_examples=50)
 def test_symmetric_and_between_0_and_1(pair: tuple[Mask, Mask]) -> None:
     a, b = pair
     assert 0 <= dice(a, b) <= 1

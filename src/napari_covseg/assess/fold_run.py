@@ -72,8 +72,7 @@ class FoldJob:
         """Return what decides about the result, as JSON holds it."""
         recipe = {key: value for key, value in asdict(self.recipe).items() if key not in _WORDS}
         values: Record = json.loads(json.dumps({"recipe": recipe}))
-        checksum = f"{self.fold.slices.checksum():08x}"
-        return {**values, "budget": self.budget, "split": self.fold.checksum, "data": checksum}
+        return {**values, "budget": self.budget, "split": self.fold.checksum, "data": self.fold.data}
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,10 @@ def run_folds(jobs: Sequence[FoldJob]) -> Iterator[FoldTold]:
     ModelError
         As for `learn.run.train_model`.
     """
+    done = {job.record: _stored(job) for job in jobs if job.record.is_file()}  # refused before hours of work
     for job in jobs:
-        if job.record.is_file():
-            yield FoldTold(job, record=_stored(job))
+        if job.record in done:
+            yield FoldTold(job, record=done[job.record])
             continue
         path = job.weights / job.place.with_suffix(".lock")
         try:

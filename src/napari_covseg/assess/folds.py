@@ -7,6 +7,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,11 @@ class Fold:
     split: dict[str, list[str]]
     people: npt.NDArray[np.str_]
     checksum: str
+
+    @cached_property
+    def data(self) -> str:
+        """A checksum of all slices and masks."""
+        return f"{self.slices.checksum():08x}"
 
     def rows(self, part: str) -> npt.NDArray[np.intp]:
         """Return the slices of a part."""
