@@ -12,7 +12,7 @@ from napari_covseg.learn.loss import Loss
 
 WARM_UP = 20
 """Steps in float32 before the two are compared: the tiny logits of random weights are all rounding."""
-_LOSS, _COSINE = 0.01, 0.98
+_LOSS, _COSINE = 0.01, 0.95
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Agreement:
 
     @property
     def good(self) -> bool:
-        """Whether a step in bfloat16 does what one in float32 would: 1 % of the loss, cosine 0.98."""
+        """Whether a step in bfloat16 does what one in float32 would: 1 % of the loss, cosine 0.95."""
         return self.loss <= _LOSS and self.cosine >= _COSINE  # false for NaN
 
 
@@ -51,7 +51,9 @@ def compare(network: nn.Module, loss: Loss, images: Tensor, masks: Tensor) -> Ag
     for half in (False, True):
         one = copy.deepcopy(network).train()
         one.zero_grad()
-        torch.manual_seed(0)  # the same dropout
+        for module in one.modules():
+            if isinstance(module, nn.Dropout):  # it would drop others in bfloat16
+                module.eval()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             logits = one(images)
         value = loss(logits, masks)
