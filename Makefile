@@ -49,7 +49,7 @@ else
 endif
 
 test: system-screen $(VENV)/test
-	$(if $(LINUX),$(XVFB)) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(if $(LINUX),$(XVFB)) $(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: style types imports manifest
 

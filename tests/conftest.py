@@ -34,10 +34,15 @@ def _own_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of tests/gui, and leave them out where there is no screen to draw on."""
+    """Mark the tests of tests/gui, and leave them out where there is no screen to draw on.
+
+    Tests may run in several processes (``pytest -n 2 --dist loadgroup``); those that share a
+    screen, and with it the keyboard, then stay in one.
+    """
     screen = os.name == "nt" or os.uname().sysname == "Darwin" or bool(os.environ.get("DISPLAY"))
     for item in items:
         if "gui" in Path(item.path).parts:
             item.add_marker("gui")
+            item.add_marker(pytest.mark.xdist_group("gui"))
             if not screen and not os.environ.get("CI"):
                 item.add_marker(pytest.mark.skip(reason="needs a display: run the tests with `make test`"))
