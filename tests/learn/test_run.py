@@ -191,4 +191,4 @@ def test_nobody_chooses_a_threshold(data: TrainingSet, recipe: Recipe, tmp_path:
         out = tmp_path / f"{taken}.safetensors"
         short = dataclasses.replace(recipe, steps=1, threshold=threshold)
         list(train_model(data, split_patients(data), out, short))
-        assert read_card(out).thresholds == {"lungs": taken, "lesion": taken}
+        assert read_card(out).thresholds == {"lungs": 0.5, "lesion": taken}

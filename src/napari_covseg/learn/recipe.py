@@ -87,8 +87,11 @@ class Recipe:
     validate_every : int, optional
         Steps from one validation, and checkpoint, to the next; by default an epoch.
     threshold : float or "scan"
-        Probability from which a pixel is labelled; ``"scan"`` chooses it for each output
-        among 0.05, 0.10 … 0.95 by the Dice on the validation patients.
+        Probability from which a pixel is a lesion; of the lungs it is 0.5. ``"scan"`` chooses
+        both among 0.05, 0.10 … 0.95 by the Dice on the validation patients.
+    tta : str
+        The test-time augmentation that the model is used with, see `models.card.ModelCard`;
+        nothing is trained or validated with it.
     min_pixels : int
         A slice with fewer predicted lesion pixels is taken to have none.
     seed : int
@@ -127,6 +130,7 @@ class Recipe:
     patience: int = 0
     validate_every: int | None = None
     threshold: float | str = 0.5
+    tta: str = "none"
     min_pixels: int = 0
     seed: int = 0
     notes: str = ""

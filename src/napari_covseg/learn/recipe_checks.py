@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from napari_covseg.models.card import TTA
+
 if TYPE_CHECKING:
     from napari_covseg.learn.recipe import Recipe
 
@@ -16,6 +18,7 @@ CHOICES = {
     "augmentation": ("none", "flips-zoom", "affine", "covseg"),
     "selection": ("dice", "loss", "last"),
     "threshold": ("scan",),
+    "tta": TTA,
 }
 """Words that a setting may be."""
 _POSITIVE = ("learning_rate", "min_rate", "epochs", "steps", "batch", "drop_every", "validate_every")

@@ -160,7 +160,7 @@ def _card(
     network = trained.network.to(device)
     thresholds = dict.fromkeys(OUTPUTS, 0.5)
     if recipe.threshold != "scan":
-        thresholds = dict.fromkeys(OUTPUTS, float(recipe.threshold))
+        thresholds |= {name: float(recipe.threshold) for name in OUTPUTS if name != "lungs"}
     elif "validation" in parts:
         thresholds = choose_thresholds(network, parts["validation"], device)
     scores: dict[str, Any] = {
@@ -189,6 +189,7 @@ def _card(
         preparation=Preparation.from_card(recipe.preparation).to_card(),
         outputs=OUTPUTS,
         thresholds=thresholds,
+        tta=recipe.tta,
         trained_on=f"{len(parts['training'])} slices of {len(split['training'])} sources",
         split=split,
         recipe={**asdict(recipe), "trained": facts},
