@@ -1,0 +1,159 @@
+"""The generated pages: what they say is what the catalogue and the stored runs say."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_covseg.assess.comparison import read_networks
+from napari_covseg.assess.network_tables import network_tables
+from napari_covseg.assess.stored_run import write_record
+from napari_covseg.models.catalogue import DEFAULT, find
+from napari_covseg.networks.catalogue import CATALOGUE
+
+DOCS = Path(__file__).parent.parent / "docs"
+TIMES = [
+    {
+        "device": "CPU (abacus)",
+        "threads": 2,
+        "torch": "2",
+        "size": 256,
+        "batch": 4,
+        "rounds": 3,
+        "against": "amer2021-unet",
+        "networks": {
+            "amer2021-unet": {"ms": 50.0, "ratio": 1.0},
+            "amer2021-rdunet": {"ms": 70.25, "ratio": 1.4},
+            "salehi2022-unetpp": {"ms": 500.0, "ratio": 10.0},
+            DEFAULT: {"ms": 65.0, "ratio": 1.3},
+        },
+    }
+]
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts find each other in their own folder."""
+    monkeypatch.syspath_prepend(DOCS)
+
+
+def store(
+    folder: Path, recipe: str, dice: dict[str, float], protocol: str = "patient", folds: int = 2
+) -> None:
+    """Keep a fold with one slice for each patient."""
+    for fold, (patient, value) in enumerate(dice.items(), 1):
+        both = round(1000 * value)
+        found = {"by_slice": [[both, 1000 - both, 1000 - both]], "assd_by_slice": [1.5]}
+        found |= {"assd": 1.5, "hd95": 4.0, "surface_dice": 0.5}
+        record: dict[str, Any] = {
+            "format": 1,
+            "recipe": recipe,
+            "protocol": protocol,
+            "fold": str(fold),
+            "folds": [str(k + 1) for k in range(folds)],
+            "parameters": 4_138_769,
+            "gmac_256": 3.576,
+            "size": 128,
+            "batch": 8,
+            "steps": 1500,
+            "seconds": 60,
+            "device": "cpu",
+            "asked": {"budget": None},
+            "shortened": {"steps": 1500},
+            "grid": 100,
+            "rows": [{"patient": patient, "slices": 1, "lungs": found, "lesion": found}],
+        }
+        write_record(folder / protocol / recipe / f"fold{fold}.json", record)
+
+
+def rows(page: str, name: str) -> list[list[str]]:
+    """The rows of all tables that begin with a name."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith((f"| `{name}` ", f"| {name} "))
+    ]
+
+
+def made(folder: Path, times: list[dict[str, Any]]) -> Any:
+    from make_results import PAPERS, Found
+
+    papers = tomllib.loads(PAPERS.read_text(encoding="utf-8"))
+    return Found(read_networks(folder), find(DEFAULT).card, times, papers)
+
+
+def test_results_of_made_up_runs(tmp_path: Path) -> None:
+    from make_results import page
+
+    store(tmp_path, "amer2021-unet", {"anna": 0.5, "bert": 0.7})
+    store(tmp_path, "amer2021-unet", {"anna": 0.8, "bert": 0.8}, "slice")
+    store(tmp_path, "amer2021-rdunet", {"anna": 0.9})
+    found = made(tmp_path, TIMES)
+    text = page(found)
+    unet, rdunet = (rows(text, f"amer2021-{name}")[0] for name in ("unet", "rdunet"))
+    assert unet == ["`amer2021-unet`", *["0.600 (0.500–0.700)"] * 2, "2 of 2", "4.139", "3.58", "50.0"]
+    assert rdunet == ["`amer2021-rdunet`", *["0.900 (0.900–0.900)"] * 2, "1 of 2", "4.558", "4.40", "70.2"]
+    assert text.index("| `amer2021-unet` ") < text.index("| `amer2021-rdunet` ")  # complete ones first
+    assert network_tables(found.networks).strip() in text
+    assert (
+        "Trained so far: 2 of 26 networks, 1 of them on all folds; slices of 128²" in text
+        and "**shortened**" in text
+        and "fewer patients" in text
+    )
+    assert rows(text, "salehi2022-unetpp")[0] == [
+        "`salehi2022-unetpp`", "not trained", "", "", "9.045", "29.76", "500.0"
+    ]  # fmt: skip
+    (reported,) = (row for row in rows(text, "amer2021-unet") if "0.772" in row)
+    assert reported[-2:] == ["0.600 (0.500–0.700)", "0.800 (0.800–0.800)"]
+    (default,) = (line for line in text.splitlines() if line.startswith("| **Default model**"))
+    dice = find(DEFAULT).card.scores["cross-validation"]["lesions Dice"]
+    assert f" {dice:.3f} (" in default and "| 65.0 |" in default
+    (slowest,) = (row for row in rows(text, "salehi2022-unetpp") if row[-1] == "10.00")
+    assert slowest[-2] == "500.0"
+
+
+def test_results_without_runs_and_times(tmp_path: Path) -> None:
+    from make_results import page
+
+    text = page(made(tmp_path, []))
+    assert "No network has been trained for this table yet" in text and "## Side by side" not in text
+    assert all(rows(text, entry.name)[0][1] == "not trained" for entry in CATALOGUE)
+    assert "ms per slice |" not in text
+    for entry in CATALOGUE:
+        assert f"--recipe {entry.name}" in text
+
+
+def test_the_papers_figures_belong_to_networks_and_the_marked_are_impossible() -> None:
+    told = tomllib.loads((DOCS / "paper_figures.toml").read_text(encoding="utf-8"))
+    entries = {entry.name: entry for entry in CATALOGUE}
+    for one in told["figure"]:
+        assert entries[one["network"]].paper in {paper["name"] for paper in told["paper"]}
+        if "jaccard" in one:
+            jaccard, dice = (float(one[metric].split()[0]) for metric in ("jaccard", "dice"))
+            assert (jaccard > dice) == ("jaccard" in one.get("impossible", []))
+
+
+def test_the_front_is_made_of_those_that_no_quicker_one_beats() -> None:
+    from results_pictures import front
+
+    points = [("c", 3.0, 0.8, 0.7, 0.9), ("a", 1.0, 0.5, 0.4, 0.6), ("b", 2.0, 0.4, 0.3, 0.5)]
+    assert [point[0] for point in front(points)] == ["a", "c"]
+
+
+def test_the_page_of_the_networks_is_up_to_date() -> None:
+    from make_networks import TEXTS, own, page
+
+    text = (DOCS / "networks.md").read_text(encoding="utf-8")
+    again = "Write it again: python docs/make_networks.py"
+    assert text == page(tomllib.loads(TEXTS.read_text(encoding="utf-8"))), again
+    for entry in CATALOGUE:
+        (row,) = rows(text, entry.name)
+        assert row[2:] == [f"{entry.parameters:,}", f"{entry.gmac_256:.3f}"], again
+    for entry in own():
+        picture = (DOCS / "images" / "networks" / f"{entry.name}.svg").read_text(encoding="utf-8")
+        widths = [*entry.settings.get("features", []), entry.settings.get("bottleneck", 0)]
+        assert {str(width) for width in widths if width} <= set(re.findall(r">(\d+)<", picture)), again
