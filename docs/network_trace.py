@@ -52,7 +52,7 @@ def trace(network: nn.Module, stages: Sequence[str]) -> tuple[dict[str, Map], li
     Parameters
     ----------
     network : Module
-        On the meta device.
+        On any device.
     stages : sequence of str
         Names of modules; what lies between them is no stage but an operation.
 
@@ -78,7 +78,8 @@ def trace(network: nn.Module, stages: Sequence[str]) -> tuple[dict[str, Map], li
             made.update((one.grad_fn, name) for one in tensors)
 
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    slices = torch.zeros(1, 1, SIZE, SIZE, device="meta", requires_grad=True)
+    device = next(network.parameters()).device
+    slices = torch.zeros(1, 1, SIZE, SIZE, device=device, requires_grad=True)
     network.train()(slices)
     for handle in handles:
         handle.remove()

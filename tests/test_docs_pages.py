@@ -157,3 +157,26 @@ def test_the_page_of_the_networks_is_up_to_date() -> None:
         picture = (DOCS / "images" / "networks" / f"{entry.name}.svg").read_text(encoding="utf-8")
         widths = [*entry.settings.get("features", []), entry.settings.get("bottleneck", 0)]
         assert {str(width) for width in widths if width} <= set(re.findall(r">(\d+)<", picture)), again
+
+
+def test_a_trace_tells_what_feeds_what() -> None:
+    from network_trace import INPUT, Edge, Map, trace
+
+    from napari_covseg.networks.unet import UNet
+
+    network = UNet(features=(4, 8), bottleneck=16)
+    stages = ["encoders.0", "encoders.1", "bottom", "decoders.0", "decoders.1", "head"]
+    maps, edges = trace(network, stages)
+    assert maps["encoders.1"] == Map(8, 128) and maps["bottom"] == Map(16, 64)
+    assert {(edge.source, edge.target) for edge in edges} == {
+        (INPUT, "encoders.0"),
+        ("encoders.0", "encoders.1"),
+        ("encoders.1", "bottom"),
+        ("bottom", "decoders.0"),
+        ("encoders.1", "decoders.0"),
+        ("decoders.0", "decoders.1"),
+        ("encoders.0", "decoders.1"),
+        ("decoders.1", "head"),
+    }
+    assert Edge("encoders.0", "encoders.1", frozenset({"MaxPool2DWithIndices"})) in edges
+    assert not any(module._forward_hooks for module in network.modules())
