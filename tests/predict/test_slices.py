@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -171,6 +172,18 @@ def test_thresholds_of_the_card_or_of_the_reader(make_model: MakeModel) -> None:
     assert painted({"lesion": 0.3})
     assert not painted({"lesion": 0.41})
     assert model.card.thresholds == {"lungs": 0.5, "lesion": 0.5}
+
+
+def test_findings_go_with_the_lungs_that_are_none(make_model: MakeModel) -> None:
+    voxels = np.full((256, 256), -850, np.int16)
+    voxels[:, 128:] = -95  # fat
+
+    def lesions(intensity: Any) -> npt.NDArray[np.uint8]:
+        model = make_model(lungs=everywhere, lesion=everywhere)
+        return next(predict_slices(lambda z: voxels, model, SliceOrder(1), intensity=intensity))[0].lesions
+
+    assert lesions("grey").all()  # pictures have no HU
+    assert lesions("HU")[:, :120].all() and not lesions("HU")[:, 140:].any()
 
 
 def test_the_likeliest_finding_names_the_voxel(make_model: MakeModel) -> None:

@@ -138,6 +138,8 @@ def predict_slices(
     # without lungs there is nothing that findings could have to lie inside
     labels = ensemble.card.lesions if ensemble.knows_lungs else ()
 
+    inside = np.isin(np.arange(256), [label.value for label in labels if label.inside_lungs])
+
     def prepare(z: int) -> Looked:
         voxels = read_slice(z)
         first = ensemble.models if finder is None else (finder,)
@@ -158,7 +160,9 @@ def predict_slices(
         now: Looked, lungs: Mask, lesions: Mask, kept: Mask | None, unsure: Mask | None, entropy: float
     ) -> SlicePrediction:
         if intensity == "HU":
-            lungs = drop_gas_and_fat(lungs, now.voxels)
+            kept_lungs = drop_gas_and_fat(lungs, now.voxels)
+            lesions = np.where((lungs > 0) & (kept_lungs == 0) & inside[lesions], 0, lesions).astype(np.uint8)
+            lungs = kept_lungs
         lungs, lesions = clean_slice(lungs, lesions, labels, spacing)
         if intensity == "HU" and spacing is not None:
             lesions = keep_raised(lesions, lungs, now.voxels, spacing, labels)

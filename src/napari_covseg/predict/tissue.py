@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -10,16 +11,25 @@ from napari_covseg.predict.outlines import parts
 _EDGES_HU = (-950, -200, -30)
 """Gas, aerated lung or ground-glass, fat, soft tissue: the ends of the first three."""
 _STRIDE = 2
+_GRID = 256  # bowel and fat are looked for on a grid of about this width, of pixels of 1 to 2 mm
+_SMALLEST = 40  # pixels there: airways are smaller
+_WALL = 4
+_LUNG_HU = (-950, -600)
+_FAT_HU = (-140, -40)
+_DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _WALL + 1, 2 * _WALL + 1))
+_OPEN = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
 
 def drop_gas_and_fat(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
-    """Drop parts of a slice's lungs that consist of gas or of fat.
+    """Drop parts of a slice's lungs that consist of gas or of fat, and bowel that touches the lungs.
 
     Equalised slices show fat darker than muscle and bowel gas darker still, so that a
     network takes either for lung now and then. Hounsfield units tell: a part is dropped
     when three fifths of it are fat, or when a fifth is gas and less than two fifths have the
     density of lung tissue. Emphysema keeps its share of lung tissue and stays; so does a
-    consolidated lung, which is neither gas nor fat.
+    consolidated lung, which is neither gas nor fat. Where bowel lies against the lungs, in
+    the recess beside the diaphragm, a part holds both: its gas is dropped with its wall, unless
+    half of what surrounds it is lung, as around a bulla; and so is an even area of fat.
 
     Parameters
     ----------
@@ -41,4 +51,43 @@ def drop_gas_and_fat(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]
         if fat > 0.6 or (gas > 0.2 and tissue < 0.4):
             out = out.copy() if out is lungs else out
             out[box][here] = 0
+    return _without_bowel(out, voxels)
+
+
+def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
+    """Zero the lungs, shape (y, x), where they hold bowel gas with its wall, or even fat."""
+    step = max(1, round(max(lungs.shape) / _GRID))
+    left, top, width, height = cv2.boundingRect((lungs > 0).view(np.uint8))
+    if width == 0:
+        return lungs
+    edge = 2 * _WALL * step
+    box = (slice(max(0, top - edge), top + height + edge), slice(max(0, left - edge), left + width + edge))
+    few = (slice(None, None, step),) * 2
+    # fat is a narrow range of HU, narrower than the noise
+    values = cv2.medianBlur(np.ascontiguousarray(voxels[box][few]), 3)
+    inside = lungs[box][few] > 0
+    other = _large(inside & (values > _FAT_HU[0]) & (values < _FAT_HU[1]))
+    gas = _large(inside & (values < _LUNG_HU[0]))
+    number, parts_of_gas = cv2.connectedComponents(gas)
+    for part in range(1, number):
+        here = (parts_of_gas == part).astype(np.uint8)
+        wide = cv2.dilate(here, _DISC)
+        around = values[(wide > 0) & (here == 0)]
+        lung = np.count_nonzero((around > _LUNG_HU[0]) & (around < _LUNG_HU[1]))
+        if 2 * lung < around.size:
+            other |= wide
+    if not other.any():
+        return lungs
+    out = lungs.copy()
+    rows, columns = out[box].shape
+    out[box][cv2.resize(other, (columns, rows), interpolation=cv2.INTER_NEAREST) > 0] = 0
     return out
+
+
+def _large(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Return the parts of a mask that are neither thin nor small."""
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _OPEN)
+    _, numbers, facts, _ = cv2.connectedComponentsWithStats(opened)
+    keep = facts[:, cv2.CC_STAT_AREA] >= _SMALLEST
+    keep[0] = False
+    return np.asarray(keep[numbers], np.uint8)
