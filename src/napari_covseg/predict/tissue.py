@@ -75,7 +75,7 @@ def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) 
         around = values[(wide > 0) & (here == 0)]
         lung = np.count_nonzero((around > _LUNG_HU[0]) & (around < _LUNG_HU[1]))
         if 2 * lung < around.size:
-            other |= wide
+            other[wide > 0] = 1
     if not other.any():
         return lungs
     out = lungs.copy()
