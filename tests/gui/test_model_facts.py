@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import escape
 
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import DEFAULT, find
+from napari_covseg.networks.catalogue import CATALOGUE
 from napari_covseg.panels.model_facts import how_scored, model_facts, scores_in_words
+from napari_covseg.panels.model_page import model_page
 
 
 def card(scores: dict[str, object]) -> ModelCard:
@@ -31,3 +34,27 @@ def test_scores_of_a_training_run() -> None:
 def test_a_model_without_scores_claims_nothing() -> None:
     assert scores_in_words(card({})) == ""
     assert "Research use only, not for diagnosis" in model_facts(card({}))
+
+
+def test_the_page_says_what_the_card_says() -> None:
+    known = find(DEFAULT).card
+    page = model_page(known, "in the package")
+    for said in (known.id, known.summary, known.use, known.trained_on, known.licence, "in the package"):
+        assert escape(said) in page, said
+    for patients in known.split.values():
+        assert ", ".join(patients) in page
+    interval = {"lungs Dice": 0.961, "lungs 95 % interval": [0.9, 0.975], "protocol": "twelve <patients>"}
+    page = model_page(card({"cross-validation": interval}))
+    assert "Scores: cross-validation" in page
+    assert "0.961 (95 % interval 0.900 to 0.975)" in page
+    assert "twelve &lt;patients&gt;" in page
+
+
+def test_the_page_knows_the_papers_networks() -> None:
+    of_paper = replace(find(DEFAULT).card, network={"name": "unet", "settings": CATALOGUE[0].settings})
+    page = model_page(of_paper)
+    for said in (CATALOGUE[0].title, CATALOGUE[0].name, CATALOGUE[0].paper, "4.139 M"):
+        assert said in page, said
+    unknown = {"name": "unet", "settings": {"features": [3]}}
+    other = replace(of_paper, network=unknown, recipe={"paper": "Nobody"})
+    assert "Nobody" in model_page(other) and "Parameters" not in model_page(other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari import Viewer
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_covseg.panels.correct_step import CorrectStep
@@ -14,10 +14,9 @@ from napari_covseg.panels.learn_step import LearnStep
 from napari_covseg.panels.reading import ReadingLine
 from napari_covseg.panels.scan_step import ScanStep
 from napari_covseg.panels.segment_step import SegmentStep
-from napari_covseg.panels.step import RESEARCH_USE, Paragraph, Step
+from napari_covseg.panels.step import RESEARCH_USE, Paragraph, Step, folded
 
 WIDTH = 330
-ANY_HEIGHT = 16_777_215  # Qt's own
 
 
 class CovSegDock(QWidget):
@@ -75,17 +74,7 @@ class CovSegDock(QWidget):
 
 def collapsible(step: Step, *, opened: bool) -> QCollapsible:
     """Return a step under a title that folds it away."""
-    section = QCollapsible(step.title, expandedIcon="▾", collapsedIcon="▸")
-    section.setDuration(0)
-    section.layout().setContentsMargins(0, 0, 0, 0)
-    section.layout().setSpacing(0)
-    section.toggleButton().setToolTip("Fold this step away, or open it.")
-    section.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
-    section.setContent(step)
-    # superqt fixes the height when a step opens; text that grows later would be cut off
-    section.toggled.connect(lambda opened: step.setMaximumHeight(ANY_HEIGHT if opened else 0))
+    section = folded(step.title, step, "Fold this step away, or open it.")
     if opened:
         section.expand(animate=False)
-    else:
-        section.collapse(animate=False)
     return section

@@ -10,6 +10,8 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.requests import Predict
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.prediction import Prediction
+from napari_covseg.panels.uncertainty import Uncertainty
+from napari_covseg.predict.options import PLAIN
 
 if TYPE_CHECKING:
     from napari_covseg.panels.session import Session
@@ -21,10 +23,19 @@ class Labelling:
     Parameters
     ----------
     session : Session
+
+    Attributes
+    ----------
+    options : PredictOptions
+        How models are asked from now on.
+    uncertainty : Uncertainty
+        The layer of predictions that keep theirs.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.options = PLAIN
+        self.uncertainty = Uncertainty(session)
 
     def start(self, model: str, title: str, device: str) -> None:
         """Label the open case, beginning with the slice on screen; see `Session.predict`."""
@@ -48,8 +59,13 @@ class Labelling:
                 session.slice_on_screen,
                 case.revision,
                 device,
+                options=self.options,
             )
             session.predicted_by = title
+            if self.options.uncertainty:
+                self.uncertainty.begin()
+            else:
+                self.uncertainty.remove()
             session.prediction = self._follow(Prediction(case, title, layers.add_model_step, session))
             try:
                 session.job = session.work.submit(request, session.prediction.hear)
@@ -64,6 +80,7 @@ class Labelling:
         prediction.progressed.connect(session.progressed)
         prediction.noticed.connect(show_info)
         prediction.slices_changed.connect(self._on_slices_changed)
+        prediction.slice_came.connect(lambda z: self.uncertainty.take(prediction.run_id, z))
         prediction.failed.connect(self._on_merge_failed)
         prediction.ended.connect(session.end)
         return prediction

@@ -45,6 +45,8 @@ class Prediction(QObject):
     -------
     progressed : Progress
     noticed : str
+    slice_came : int
+        A slice was merged, whether that changed labels or not.
     slices_changed : tuple of int
         Slices whose labels are new in memory.
     failed : str
@@ -55,6 +57,7 @@ class Prediction(QObject):
 
     progressed = Signal(object)
     noticed = Signal(str)
+    slice_came = Signal(int)
     slices_changed = Signal(object)
     failed = Signal(str)
     ended = Signal(str)
@@ -127,6 +130,7 @@ class Prediction(QObject):
             del self._waiting[z]
             try:
                 changed += self._merge(z)
+                self.slice_came.emit(z)
             except CovsegError as error:
                 self._waiting.clear()
                 self.failed.emit(str(error))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from napari import Viewer
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QComboBox, QFileDialog, QSizePolicy, QWidget
 
 from napari_covseg.cases import Review
 from napari_covseg.errors import CovsegError
-from napari_covseg.models.catalogue import ModelEntry, available, find
+from napari_covseg.models.card import read_card
+from napari_covseg.models.catalogue import ModelEntry, find
+from napari_covseg.models.installed import install
+from napari_covseg.panels.card_window import CardWindow
+from napari_covseg.panels.model_choices import ModelChoice, model_choices
 from napari_covseg.panels.model_facts import model_details, model_facts
+from napari_covseg.panels.model_list import ModelList
+from napari_covseg.panels.predict_options import OptionsPart
 from napari_covseg.panels.progress_row import ProgressRow
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import Paragraph, Step, button, caption
+from napari_covseg.panels.step import Paragraph, Step, button, caption, folded
 
 DEVICES = {
     "auto": ("Automatic", "The graphics card if there is one that fits, otherwise the processor."),
@@ -26,7 +32,7 @@ DEVICES = {
 
 
 class SegmentStep(Step):
-    """Chooses a model and a device, runs it, and shows how far it is.
+    """Chooses a model, how and where it is asked, runs it, and shows how far it is.
 
     Parameters
     ----------
@@ -38,21 +44,21 @@ class SegmentStep(Step):
 
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
-        self._entries: list[ModelEntry] = list(available())
+        self._files: list[ModelEntry] = []
+        self._choosing = False
         self._build_choices()
         self._build_run()
-        self._fill_models()
-        self._on_model()
+        self._reflect_models()
         self._on_device()
+        self._on_options()
         self._on_busy(self.session.busy_with)
         self._connect()
 
     def _build_choices(self) -> None:
-        self.model = QComboBox()
+        self.model = ModelList()
         self.model.setToolTip("The model that labels lungs and lesions.")
-        self.model.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.open_model = button("…", "Open a model file (.safetensors).")
-        self.open_model.setFixedWidth(28)
+        self.read_card = button("Card", "Everything that is known about the model, to read in a window.")
+        self.card_window = CardWindow(self)
         self.card = Paragraph(small=True)
         self.device = QComboBox()
         self.device.setToolTip("Where the model runs.")
@@ -60,9 +66,11 @@ class SegmentStep(Step):
         for index, (value, (name, meaning)) in enumerate(DEVICES.items()):
             self.device.addItem(name, value)
             self.device.setItemData(index, meaning, 3)  # Qt.ToolTipRole
-        self.add_row(caption("Model"), self.model, self.open_model, stretch=1)
+        self.options = OptionsPart()
+        self.add_row(caption("Model"), self.model, self.read_card, stretch=1)
         self.column.addWidget(self.card)
         self.add_row(caption("Device"), self.device, stretch=1)
+        self.column.addWidget(folded("Options", self.options, "How the model is asked, fold away or open."))
 
     def _build_run(self) -> None:
         self.run = button(
@@ -80,62 +88,115 @@ class SegmentStep(Step):
         self.column.addWidget(self.status)
 
     def _connect(self) -> None:
-        self.model.currentIndexChanged.connect(self._on_model)
-        self.open_model.clicked.connect(self._on_open_model)
+        self.model.chosen.connect(self._on_model)
+        self.model.opening.connect(self._reflect_models)
+        self.model.install_asked.connect(self._on_install)
+        self.read_card.clicked.connect(self._on_read_card)
         self.device.currentIndexChanged.connect(self._on_device)
+        self.options.changed.connect(self._on_options)
         self.run.clicked.connect(self._on_run)
         self.free_gpu.clicked.connect(self._on_free_gpu)
+        self.session.learning.changed.connect(self._on_learning_changed)
         self.session.busy_changed.connect(self._on_busy)
         self.session.case_changed.connect(self._on_case_changed)
         self.session.labels_changed.connect(self._on_labels_changed)
         self.session.slice_changed.connect(self._on_labels_changed)
 
+    # --- the model ------------------------------------------------------------------
+
     @property
-    def chosen(self) -> ModelEntry | None:
+    def chosen(self) -> ModelChoice | None:
         """The model that is chosen, None if there is none at all."""
-        index = self.model.currentIndex()
-        return self._entries[index] if 0 <= index < len(self._entries) else None
-
-    def _fill_models(self) -> None:
-        self.model.clear()
-        self.model.addItems([entry.card.title for entry in self._entries])
-        if not self._entries:
-            self.model.addItem("no model installed")
-
-    def _on_open_model(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a model", filter="Models (*.safetensors)")
-        if path:
-            self.add_model(path)
+        return self.model.choice
 
     def add_model(self, path: str) -> None:
-        """Offer, and choose, a model from a file."""
+        """Offer, and choose, a model from a file, which stays where it is."""
         try:
             entry = find(path)
         except CovsegError as error:
             show_error(str(error))
             return
-        self._entries.append(entry)
-        self._fill_models()
-        self.model.setCurrentIndex(len(self._entries) - 1)
+        if entry not in self._files:
+            self._files.append(entry)
+        self._reflect_models()
+        self.model.choose(str(entry.path))
 
-    def _on_model(self) -> None:
-        entry = self.chosen
-        self.card.setText(model_facts(entry.card) if entry else "Choose a model file with “…”.")
-        self.card.setToolTip(model_details(entry.card) if entry else "")
-        self.session.learning.choose(entry, self.device.currentData() or "auto")
+    def install_model(self, path: str) -> None:
+        """Copy a model file to where it is always at hand, and choose it."""
+        try:
+            card, _ = install(read_card(path).id, path)
+        except CovsegError as error:
+            show_error(str(error))
+            return
+        self._reflect_models()
+        if card.id not in [choice.name for choice in self.model.choices]:
+            show_error(f"The package has a model called {card.id} already, which stays in use.")
+            return
+        self.model.choose(card.id)
+        show_info(f"Installed {card.title}.")
+
+    def _on_install(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Install a model", filter="Models (*.safetensors)")
+        if path:
+            self.install_model(path)
+
+    def _reflect_models(self) -> None:
+        """List the models that there are now, with the one in use chosen."""
+        try:
+            workspace = self.session.workspace
+        except CovsegError:
+            workspace = None
+        self.model.fill(model_choices(workspace, self._files), self.session.learning.in_use)
+        choice = self.chosen
+        self.card.setText(model_facts(choice.card) if choice else "Install a model file: the list offers it.")
+        self.card.setToolTip(model_details(choice.card) if choice else "")
+        self.model.setToolTip(f"{choice.title}: {choice.place}" if choice else "")
+        self.read_card.setEnabled(choice is not None)
+        self.options.offer(self.model.choices, choice)
+        if choice is not None and self.card_window.isVisible():
+            self.card_window.read(choice)
+
+    def _on_model(self, choice: ModelChoice) -> None:
+        learning = self.session.learning
+        self._choosing = True  # the list is told once, when all of it is true
+        learning.choose(choice.entry, self.device.currentData() or "auto")
+        if learning.in_use != choice.name:
+            learning.use(choice.name if choice.version else choice.card.id)
+        self._choosing = False
+        self._reflect_models()
+        self._on_options()
+
+    def _on_learning_changed(self) -> None:
+        if not self._choosing:
+            self._reflect_models()
+
+    def _on_read_card(self) -> None:
+        choice = self.chosen
+        if choice is not None:
+            self.card_window.read(choice)
+            self.card_window.show()
+            self.card_window.raise_()
+
+    # --- how and where ----------------------------------------------------------------
+
+    def _on_options(self) -> None:
+        self.session.labelling.options = self.options.options
 
     def _on_device(self) -> None:
         self.device.setToolTip(DEVICES[self.device.currentData()][1])
-        self.session.learning.choose(self.chosen, self.device.currentData())
+        learning = self.session.learning
+        learning.choose(learning.model, self.device.currentData())
 
     def _on_run(self) -> None:
-        entry = self.chosen
-        if entry is None:
-            show_error("There is no model: open a model file with the button beside the list.")
+        choice = self.chosen
+        if choice is None:
+            show_error("There is no model: install a model file, which the list offers.")
             return
-        in_use = self.session.learning.in_use
-        learned = in_use != entry.card.id and in_use != str(entry.path)
-        self.session.predict(in_use, in_use if learned else entry.card.title, self.device.currentData())
+        title = choice.card.id if choice.version else choice.card.title
+        others = len(self.options.options.also)
+        if others:
+            title = f"{title} and {others} other{'s' if others > 1 else ''}"
+        self.session.predict(self.session.learning.in_use, title, self.device.currentData())
 
     def _on_free_gpu(self) -> None:
         self.session.work.free_gpu()
@@ -145,8 +206,9 @@ class SegmentStep(Step):
         self._on_labels_changed()
 
     def _on_case_changed(self) -> None:
-        entry = self.chosen
-        if self.session.case is not None and entry is not None:
+        case = self.session.case
+        if case is not None and self.chosen is not None:
+            self.options.measure_in_ml(case.case.spacing is not None)
             # the first slice comes at once when the model is loaded by then
             self.session.warm_up(self.session.learning.in_use, self.device.currentData())
         self._on_busy(self.session.busy_with)

@@ -16,12 +16,14 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 from napari_covseg.panels.keys import shown
 from napari_covseg.panels.session import session_of
 
 RESEARCH_USE = "Research use, not for diagnosis"
 WIDTH_HINT = 280
+ANY_HEIGHT = 16_777_215  # Qt's own
 
 
 class Step(QWidget):
@@ -137,6 +139,21 @@ class Paragraph(QLabel):
     def minimumSizeHint(self) -> QSize:
         """Return a size that a narrow dock can still give."""
         return QSize(WIDTH_HINT // 2, self.fontMetrics().lineSpacing())
+
+
+def folded(title: str, content: QWidget, tooltip: str) -> QCollapsible:
+    """Return a part of a step under a title that opens it; it is closed at first."""
+    part = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
+    part.setDuration(0)
+    part.layout().setContentsMargins(0, 0, 0, 0)
+    part.layout().setSpacing(0)
+    part.toggleButton().setToolTip(tooltip)
+    part.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
+    part.setContent(content)
+    # superqt fixes the height when a part opens; what grows later would be cut off
+    part.toggled.connect(lambda opened: content.setMaximumHeight(ANY_HEIGHT if opened else 0))
+    part.collapse(animate=False)
+    return part
 
 
 def caption(text: str) -> QLabel:

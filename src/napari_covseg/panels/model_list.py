@@ -1,0 +1,132 @@
+"""The list of models, whose names end in an ellipsis where they are too long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QPaintEvent
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QStyle, QStyleOptionComboBox, QStylePainter, QWidget
+
+from napari_covseg.panels.model_choices import ModelChoice
+
+INSTALL = "Install a model file…"
+NONE = "no model installed"
+
+
+class ElidedComboBox(QComboBox):
+    """A list that a narrow dock can shorten, and that says so by an ellipsis."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.view().setTextElideMode(Qt.TextElideMode.ElideRight)
+
+    @property
+    def shown(self) -> str:
+        """The text as it is drawn."""
+        return self._shortened(self._option())
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the list with the text that fits."""
+        painter = QStylePainter(self)
+        option = self._option()
+        option.currentText = self._shortened(option)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+    def showPopup(self) -> None:
+        """Open the list as wide as its longest line, if the screen allows it."""
+        wide = self.view().sizeHintForColumn(0) + 2 * self.view().frameWidth()
+        room = self.screen().availableGeometry().width() // 2
+        self.view().setMinimumWidth(max(self.width(), min(wide, room)))
+        super().showPopup()
+
+    def minimumSizeHint(self) -> QSize:
+        """Return a size that a narrow dock can still give."""
+        return QSize(60, super().minimumSizeHint().height())
+
+    def _option(self) -> QStyleOptionComboBox:
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        return option
+
+    def _shortened(self, option: QStyleOptionComboBox) -> str:
+        field = self.style().subControlRect(
+            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
+        )
+        text = self.fontMetrics().elidedText(
+            self.currentText(), Qt.TextElideMode.ElideRight, max(field.width() - 4, 0)
+        )
+        return str(text)
+
+
+class ModelList(ElidedComboBox):
+    """Lists models, and at its end what installs another one.
+
+    Signals
+    -------
+    chosen : ModelChoice
+        A person, or `choose`, has taken another model.
+    opening
+        The list is about to open: time to look what is there.
+    install_asked
+        The last line was taken.
+    """
+
+    chosen = Signal(object)
+    opening = Signal()
+    install_asked = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._choices: list[ModelChoice] = []
+        self._now = -1
+        self.currentIndexChanged.connect(self._on_index)
+
+    @property
+    def choices(self) -> list[ModelChoice]:
+        """All models of the list."""
+        return list(self._choices)
+
+    @property
+    def choice(self) -> ModelChoice | None:
+        """The model that is chosen, None if there is none at all."""
+        return self._choices[self._now] if 0 <= self._now < len(self._choices) else None
+
+    def fill(self, choices: Sequence[ModelChoice], name: str) -> None:
+        """List these models, with the one that jobs call `name` chosen; tells nobody."""
+        self.blockSignals(True)
+        if choices != self._choices or not self.count():
+            self._choices = list(choices)
+            self.clear()
+            for index, choice in enumerate(choices):
+                self.addItem(choice.title)
+                self.setItemData(index, f"{choice.title}: {choice.place}", Qt.ItemDataRole.ToolTipRole)
+            if not choices:
+                self.addItem(NONE)
+            self.insertSeparator(self.count())
+            self.addItem(INSTALL)
+        named = [index for index, choice in enumerate(choices) if choice.name == name]
+        self._now = named[0] if named else (0 if choices else -1)
+        self.setCurrentIndex(max(self._now, 0))
+        self.blockSignals(False)
+
+    def choose(self, name: str) -> None:
+        """Take the model that jobs call `name`, as a person would."""
+        self.setCurrentIndex([choice.name for choice in self._choices].index(name))
+
+    def showPopup(self) -> None:
+        """Open the list."""
+        self.opening.emit()
+        super().showPopup()
+
+    def _on_index(self, index: int) -> None:
+        if 0 <= index < len(self._choices):
+            self._now = index
+            self.chosen.emit(self._choices[index])
+        elif index == self.count() - 1:
+            self.blockSignals(True)
+            self.setCurrentIndex(max(self._now, 0))
+            self.blockSignals(False)
+            self.install_asked.emit()

@@ -1,0 +1,184 @@
+"""Each kind of network labels a small scan in the real window, and its card can be read there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari import Viewer
+
+from napari_covseg.cases import Review, Run
+from napari_covseg.networks.catalogue import CATALOGUE
+from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.uncertainty import NAME
+from napari_covseg.scans import Scan
+
+LONG = 170_000  # ms; the child has to load torch first
+FAMILIES = sorted({entry.network for entry in CATALOGUE})
+
+
+@pytest.fixture(scope="module")
+def tiny_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("networks")
+    # in a process of its own, because torch must not be loaded in this one
+    subprocess.run([sys.executable, Path(__file__).with_name("tiny_networks.py"), folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def installed(tiny_networks: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COVSEG_MODELS", str(tiny_networks))
+    return tiny_networks
+
+
+@pytest.fixture
+def small_dock(
+    installed: Path,
+    workbench: tuple[Viewer, CovSegDock],
+    scan: Scan,
+    add_scan: Callable[[Viewer, Scan], Any],
+    qtbot: Any,
+) -> CovSegDock:
+    """The dock with three slices open; as pictures, in which no HU say that random lungs are none."""
+    viewer, dock = workbench
+    voxels = scan.voxels[5:8].copy()
+    pictures = {"intensity": "grey", "spacing": None}
+    add_scan(viewer, replace(scan, voxels=voxels, source_shape=voxels.shape, **pictures))
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
+    return dock
+
+
+def labelled(dock: CovSegDock, qtbot: Any) -> Run:
+    """Press *Run* and return what it made."""
+    session = dock.session
+    assert session.case is not None
+    dock.segment.run.click()
+    qtbot.waitUntil(lambda: not session.busy_with, timeout=LONG)
+    run = session.case.case.run(session.case.case.runs()[-1].id)
+    assert run.finished and (session.case.review == Review.PREDICTED).all()
+    return run
+
+
+@pytest.mark.timeout(600)  # a dozen predictions
+def test_every_network_labels_and_its_card_can_be_read(
+    small_dock: CovSegDock, qtbot: Any, notified: list[str]
+) -> None:
+    step, session = small_dock.segment, small_dock.session
+    assert session.layers is not None
+    for family in FAMILIES:
+        name = f"tiny-{family}"
+        step.model.choose(name)
+        assert step.model.currentText() == f"A tiny {family} (installed)"
+        assert f"Random weights of {family}." in step.card.text()
+        step.read_card.click()
+        page = step.card_window.page.toPlainText()
+        for said in (
+            name,
+            "installed",
+            family,
+            "0.5 (95 % interval 0.400 to 0.600)",
+            "CC0",
+            "not for diagnosis",
+        ):
+            assert said in page, (family, said)
+        assert step.card_window.isVisible()
+        run = labelled(small_dock, qtbot)
+        assert run.info.model_id == name
+        lungs = session.layers.labels["lungs"].data
+        assert lungs.any(), family
+        assert f"predicted by A tiny {family}" in step.status.text()
+    step.card_window.close()
+    assert not notified
+
+    # and several of them at once, with a layer that says where they disagree
+    options = step.options
+    step.model.choose("tiny-unet")
+    assert len(options.others.menu().actions()) == len(FAMILIES)  # with the one of the package
+    other = next(one for one in options.others.menu().actions() if "unetpp" in one.text())
+    other.setChecked(True)
+    assert options.others.text() == "1 other model"
+    options.tta.setCurrentIndex(options.tta.findData("flip"))
+    options.threshold.setValue(0.3)
+    options.smallest.setValue(3)
+    assert options.smallest.text() == "3 pixels"  # the size of a voxel is not known
+    options.uncertainty.setChecked(True)
+    run = labelled(small_dock, qtbot)
+    settings = run.info.settings
+    assert (settings["also"], settings["tta"]) == (["tiny-unetpp"], "flip")
+    assert (settings["threshold"], settings["min_ml"], settings["min_pixels"]) == (0.3, 0, 3)
+    assert settings["uncertainty"] == "spread"
+    layer = session.viewer.layers[NAME]
+    for z in range(3):
+        kept = run.read_uncertainty(z)
+        assert kept is not None and kept.any()
+        np.testing.assert_array_equal(layer.data[z], kept)
+    assert step.status.text().endswith("predicted by A tiny unet and 1 other, not reviewed")
+
+    options.uncertainty.setChecked(False)
+    assert labelled(small_dock, qtbot).read_uncertainty(0) is None
+    assert NAME not in session.viewer.layers
+
+
+def test_the_layer_goes_with_its_case(small_dock: CovSegDock) -> None:
+    session = small_dock.session
+    uncertainty = session.labelling.uncertainty
+    uncertainty.begin()
+    assert uncertainty.layer is not None and session.viewer.layers.index(uncertainty.layer) == 1
+    session.viewer.layers.remove(uncertainty.layer)
+    uncertainty.take("no such run", 0)  # a person took the layer out: nothing more is drawn, or told
+    uncertainty.begin()
+    session.close_case()
+    assert not session.viewer.layers
+
+
+def test_a_file_is_installed_from_the_list(
+    workbench: tuple[Viewer, CovSegDock],
+    model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    notified: list[str],
+) -> None:
+    monkeypatch.setenv("COVSEG_MODELS", str(tmp_path / "models"))
+    step = workbench[1].segment
+    before = step.chosen
+    asked = "napari_covseg.panels.segment_step.QFileDialog.getOpenFileName"
+    monkeypatch.setattr(asked, lambda *_, **__: ("", ""))
+    step.model.setCurrentIndex(step.model.count() - 1)
+    assert step.chosen == before and step.model.currentIndex() == 0  # nothing was chosen
+    monkeypatch.setattr(
+        "napari_covseg.panels.segment_step.QFileDialog.getOpenFileName",
+        lambda *_, **__: (str(model_file), ""),
+    )
+    step.model.setCurrentIndex(step.model.count() - 1)
+    assert step.model.currentText() == "Thresholds (installed)"
+    assert (tmp_path / "models" / "thresholds.safetensors").read_bytes() == model_file.read_bytes()
+    assert notified == ["Installed Thresholds."]
+    # what another program takes away is gone when the list opens
+    shutil.rmtree(tmp_path / "models")
+    step.model.opening.emit()
+    assert "Thresholds (installed)" not in [choice.title for choice in step.model.choices]
+
+
+def test_a_name_that_is_too_long_ends_in_an_ellipsis(
+    workbench: tuple[Viewer, CovSegDock], qtbot: Any
+) -> None:
+    _, dock = workbench
+    model = dock.segment.model
+    assert model.choice is not None
+    card = model.choice.card
+    short = replace(model.choice, card=replace(card, title="U-Net"))
+    long = replace(model.choice, card=replace(card, title="A network with a very long name " * 3))
+    model.fill([short], short.name)
+    assert model.shown == "U-Net"
+    model.fill([long], long.name)
+    qtbot.waitUntil(lambda: model.shown.endswith("…"))
+    field = model.width() - 20
+    assert model.fontMetrics().horizontalAdvance(model.shown) < field
+    assert long.card.title.startswith(model.shown[:-1].strip())
