@@ -2,10 +2,10 @@
 
     python benchmarks/speed_predict.py WORKSPACE CASE MODEL [REPEATS]
 
-Prints JSON: slices per second of the whole job (submit to `Finished`), of the network
-alone, of the store alone, and of the preparation alone (the model's, and the papers' slowest);
-seconds until the first slice, and of one bare forward; the device. Medians of interleaved
-repeats.
+Prints JSON: slices per second of the whole job (submit to `Finished`) with one look at each
+slice and as the model card asks for it, of the network alone, of the store alone, and of the
+preparation alone (the model's, and the papers' slowest); seconds until the first slice, and of
+one bare forward; the device. Medians of interleaved repeats.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import os
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from napari_covseg.cases import Workspace
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import END, Event, Failed, Finished, Notice, SlicesDone
 from napari_covseg.jobs.requests import Predict, WarmUp
+from napari_covseg.predict.options import PredictOptions
 from speed_jobs import Forward, Prepare, Store
 
 PATIENCE = 600.0  # seconds
@@ -74,14 +76,16 @@ def main() -> None:
     repeats = int(sys.argv[4]) if len(sys.argv) > 4 else 5
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     slices = Workspace.open(workspace).case(case).shape[0]
-    predict = Predict(workspace, case, model, first_slice=slices // 2)
-    whole, bare, store, prepare, first, single = [], [], [], [], [], []
+    as_card_says = Predict(workspace, case, model, first_slice=slices // 2)
+    predict = replace(as_card_says, options=PredictOptions(tta="none"))
+    said, whole, bare, store, prepare, first, single = [], [], [], [], [], [], []
     with Stopwatch() as watch:
         watch.run(WarmUp(model))
         watch.run(predict)
         for _ in range(repeats):
             bare.append(watch.answer(Forward(workspace, case, model, slices)))
             whole.append(watch.run(predict)[0])
+            said.append(watch.run(as_card_says)[0])
             store.append(watch.answer(Store(workspace, case, slices)))
             prepare.append(watch.answers(Prepare(workspace, case, model, slices)))
         for _ in range(2 * repeats):
@@ -92,6 +96,7 @@ def main() -> None:
         json.dumps(
             {
                 "job": slices / middle(whole),
+                "card": slices / middle(said),
                 "forward": slices / middle(bare),
                 "store": slices / middle(store),
                 "prepare": [slices / middle(seconds) for seconds in zip(*prepare, strict=True)],

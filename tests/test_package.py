@@ -36,7 +36,9 @@ TORCH_FREE = [
     "metrics",
     "models.card",
     "models.catalogue",
+    "models.installed",
     "panels",
+    "predict.options",
     "scans",
 ]
 

@@ -44,8 +44,8 @@ def test_the_page_says_what_the_card_says() -> None:
     for patients in known.split.values():
         assert ", ".join(patients) in page
     interval = {"lungs Dice": 0.961, "lungs 95 % interval": [0.9, 0.975], "protocol": "twelve <patients>"}
-    page = model_page(card({"cross-validation": interval}))
-    assert "Scores: cross-validation" in page
+    page = model_page(card({"phantoms": {"lungs Dice": 0.5}, "cross-validation": interval}))
+    assert 0 < page.index("Scores: cross-validation") < page.index("Scores: phantoms")
     assert "0.961 (95 % interval 0.900 to 0.975)" in page
     assert "twelve &lt;patients&gt;" in page
 

@@ -36,7 +36,7 @@ def model_details(card: ModelCard) -> str:
 
 def scores_in_words(card: ModelCard) -> str:
     """Return the Dice scores of a card, and on whom they were measured; empty if it has none."""
-    for part, scores in _parts(card):
+    for part, scores in measurements(card):
         named = [name for name in scores if name.endswith(" Dice")] or list(scores)
         numbers = [
             f"{name.removesuffix(' Dice')} {scores[name]:.2f}"
@@ -50,11 +50,11 @@ def scores_in_words(card: ModelCard) -> str:
 
 def how_scored(card: ModelCard) -> str:
     """Return how a card's scores were measured."""
-    parts = [card.scores, *(scores for _, scores in _parts(card))]
+    parts = [card.scores, *(scores for _, scores in measurements(card))]
     return next((str(part["protocol"]) for part in parts if "protocol" in part), "")
 
 
-def _parts(card: ModelCard) -> list[tuple[str, dict[str, Any]]]:
+def measurements(card: ModelCard) -> list[tuple[str, dict[str, Any]]]:
     """Return the measurements of a card, those on patients that say most first."""
     parts = [(part, scores) for part, scores in card.scores.items() if isinstance(scores, dict)]
     return sorted(parts, key=lambda named: _FIRST.index(named[0]) if named[0] in _FIRST else len(_FIRST))

@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_covseg.models.card import ModelCard
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
+from napari_covseg.panels.model_facts import measurements
 
 _INTERVAL = "95 % interval"
 _MIRRORED = {
@@ -33,9 +34,8 @@ def model_page(card: ModelCard, place: str = "") -> str:
     parts += _section("Network", _network(card))
     parts += _section("Finds", _finds(card))
     parts += _section("Scores", dict(_scores(card.scores)))
-    for name, measured in card.scores.items():
-        if isinstance(measured, dict):
-            parts += _section(f"Scores: {name}", dict(_scores(measured)))
+    for name, measured in measurements(card):
+        parts += _section(f"Scores: {name}", dict(_scores(measured)))
     parts += _section("Data", _data(card))
     parts += _section("How a slice is prepared", dict(_flat(card.preparation)))
     parts += _section("How it was trained", dict(_flat(card.recipe)))
