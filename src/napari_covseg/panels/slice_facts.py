@@ -75,4 +75,3 @@ class SliceFacts:
         # without probabilities, a slice with much to correct is what is most uncertain
         entropy = np.where(np.isnan(self.entropy), self.area, self.entropy)
         return SliceFeatures(entropy, self.disagreement, shown)
-
