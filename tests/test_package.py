@@ -120,7 +120,7 @@ def test_what_is_imported_is_declared_and_nothing_else() -> None:
     imported -= set(sys.stdlib_module_names) | {"napari_covseg"}
     # what only one feature needs, and asks for in a sentence where it is missing
     extras = "\n".join(line for extra in project["optional-dependencies"].values() for line in extra)
-    optional = {"matplotlib", "pyqtgraph"}
+    optional = {"matplotlib", "onnxruntime", "pyqtgraph"}
     assert all(name in extras for name in optional)
     assert {names.get(name, name).lower() for name in imported} == declared | optional
 
