@@ -73,7 +73,7 @@ def test_arrays_lie_as_they_should(workspace: Workspace, case_id: str) -> None:
         for name, array in zarr.open_group(case.path, mode="r").members(max_depth=None)
         if isinstance(array, zarr.Array)
     }
-    assert len(arrays) == 11
+    assert len(arrays) == 12
     assert all(array.shards is None and array.metadata.zarr_format == 3 for array in arrays.values())
     volumes = [array for array in arrays.values() if array.shape == case.shape]
     assert len(volumes) == 7
