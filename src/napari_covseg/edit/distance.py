@@ -1,5 +1,7 @@
 """Signed distances to an outline in mm, slice by slice, as far as they are needed."""
 
+# scipy takes longer to load than all of the panels: it is imported where it is needed first
+
 from __future__ import annotations
 
 from collections import deque
@@ -9,7 +11,6 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_covseg.edit.place import Spacing
 
@@ -22,6 +23,8 @@ _Slice = TypeVar("_Slice")
 
 def distance_to(mask: Mask, pixel: tuple[float, float], cap: float) -> Distance:
     """Return the distance in mm from each pixel's centre to the nearest of the mask, at most `cap`."""
+    from scipy import ndimage
+
     if not mask.any():
         return np.full(mask.shape, cap, np.float32)
     if np.isclose(pixel[0], pixel[1]):

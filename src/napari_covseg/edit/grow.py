@@ -1,5 +1,7 @@
 """Grow a lesion from a click, within a range of HU and the lungs."""
 
+# scipy takes longer to load than all of the panels: it is imported where it is needed first
+
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -7,7 +9,6 @@ from collections.abc import Collection, Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_covseg.edit.edit import BACKGROUND, Box, Edit, Labels, Protection, change
 from napari_covseg.edit.hu_range import HuRange, Voxels, in_range
@@ -166,6 +167,8 @@ def _opened(mask: Mask, seed: Point, opening: float, size: Spacing, progress: Pr
 
 def _depth(mask: Mask, sampling: npt.NDArray[np.float64]) -> npt.NDArray[np.floating]:
     """Return the distance in mm to the nearest voxel that is not in the mask, the box's edge being none."""
+    from scipy import ndimage
+
     if len(mask) == 1 and np.isclose(sampling[1], sampling[2]):
         depth = cv2.distanceTransform(mask[0].view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         return np.asarray(depth[None] * np.float32(sampling[1]))
@@ -175,6 +178,8 @@ def _depth(mask: Mask, sampling: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
 
 
 def _part_at(mask: Mask, seed: Point) -> Mask:
+    from scipy import ndimage
+
     found, _ = ndimage.label(mask)
     return np.asarray(found == found[seed]) if found[seed] else np.zeros_like(mask)
 

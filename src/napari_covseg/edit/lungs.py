@@ -1,5 +1,7 @@
 """Split the lungs into right and left, also where they touch."""
 
+# scipy takes longer to load than all of the panels: it is imported where it is needed first
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -7,7 +9,6 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_covseg.edit.distance import Distance, distance_to
 from napari_covseg.edit.edit import BACKGROUND, Edit, Labels, Protection, change, join
@@ -97,6 +98,8 @@ def split_lungs(
 
 def _sides(lungs: Mask, sampling: Spacing, middle: float) -> Labels:
     """Return 1 and 2 everywhere on the coarse grid: the side of the nearest lung."""
+    from scipy import ndimage
+
     depth = ndimage.distance_transform_edt(np.pad(lungs, 1), sampling=sampling)[1:-1, 1:-1, 1:-1]
     pair = next(_pairs(lungs, depth), None) or _valley(lungs)
     if pair is None:
@@ -116,6 +119,8 @@ def _sides(lungs: Mask, sampling: Spacing, middle: float) -> Labels:
 
 def _pairs(lungs: Mask, depth: npt.NDArray[np.floating]) -> Iterator[tuple[Mask, Mask]]:
     """Yield two large parts beside each other: of the lungs as they are, then of deeper and deeper cores."""
+    from scipy import ndimage
+
     for level in np.linspace(0, 0.8 * float(depth.max()), _LEVELS):
         found, number = ndimage.label(depth > level)
         if number < 2:
@@ -134,6 +139,8 @@ def _pairs(lungs: Mask, depth: npt.NDArray[np.floating]) -> Iterator[tuple[Mask,
 
 def _valley(lungs: Mask) -> tuple[Mask, Mask] | None:
     """Return what lies on either side of the columns with least lung, if there is more on both sides."""
+    from scipy import ndimage
+
     profile = ndimage.uniform_filter1d(lungs.sum((0, 1)).astype(float), 3, mode="constant")
     depth = np.minimum(np.maximum.accumulate(profile), np.maximum.accumulate(profile[::-1])[::-1]) - profile
     column = int(np.argmax(depth))

@@ -4,6 +4,8 @@ A chest CT of 300 slices has 80 million voxels but less than a million runs: the
 hundredth of the memory of an array of part numbers, and a tenth of the time.
 """
 
+# scipy takes longer to load than all of the panels: it is imported where it is needed first
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from napari_covseg.edit.edit import Box, Index
 from napari_covseg.edit.place import Point, Progress, each, no_progress
@@ -99,6 +99,9 @@ def find_parts(
     -------
     Parts
     """
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
     row, plane = _strides(box)
     starts, stops = [], []
     for number, z in enumerate(each(range(box[0].start, box[0].stop), progress)):

@@ -1,5 +1,7 @@
 """How far apart the outlines of two masks are, in mm."""
 
+# scipy takes longer to load than all of the panels: it is imported where it is needed first
+
 from __future__ import annotations
 
 import math
@@ -8,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_covseg.metrics.overlap import Mask
 
@@ -146,6 +147,8 @@ def within(measured: Surfaces, tolerance: float, empty: float = 1.0) -> float:
 
 
 def _between(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> Surfaces:
+    from scipy import ndimage
+
     found, there = bool(predicted.any()), bool(truth.any())
     if not (found and there):
         lone = [np.full(np.count_nonzero(_outline(mask)), np.inf) for mask in (predicted, truth)]
@@ -158,4 +161,6 @@ def _between(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> Surfaces
 
 
 def _outline(mask: Mask) -> Mask:
+    from scipy import ndimage
+
     return np.asarray(mask & ~ndimage.binary_erosion(mask), np.bool_)
