@@ -28,9 +28,8 @@ class MaxHalf(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Halve `x`, shape (N, C, H, W)."""
-        if (
-            torch.compiler.is_compiling()
-        ):  # rounding up in the pooling itself ties a graph to its example's size
+        if torch.compiler.is_compiling():
+            # rounding up in the pooling itself ties a graph to its example's size
             return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 2)
         return F.max_pool2d(x, 2, ceil_mode=True)
 

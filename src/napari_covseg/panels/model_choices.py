@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from napari_covseg.cases import Workspace
-from napari_covseg.cases.version import ModelState
+from napari_covseg.cases.version import ModelState, ModelVersion
 from napari_covseg.cases.versions import Versions
 from napari_covseg.errors import CovsegError
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import ModelEntry, available
 
+_log = logging.getLogger(__name__)
 _ORIGINS = {"shipped": "in the package", "installed": "installed", "file": "a file"}
 
 
@@ -62,13 +64,24 @@ def model_choices(workspace: Workspace | None, files: Iterable[ModelEntry] = ())
     choices += [ModelChoice(str(entry.path), entry.card, entry) for entry in files if entry not in entries]
     versions: dict[str, list[ModelChoice]] = {}
     by_base = {choice.card.id: choice.entry for choice in reversed(choices)}
-    try:
-        known = Versions(workspace).list() if workspace is not None else []
-        for version in known:
-            if version.state == ModelState.KEPT and version.base in by_base:
-                card = ModelCard.from_json(version.card, f"The model {version.id}")
-                made = ModelChoice(version.id, card, by_base[version.base], version=True)
-                versions.setdefault(version.base, []).append(made)
-    except CovsegError:
-        pass  # a workspace that cannot be read has no models; other parts say what is wrong with it
+    for version in _kept(workspace):
+        try:
+            card = ModelCard.from_json(version.card, f"The model {version.id}")
+        except CovsegError as error:  # one that cannot be read hides no other
+            _log.warning("%s", error)
+            continue
+        if version.base in by_base:
+            made = ModelChoice(version.id, card, by_base[version.base], version=True)
+            versions.setdefault(version.base, []).append(made)
     return [one for choice in choices for one in (choice, *versions.pop(choice.card.id, ()))]
+
+
+def _kept(workspace: Workspace | None) -> list[ModelVersion]:
+    """Return the versions that were kept; none where the workspace cannot be read, which others tell."""
+    if workspace is None:
+        return []
+    try:
+        return [version for version in Versions(workspace).list() if version.state == ModelState.KEPT]
+    except CovsegError as error:
+        _log.warning("%s", error)
+        return []

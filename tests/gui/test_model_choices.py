@@ -1,0 +1,30 @@
+"""Which models one can choose."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from napari_covseg.cases import Workspace
+from napari_covseg.cases.version import ModelState
+from napari_covseg.cases.versions import Versions
+from napari_covseg.models.catalogue import available
+from napari_covseg.panels.model_choices import model_choices
+
+
+def test_a_version_that_cannot_be_read_hides_no_other(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shipped = available()[0].card
+    learned = dataclasses.replace(shipped, id="learned", parent=shipped.id).to_json()
+    cards = {"broken": "{}", "learned": learned}
+    versions = [
+        SimpleNamespace(id=name, state=ModelState.KEPT, base=shipped.id, card=card)
+        for name, card in cards.items()
+    ]
+    monkeypatch.setattr(Versions, "list", lambda self: versions)
+    choices = model_choices(Workspace.open(f"{tmp_path}/w.zarr"))
+    assert [one.name for one in choices if one.version] == ["learned"]
+    assert "broken" in caplog.text
