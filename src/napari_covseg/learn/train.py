@@ -12,6 +12,7 @@ import numpy as np
 from napari_covseg.learn.augment import augmentation
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.sampling import Sampler
+from napari_covseg.learn.settle import BATCHES, drops, settle
 from napari_covseg.learn.training_run import TrainedNetwork, TrainingRun
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.learn.validation import validate
@@ -94,6 +95,9 @@ def train(
         scores, best = None, False
         if validated := run.step % run.validate_every == 0 or run.step == run.steps:
             value = float(run.step)
+            if drops(run.average):
+                recent = range(max(0, run.step - BATCHES), run.step)
+                settle(run.average, (sample(step)[0].to(device) for step in recent))
             if validation is not None:
                 scores, loss = validate(run.average, validation, device, watched)
                 value = -loss if watched else float(np.mean(list(scores.values())))
