@@ -24,6 +24,19 @@ def test_a_file_that_changed_is_loaded_again(model: str, tmp_path: Path) -> None
     assert memory.loaded_model(file, "cpu") is not first
 
 
+def test_a_model_is_tried_once(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(memory, "rehearse", tried.append)
+    file = tmp_path / "copy.safetensors"
+    file.write_bytes(Path(model).read_bytes())
+    memory.warm_model(file, "cpu")
+    memory.warm_model(file, "cpu")  # the next case is opened
+    assert tried == [memory.loaded_model(file, "cpu")]
+    os.utime(file, ns=(0, 0))
+    memory.warm_model(file, "cpu")
+    assert len(tried) == 2
+
+
 def test_freeing_the_gpu_forgets_what_is_there_only(model: str, monkeypatch) -> None:
     kept = memory.loaded_model(Path(model), "cpu")
     monkeypatch.setitem(memory._loaded, ("x", 0, "cuda"), kept)

@@ -139,6 +139,13 @@ def test_right_is_where_x_is_small(width: int) -> None:
     np.testing.assert_array_equal(lungs, right + 2 * left)
 
 
+def test_thin_slices_are_looked_at_in_slabs() -> None:
+    """Of many thin slices, the first ones of a lung have no whole slab of their own, and stay."""
+    right, left = chest(slices=301)  # three slices a slab
+    lungs, _ = finished(right | left)
+    np.testing.assert_array_equal(lungs, right + 2 * left)
+
+
 @pytest.mark.parametrize("width", [128, 300])
 def test_lungs_that_touch_are_parted(width: int) -> None:
     right, left = chest(width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from napari_covseg.labels import lesion
 from napari_covseg.predict.findings import keep_raised
@@ -60,3 +61,30 @@ def test_one_part_goes_and_another_stays() -> None:
     both = finding()
     both[10:40, 10:40] = lesion("lesion").value  # over plain lung
     np.testing.assert_array_equal(keep_raised(both, lungs, voxels, PIXEL), finding())
+
+
+def two_lungs() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """Two lungs of 112 by 168 mm with 56 mm between them, at 1.4 mm."""
+    lungs = np.zeros((120, 200), np.uint8)
+    lungs[:, :80] = lungs[:, 120:] = 1
+    voxels = np.where(lungs > 0, -870.0, 30.0) + np.random.default_rng(1).normal(0, 20, lungs.shape)
+    return lungs, voxels
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "stays"),
+    [
+        (slice(50, 80), slice(60, 66), False),  # 8 mm wide and 84 mm from the ribs: a vessel at the hilum
+        (slice(50, 80), slice(2, 8), True),  # the same along the ribs, where vessels are thin
+        (slice(50, 62), slice(60, 72), True),  # there too, but 17 mm wide
+        (slice(20, 100), slice(60, 66), True),  # more than a vessel covers
+    ],
+)
+def test_a_wide_vessel_at_the_hilum_goes(rows: slice, columns: slice, stays: bool) -> None:
+    lungs, voxels = two_lungs()
+    voxels[rows, columns] = -300
+    lesions = np.zeros(lungs.shape, np.uint8)
+    lesions[rows, columns] = lesion("lesion").value
+    kept = keep_raised(lesions, lungs, np.round(voxels).astype(np.int16), (1.4, 1.4))
+    assert kept.any() == stays
+    assert not kept[lesions == 0].any()

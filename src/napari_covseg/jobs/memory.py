@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,10 @@ from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.models.file import Model, choose_device, load_model
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.options import PredictOptions
+from napari_covseg.predict.slices import rehearse
 
 _loaded: dict[tuple[str, int, str], Model] = {}
+_rehearsed: weakref.WeakSet[Model] = weakref.WeakSet()
 _loading = threading.Lock()
 
 
@@ -48,6 +51,14 @@ def loaded_model(model: Path | FoundModel, device: str) -> Model:
             source = model if isinstance(model, Path) else model.source()
             _loaded[key] = load_model(source, where, str(path))
         return _loaded[key]
+
+
+def warm_model(model: Path | FoundModel, device: str) -> None:
+    """Load a model and try it, once: what it has taken then serves every prediction; as `loaded_model`."""
+    loaded = loaded_model(model, device)
+    if loaded not in _rehearsed:
+        rehearse(loaded)
+        _rehearsed.add(loaded)
 
 
 def loaded_ensemble(

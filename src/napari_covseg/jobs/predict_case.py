@@ -14,7 +14,7 @@ from napari_covseg.cases import Case, Run, Workspace
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Event, Notice, Progress, RunStarted, SlicesDone, VolumeDone
 from napari_covseg.jobs.find_model import find_model
-from napari_covseg.jobs.memory import loaded_ensemble, loaded_model
+from napari_covseg.jobs.memory import loaded_ensemble, warm_model
 from napari_covseg.jobs.pace import Pace
 from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.jobs.run import HEARTBEAT, Control, JobCancelled, in_thread
@@ -27,7 +27,7 @@ from napari_covseg.predict.guide import Guide, likeness
 from napari_covseg.predict.motion import Motion
 from napari_covseg.predict.options import PredictOptions
 from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import SlicePrediction, predict_slices, rehearse
+from napari_covseg.predict.slices import SlicePrediction, predict_slices
 from napari_covseg.predict.small import drop_small_findings
 
 Coarse = npt.NDArray[np.bool_]
@@ -76,9 +76,7 @@ def warm_up(job: WarmUp) -> Iterator[Event]:
     if job.model is not None:
         workspace = None if job.workspace is None else Workspace.open(job.workspace, create=False)
         found = find_model(job.model, workspace)
-        yield from in_thread(
-            lambda: rehearse(loaded_model(found, job.device)), lambda: Progress(0, 0, "models")
-        )
+        yield from in_thread(lambda: warm_model(found, job.device), lambda: Progress(0, 0, "models"))
 
 
 def check_measurable(options: PredictOptions, spacing: tuple[float, float, float] | None, name: str) -> None:

@@ -27,7 +27,7 @@ from napari_covseg.panels.model_step import SliceChange, slice_change
 
 MERGE_EVERY = 20  # ms between two turns of merging ...
 MERGE_FOR = 0.012  # ... and seconds that one may take, so that scrubbing stays smooth
-BACKLOG = 100  # files that may wait to be written: until they are, each slice is in memory twice
+BACKLOG = 30  # files that may wait to be written: until they are, each slice is in memory twice
 
 
 class Prediction(QObject):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,11 +12,14 @@ import numpy.typing as npt
 from napari_covseg.labels import LESIONS, Label
 
 _PIXEL_MM = 1.4
-_VESSEL_MM = 7.0
+_VESSEL_MM, _BETWEEN_SHARE = 7.0, 0.5
+_LARGE_VESSEL_MM, _BETWEEN_LARGE_SHARE = 11.0, 0.3
+_OUTER_MM = 20.0  # the vessels in this rim of the lungs are thin
+_LARGE_MM2 = 600.0  # more than a vessel covers on a slice
 _NORMAL_HU = -860.0
 _RAISED_HU, _RAISED_BY_HU = -800.0, 100.0
-_RAISED_SHARE = 0.5
 _FAT_HU = (-200, -30)
+_LEVEL_HU, _LOWEST_HU = 4, -1020  # HU are looked at in 256 levels, up to 0
 
 
 def keep_raised(
@@ -29,8 +33,10 @@ def keep_raised(
 
     Ground-glass and consolidation raise the density of the lung itself, to -800 HU and more.
     Vessels that run side by side, or through the slice at a slant, look alike to a network.
-    A grey opening takes away what is narrower than 7 mm; a finding stays where the rest is
-    above -800 HU, and 100 HU above the rest of the slice's lungs, on half of it or more.
+    A grey opening takes away what is narrower than a disc of 7 mm; a finding stays where half of it
+    or more is still above -800 HU, and 100 HU above the rest of the slice's lungs. Vessels near the
+    hilum are wider: of what lies deeper than 20 mm and covers less than 6 cm2, three tenths must
+    be raised still with a disc of 11 mm.
 
     Parameters
     ----------
@@ -47,31 +53,75 @@ def keep_raised(
     -------
     ndarray of uint8, shape (y, x)
     """
-    inside = np.isin(lesions, [label.value for label in labels if label.inside_lungs])
+    bound = np.zeros(256, np.uint8)
+    bound[[label.value for label in labels if label.inside_lungs]] = 1
+    inside = np.asarray(cv2.LUT(lesions, bound), np.uint8)
     if not inside.any():
         return lesions
-    height, width = (
-        max(1, round(n * min(1.0, mm / _PIXEL_MM))) for n, mm in zip(lesions.shape, pixel, strict=True)
+    box = _around(lungs | inside)
+    number, found, facts, _ = cv2.connectedComponentsWithStats(inside[box], ltype=cv2.CV_16U)
+    rows, columns = (
+        max(1, round(n * min(1.0, mm / _PIXEL_MM))) for n, mm in zip(found.shape, pixel, strict=True)
     )
-    number, found = cv2.connectedComponents(inside.astype(np.uint8))
 
-    def small(values: npt.NDArray[np.generic], way: int) -> npt.NDArray[np.float32]:
-        return np.asarray(
-            cv2.resize(values.astype(np.float32), (width, height), interpolation=way), np.float32
-        )
+    def coarse(values: Any, way: int = cv2.INTER_NEAREST) -> Any:
+        return cv2.resize(values, (columns, rows), interpolation=way)
 
-    coarse = small(voxels, cv2.INTER_AREA)
-    reach = [max(1, round(_VESSEL_MM / 2 / max(mm, _PIXEL_MM))) for mm in pixel]
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach[1] + 1, 2 * reach[0] + 1))
-    between = cv2.morphologyEx(cv2.medianBlur(coarse, 3), cv2.MORPH_OPEN, disc)
-    parts = small(found, cv2.INTER_NEAREST).astype(np.intp)
-    healthy = (small(lungs, cv2.INTER_NEAREST) > 0) & (parts == 0)
-    normal = float(np.median(between[healthy])) if healthy.any() else _NORMAL_HU
-    raised = between > max(_RAISED_HU, normal + _RAISED_BY_HU)
-    kinds = np.searchsorted(_FAT_HU, coarse)
+    values, lung, parts = coarse(voxels[box], cv2.INTER_AREA), coarse(lungs[box]), coarse(found)
     size = np.maximum(np.bincount(parts.ravel(), minlength=number), 1)
-    share = np.bincount(parts.ravel(), raised.ravel(), minlength=number) / size
-    fat = np.bincount(parts.ravel(), (kinds == 1).ravel(), minlength=number) / size
-    drop = (share < _RAISED_SHARE) | (fat > 0.6)
+
+    def share(where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """Of each part, (number,), the share that lies where it is true."""
+        return np.bincount(parts[where], minlength=number) / size
+
+    healthy = (lung > 0) & (parts == 0)
+    levels = cv2.medianBlur(np.clip((values - _LOWEST_HU) // _LEVEL_HU, 0, 255).astype(np.uint8), 3)
+
+    def raised(vessel: float) -> npt.NDArray[np.float64]:
+        """Of each part, (number,), the share that is raised between vessels of this width in mm."""
+        between = cv2.morphologyEx(levels, cv2.MORPH_OPEN, _disc(vessel, pixel))
+        normal = np.median(between[healthy]) * _LEVEL_HU + _LOWEST_HU if healthy.any() else _NORMAL_HU
+        return share(between > (max(_RAISED_HU, normal + _RAISED_BY_HU) - _LOWEST_HU) / _LEVEL_HU)
+
+    drop = share((values > _FAT_HU[0]) & (values <= _FAT_HU[1])) > 0.6
+    drop |= raised(_VESSEL_MM) < _BETWEEN_SHARE
+    suspect = raised(_LARGE_VESSEL_MM) < _BETWEEN_LARGE_SHARE
+    suspect &= facts[:, cv2.CC_STAT_AREA] * pixel[0] * pixel[1] < _LARGE_MM2
+    suspect[0] = False
+    if suspect.any():
+        depth = _depth(lung, pixel)
+        drop[[part for part in np.flatnonzero(suspect) if _median(depth[parts == part]) > _OUTER_MM]] = True
     drop[0] = False
-    return np.where(drop[found], 0, lesions).astype(np.uint8)
+    if not drop.any():
+        return lesions
+    out = lesions.copy()
+    for part in np.flatnonzero(drop):
+        left, top, width, height = facts[part, :4]
+        here = (slice(top, top + height), slice(left, left + width))
+        out[box][here][found[here] == part] = 0
+    return out
+
+
+def _around(mask: npt.NDArray[np.uint8]) -> tuple[slice, slice]:
+    left, top, width, height = cv2.boundingRect(mask)
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _depth(lungs: npt.NDArray[np.uint8], pixel: tuple[float, float]) -> npt.NDArray[np.float32]:
+    """Distance in mm from the hull around both lungs, that is from the ribs, on the coarse grid."""
+    inside = np.zeros((lungs.shape[0] + 2, lungs.shape[1] + 2), np.uint8)
+    if (points := cv2.findNonZero(lungs)) is not None:
+        cv2.fillConvexPoly(inside, cv2.convexHull(points + 1), 1)
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    return np.asarray(distance * np.mean([max(mm, _PIXEL_MM) for mm in pixel]), np.float32)
+
+
+def _median(values: npt.NDArray[np.float32]) -> float:
+    return float(np.median(values)) if values.size else 0.0
+
+
+def _disc(width: float, pixel: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """A disc about this wide in mm, on the coarse grid."""
+    down, across = (max(1, round(width / 2 / max(mm, _PIXEL_MM))) for mm in pixel)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * across + 1, 2 * down + 1))
+    return np.asarray(disc, np.uint8)

@@ -62,8 +62,11 @@ class SlicePrediction:
 
 
 def default_batch(device: torch.device) -> int:
-    """Slices per pass: few on a CPU, where more gain nothing and delay a cancel."""
-    return 32 if device.type == "cuda" else 4
+    """Slices per pass: as many as the cores can clean at once, few on a CPU.
+
+    There, more gain nothing, take memory for all layers, and delay a cancel.
+    """
+    return 32 if device.type == "cuda" else min(4, WORKERS)
 
 
 @torch.inference_mode()
