@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,12 @@ from tiny_model import tiny_scan
 
 from napari_covseg.cases import Case, Review, Run, Workspace
 from napari_covseg.errors import CaseError, JobError, ModelError
+from napari_covseg.jobs import predict_case
 from napari_covseg.jobs.events import Finished, Notice, Progress, RunStarted, SlicesDone, VolumeDone
 from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.jobs.run import Control, JobCancelled, run
+from napari_covseg.jobs.slice_writer import AHEAD
+from napari_covseg.labels import GROUPS
 from napari_covseg.models.file import load_network, save_model
 from napari_covseg.predict.options import PredictOptions
 
@@ -44,6 +49,28 @@ def test_a_case_is_labelled_from_the_focus_outwards(case: Case, predict: Predict
     assert set(np.unique(kept.read_slice(3)[0])) <= {0, 1, 2, 3}
     assert kept.info.model_id == "tiny" and kept.info.revision == 0
     assert kept.info.class_names == ("lungs", "lesion")
+
+
+def test_the_last_pass_keeps_few_slices_in_memory() -> None:
+    made: list[weakref.ref[np.ndarray]] = []
+    most, written = 0, []
+
+    def passing() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        nonlocal most
+        for z in range(100):
+            change = z, np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+            made.extend(map(weakref.ref, change[1:]))
+            most = max(most, sum(array() is not None for array in made))
+            yield change
+
+    class Written:
+        def write_final(self, group: str, z: int, values: np.ndarray) -> None:
+            written.append((z, group))
+
+    for _ in predict_case._rewrite(Written(), passing(), 100):
+        pass
+    assert written == [(z, group) for z in range(100) for group in GROUPS]
+    assert most <= 2 * (3 * AHEAD + 2)  # gathered, waiting, just written
 
 
 def test_progress_counts_slices(predict: Predict) -> None:

@@ -211,6 +211,7 @@ def _rewrite(run: Run, passing: Iterator[Change | None], count: int) -> Iterator
             changes = yield from in_thread(lambda: _some(passing), lambda: now)
             for change in changes or ():
                 writer.put(change)
+            writer.written()  # forgets them
             yield now
         writer.written(wait=True)
 

@@ -4,61 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QPaintEvent
-from qtpy.QtWidgets import QComboBox, QSizePolicy, QStyle, QStyleOptionComboBox, QStylePainter, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QWidget
 
+from napari_covseg.panels.elided_combo_box import ElidedComboBox
 from napari_covseg.panels.model_choices import ModelChoice
 
 INSTALL = "Install a model file…"
 NONE = "no model installed"
-
-
-class ElidedComboBox(QComboBox):
-    """A list that a narrow dock can shorten, and that says so by an ellipsis."""
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.view().setTextElideMode(Qt.TextElideMode.ElideRight)
-
-    @property
-    def shown(self) -> str:
-        """The text as it is drawn."""
-        return self._shortened(self._option())
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw the list with the text that fits."""
-        painter = QStylePainter(self)
-        option = self._option()
-        option.currentText = self._shortened(option)
-        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
-        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
-
-    def showPopup(self) -> None:
-        """Open the list as wide as its longest line, if the screen allows it."""
-        wide = self.view().sizeHintForColumn(0) + 2 * self.view().frameWidth()
-        room = self.screen().availableGeometry().width() // 2
-        self.view().setMinimumWidth(max(self.width(), min(wide, room)))
-        super().showPopup()
-
-    def minimumSizeHint(self) -> QSize:
-        """Return a size that a narrow dock can still give."""
-        return QSize(60, super().minimumSizeHint().height())
-
-    def _option(self) -> QStyleOptionComboBox:
-        option = QStyleOptionComboBox()
-        self.initStyleOption(option)
-        return option
-
-    def _shortened(self, option: QStyleOptionComboBox) -> str:
-        field = self.style().subControlRect(
-            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
-        )
-        text = self.fontMetrics().elidedText(
-            self.currentText(), Qt.TextElideMode.ElideRight, max(field.width() - 4, 0)
-        )
-        return str(text)
 
 
 class ModelList(ElidedComboBox):

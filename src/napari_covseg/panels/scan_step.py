@@ -6,11 +6,12 @@ from pathlib import Path
 
 from napari import Viewer
 from napari.layers import Image
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QSizePolicy, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QWidget
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.damage_told import told
+from napari_covseg.panels.elided_combo_box import ElidedComboBox
 from napari_covseg.panels.hu_overlay import is_aid
 from napari_covseg.panels.layers import WINDOWS
 from napari_covseg.panels.mouse import HINT, set_window
@@ -53,13 +54,10 @@ class ScanStep(Step):
         self.series = QComboBox()
         self.series.setToolTip("This folder holds several CT series: choose the one to open.")
         self.open_series = button("Open", "Open the series that is chosen here.")
-        self.recent = QComboBox()
+        self.recent = ElidedComboBox()
         self.recent.setToolTip("Cases you worked on before, the last one first. They open as you left them.")
-        self.recent.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.recent.setMinimumContentsLength(12)
-        self.layer = QComboBox()
+        self.layer = ElidedComboBox()
         self.layer.setToolTip("An image that is in the viewer already, from whatever reader it came.")
-        self.layer.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.use_layer = button(
             "Use as scan", "Take this image layer as the scan: it becomes a case of its own."
         )
