@@ -1,0 +1,85 @@
+"""Put trained networks into the folder from which `covseg models install` takes them.
+
+    python benchmarks/ship_weights.py [RECIPE ...] [--fold 1]
+
+Of each recipe whose five folds are stored in `benchmarks/runs`, split by patient, the network of
+one fold, always the same, becomes `weights/RECIPE.safetensors`, in half precision. Its card
+says what the recipe reached over all folds, and what this network did on the patients that it
+has not seen. Their weights are in `benchmarks/runs-weights` after `covseg assess`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from napari_covseg.assess.comparison import Network, read_networks
+from napari_covseg.models.card import ModelCard
+from napari_covseg.models.file import load_network, save_model
+from napari_covseg.networks.catalogue import find_network
+
+HERE = Path(__file__).parent
+RUNS, TRAINED, SHIPPED = HERE / "runs", HERE / "runs-weights", HERE.parent / "weights"
+ROOM = 120e6  # bytes, of all together
+
+
+def main() -> None:
+    """Write the files and print a line for each."""
+    parser = argparse.ArgumentParser(description="Put trained networks where they are installed from.")
+    parser.add_argument("recipes", nargs="*", help="by default all that are complete")
+    parser.add_argument("--fold", default="1")
+    arguments = parser.parse_args()
+    networks = [one for one in read_networks(RUNS) if one.protocol == "patient"]
+    for one in networks:
+        if not one.complete or (arguments.recipes and one.recipe not in arguments.recipes):
+            continue
+        source = TRAINED / "patient" / one.recipe / f"fold{arguments.fold}.safetensors"
+        if not source.is_file():
+            raise SystemExit(f"{source} is not there: train it again with covseg assess.")
+        network, card = load_network(source)
+        SHIPPED.mkdir(exist_ok=True)
+        target = SHIPPED / f"{one.recipe}.safetensors"
+        save_model(target, network, shipped_card(card, one, arguments.fold))
+        print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB")
+    total = sum(file.stat().st_size for file in SHIPPED.glob("*.safetensors"))
+    print(f"together {total / 1e6:.1f} MB")
+    if total > ROOM:
+        raise SystemExit(f"That is more than {ROOM / 1e6:.0f} MB: leave some out.")
+
+
+def shipped_card(card: ModelCard, runs: Network, fold: str) -> ModelCard:
+    """Name the model after its recipe, and say how that scored and what it cannot do."""
+    entry = find_network(runs.recipe)
+    tested = {name: round(value, 3) for name, value in card.scores.get("test", {}).items()}
+    size, steps = card.preparation["size"], card.recipe["trained"]["steps"]
+    return replace(
+        card,
+        id=runs.recipe,
+        title=f"{entry.title} ({entry.paper})",
+        summary=(
+            f"Labels lungs and COVID-19 lesions on axial chest CT, slice by slice, at {size}² pixels. A network "
+            f"of {entry.paper}, trained for comparison: {steps} steps on {len(card.split['training'])} sources, "
+            "much less than its paper asks for. The default model is better; check every slice."
+        ),
+        scores={**scores(runs), f"fold {fold}, this network": tested},
+    )
+
+
+def scores(runs: Network) -> dict[str, Any]:
+    """Return the Dice by patient of all folds, as a card has it."""
+    told: dict[str, Any] = {}
+    for output, name in (("lungs", "lungs"), ("lesion", "lesions")):
+        mean = runs.mean(output, "dice")
+        told[f"{name} Dice"] = round(mean.mean, 3)
+        told[f"{name} 95 % interval"] = [round(mean.low, 3), round(mean.high, 3)]
+    told["protocol"] = (
+        f"{mean.n} patients in {len(runs.records)} folds, each predicted by a network that has not seen the "
+        "patient; Dice pooled over a patient's slices, then averaged; bootstrap over patients"
+    )
+    return {"cross-validation": told}
+
+
+if __name__ == "__main__":
+    main()
