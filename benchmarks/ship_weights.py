@@ -54,14 +54,15 @@ def shipped_card(card: ModelCard, runs: Network, fold: str) -> ModelCard:
     entry = find_network(runs.recipe)
     tested = {name: round(value, 3) for name, value in card.scores.get("test", {}).items()}
     size, steps = card.preparation["size"], card.recipe["trained"]["steps"]
+    sources = len(card.split["training"])
     return replace(
         card,
         id=runs.recipe,
         title=f"{entry.title} ({entry.paper})",
         summary=(
-            f"Labels lungs and COVID-19 lesions on axial chest CT, slice by slice, at {size}² pixels. A network "
-            f"of {entry.paper}, trained for comparison: {steps} steps on {len(card.split['training'])} sources, "
-            "much less than its paper asks for. The default model is better; check every slice."
+            f"Labels lungs and COVID-19 lesions on axial chest CT, slice by slice, at {size}² pixels. "
+            f"A network of {entry.paper}, trained for comparison: {steps} steps on {sources} sources, much "
+            "less than its paper asks for. The default model is better; check every slice."
         ),
         scores={**scores(runs), f"fold {fold}, this network": tested},
     )
