@@ -68,7 +68,7 @@ def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) 
     inside = lungs[box][few] > 0
     other = _large(inside & (values > _FAT_HU[0]) & (values < _FAT_HU[1]))
     gas = _large(inside & (values < _LUNG_HU[0]))
-    number, parts_of_gas = cv2.connectedComponents(gas)
+    number, parts_of_gas = cv2.connectedComponents(gas) if gas.any() else (0, gas)
     for part in range(1, number):
         here = (parts_of_gas == part).astype(np.uint8)
         wide = cv2.dilate(here, _DISC)
@@ -86,7 +86,9 @@ def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) 
 
 def _large(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """Return the parts of a mask that are neither thin nor small."""
-    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _OPEN)
+    opened = np.asarray(cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, _OPEN), np.uint8)
+    if cv2.countNonZero(opened) < _SMALLEST:
+        return np.zeros_like(opened)
     _, numbers, facts, _ = cv2.connectedComponentsWithStats(opened)
     keep = facts[:, cv2.CC_STAT_AREA] >= _SMALLEST
     keep[0] = False
