@@ -91,16 +91,39 @@ def test_a_second_look_is_only_at_the_lungs(make_model: MakeModel) -> None:
 
     def lungs(slices: Tensor) -> Tensor:
         out = torch.full_like(slices, -9.0)
-        out[..., 20:40, :] = 9.0
+        out[..., 40:180, :] = 9.0
         return out
 
-    model = make_model(64, lungs=lungs, lesion=seen)
+    model = make_model(256, lungs=lungs, lesion=seen)
     said = probability(Ensemble((model,), "lungs"))  # of 48 x 60, squared below to 60 x 60
-    assert shapes == [(64, 64), (48, 64)]  # a margin of 8 on either side, then to a multiple of 16
-    assert (said[:10, 32:] == 255).all() and (said[:10, :28] == 0).all()  # one look only
-    np.testing.assert_allclose(said[14:46, 12:48], 127.5, atol=0.51)
+    assert shapes == [(256, 256), (160, 256)]  # a margin of 8 on either side, then to a multiple of 32
+    assert (said[:6, 32:] == 255).all() and (said[:6, :28] == 0).all()  # one look only
+    np.testing.assert_allclose(said[9:44, 12:48], 127.5, atol=0.51)
     card = replace(model.card, tta="lungs")
     np.testing.assert_array_equal(probability(replace(model, card=card)), said)
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "sides"),
+    [
+        (256, slice(100, 120), (128, 256)),  # no shape of its own for the tip of a lung
+        (256, slice(200, 256), (128, 256)),  # at the edge
+        (64, slice(20, 30), (64, 64)),
+    ],
+)
+def test_a_second_look_has_few_shapes(
+    make_model: MakeModel, size: int, rows: slice, sides: tuple[int, int]
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def lungs(slices: Tensor) -> Tensor:
+        shapes.append(tuple(slices.shape[2:]))
+        out = torch.full_like(slices, -9.0)
+        out[..., rows, :] = 9.0
+        return out
+
+    probability(Ensemble((make_model(size, lungs=lungs, lesion=bright),), "lungs"))
+    assert shapes[1] == sides
 
 
 def test_without_lungs_there_is_no_second_look(make_model: MakeModel) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_covseg.cases import Case, Run, Workspace
 from napari_covseg.errors import JobError
+from napari_covseg.jobs.allocator import give_back_memory
 from napari_covseg.jobs.events import Event, Notice, Progress, RunStarted, SlicesDone, VolumeDone
 from napari_covseg.jobs.find_model import find_model
 from napari_covseg.jobs.memory import loaded_ensemble, warm_model
@@ -66,6 +67,7 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
     )
     yield RunStarted(run.id)
     coarse = yield from _slices(job, case, ensemble, run, control, guide)
+    give_back_memory()  # of the network: the viewer needs its own for what comes now
     yield from _last_pass(job, case, ensemble, run, coarse)
     run.finish()
     yield VolumeDone(run.id)

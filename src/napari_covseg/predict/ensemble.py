@@ -18,7 +18,7 @@ from napari_covseg.models.file import Model
 from napari_covseg.predict.options import FLIPS, Tta
 
 _MARGIN = 8  # pixels around the lungs that a second look takes in
-_STEP = 16
+_STEP, _LEAST = 32, 128  # of its sides: with few shapes the memory of one pass serves the next
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,11 +146,12 @@ class Ensemble:
 
 
 def _span(found: Tensor) -> slice:
-    """Return where any of a row is set, with a margin, as long as a network of five levels likes it."""
+    """Return where any of a row is set, with a margin, of one of a few lengths."""
     size = len(found)
     places = found.nonzero()
     begin = max(0, int(places[0]) - _MARGIN)
-    length = min(size, -(-(int(places[-1]) + 1 + _MARGIN - begin) // _STEP) * _STEP)
+    length = -(-(int(places[-1]) + 1 + _MARGIN - begin) // _STEP) * _STEP
+    length = min(size, max(length, _LEAST))
     begin = min(begin, size - length)
     return slice(begin, begin + length)
 
