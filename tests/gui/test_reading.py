@@ -38,7 +38,7 @@ def test_the_cursor_is_read(
     z = viewer.dims.point[0]
 
     QTest.mouseMove(mouse.canvas, mouse.at((z, 56 * 3, 28 * 3)))
-    qtbot.waitUntil(lambda: "0 HU" in dock.reading.text())
+    qtbot.waitUntil(lambda: "· 0 HU" in dock.reading.text())
     assert dock.reading.text().splitlines()[0] == "Slice 6 of 12 · 0 HU"
     assert dock.reading.text().splitlines()[1] == "R 56.0  P 28.0  H 50.0 mm"
 
