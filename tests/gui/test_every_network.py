@@ -1,4 +1,4 @@
-"""Each kind of network labels a small scan in the real window, and its card can be read there."""
+"""Each kind of network, and each that is shipped, labels in the real window, and its card can be read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ import pytest
 from napari import Viewer
 
 from napari_covseg.cases import Review, Run
+from napari_covseg.metrics import dice
+from napari_covseg.models.catalogue import DEFAULT
+from napari_covseg.models.installed import install, repository_weights
 from napari_covseg.networks.catalogue import CATALOGUE
 from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.uncertainty import NAME
 from napari_covseg.scans import Scan
+from napari_covseg.scans.phantom import phantom
 
 LONG = 170_000  # ms; the child has to load torch first
 FAMILIES = sorted({entry.network for entry in CATALOGUE})
@@ -124,6 +128,46 @@ def test_every_network_labels_and_its_card_can_be_read(
     options.uncertainty.setChecked(False)
     assert labelled(small_dock, qtbot).read_uncertainty(0) is None
     assert NAME not in session.viewer.layers
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of all models that come with the repository, installed."""
+    monkeypatch.setenv("COVSEG_MODELS", str(tmp_path / "models"))
+    folder = repository_weights()
+    assert folder is not None
+    return [DEFAULT, *(install(file.stem)[0].id for file in sorted(folder.glob("*.safetensors")))]
+
+
+@pytest.mark.timeout(600)
+def test_each_shipped_network_labels_the_phantom(
+    shipped: list[str],
+    workbench: tuple[Viewer, CovSegDock],
+    add_scan: Callable[[Viewer, Scan], Any],
+    qtbot: Any,
+    notified: list[str],
+) -> None:
+    viewer, dock = workbench
+    made = phantom(21, shape=(3, 128, 128), spacing=(40, 2.8, 2.8))
+    add_scan(viewer, made.scan)
+    qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
+    step, session = dock.segment, dock.session
+    assert session.layers is not None
+    assert len(shipped) > 1
+    for name in shipped:
+        step.model.choose(name)
+        step.read_card.click()
+        page = step.card_window.page.toPlainText()
+        for said in (name, "cross-validation", "95 % interval", "CC BY-NC-SA", "not for diagnosis"):
+            assert said in page, (name, said)
+        run = labelled(dock, qtbot)
+        assert run.info.model_id == name
+        lungs = np.stack([run.read_slice(z)[0] for z in range(3)])
+        np.testing.assert_array_equal(session.layers.labels["lungs"].data, lungs)
+        assert dice(lungs > 0, made.lungs > 0) > 0.8, name
+        assert session.layers.labels["lesions"].data[made.lesions > 0].any(), name
+    step.card_window.close()
+    assert not notified
 
 
 def test_the_layer_goes_with_its_case(small_dock: CovSegDock) -> None:
