@@ -61,3 +61,26 @@ def test_bowel_and_fat_that_touch_the_lungs_go_alone(scale: int) -> None:
 
 def test_no_lungs_at_all() -> None:
     assert not drop_gas_and_fat(np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.int16)).any()
+
+
+@pytest.mark.parametrize(
+    ("gas", "dense", "stays"),
+    [
+        (slice(122, 150), slice(100, 120), False),  # the wall of bowel that the mask leaves out
+        (slice(122, 131), slice(100, 120), True),  # beside the trachea
+        (slice(122, 150), slice(60, 120), True),  # a consolidated base above the stomach's gas
+        (slice(140, 160), slice(100, 120), True),  # bowel farther away
+    ],
+)
+def test_the_wall_of_bowel_outside_goes(gas: slice, dense: slice, stays: bool) -> None:
+    voxels = np.full((256, 256), 40.0)
+    voxels[60:200, 30:120] = -850  # lung
+    voxels[106:118, dense] = 30
+    voxels[100:125, gas] = -980
+    voxels += np.random.default_rng(1).normal(0, 15, voxels.shape)
+    lungs = np.zeros(voxels.shape, np.uint8)
+    lungs[60:200, 30:120] = lungs[60:200, 170:230] = 3
+    got = drop_gas_and_fat(lungs, np.round(voxels).astype(np.int16))
+    assert (got[108:116, dense].any()) == stays
+    got[106:118, dense] = 3
+    assert (got[60:200, 30:98] == 3).all() and (got[60:98] == lungs[60:98]).all()

@@ -14,6 +14,8 @@ _STRIDE = 2
 _GRID = 256  # bowel and fat are looked for on a grid of about this width, of pixels of 1 to 2 mm
 _SMALLEST = 40  # pixels there: airways are smaller
 _WALL = 4
+_BOWEL = 300  # pixels of gas outside the lungs, more than most tracheas have
+_GAS_HU, _NO_LUNG_HU = -850, -600
 _LUNG_HU = (-950, -600)
 _FAT_HU = (-140, -40)
 _DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _WALL + 1, 2 * _WALL + 1))
@@ -29,7 +31,8 @@ def drop_gas_and_fat(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]
     density of lung tissue. Emphysema keeps its share of lung tissue and stays; so does a
     consolidated lung, which is neither gas nor fat. Where bowel lies against the lungs, in
     the recess beside the diaphragm, a part holds both: its gas is dropped with its wall, unless
-    half of what surrounds it is lung, as around a bulla; and so is an even area of fat.
+    half of what surrounds it is lung, as around a bulla; and so is an even area of fat. Where the
+    gas itself is left out, a small dense part of the lungs against it is bowel wall, and dropped.
 
     Parameters
     ----------
@@ -64,7 +67,7 @@ def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) 
     box = (slice(max(0, top - edge), top + height + edge), slice(max(0, left - edge), left + width + edge))
     few = (slice(None, None, step),) * 2
     # fat is a narrow range of HU, narrower than the noise
-    values = cv2.medianBlur(np.ascontiguousarray(voxels[box][few]), 3)
+    values = np.asarray(cv2.medianBlur(np.ascontiguousarray(voxels[box][few]), 3), np.int16)
     inside = lungs[box][few] > 0
     other = _large(inside & (values > _FAT_HU[0]) & (values < _FAT_HU[1]))
     gas = _large(inside & (values < _LUNG_HU[0]))
@@ -76,12 +79,35 @@ def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) 
         lung = np.count_nonzero((around > _LUNG_HU[0]) & (around < _LUNG_HU[1]))
         if 2 * lung < around.size:
             other[wide > 0] = 1
+    other |= _wall_of_bowel(values, inside)
     if not other.any():
         return lungs
     out = lungs.copy()
     rows, columns = out[box].shape
     out[box][cv2.resize(other, (columns, rows), interpolation=cv2.INTER_NEAREST) > 0] = 0
     return out
+
+
+def _wall_of_bowel(values: npt.NDArray[np.int16], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Return small dense parts of the lungs against bowel gas outside them, all (y, x) and coarse."""
+    gas = (~inside & (values < _GAS_HU)).view(np.uint8)
+    near = np.zeros_like(gas)
+    if cv2.countNonZero(gas) < _BOWEL:
+        return near
+    rows, columns = gas.shape
+    number, parts_of_gas, facts, _ = cv2.connectedComponentsWithStats(gas)
+    for part in range(1, number):
+        left, top, width, height, area = facts[part]
+        cut = left == 0 or top == 0 or left + width == columns or top + height == rows
+        if area >= _BOWEL and not cut:  # what the edge cuts is the air around the body
+            near |= np.asarray(cv2.dilate((parts_of_gas == part).astype(np.uint8), _DISC), np.uint8)
+    dense = inside & (values > _NO_LUNG_HU)
+    if not (dense & (near > 0)).any():
+        return np.zeros_like(gas)
+    number, found, facts, _ = cv2.connectedComponentsWithStats(dense.view(np.uint8))
+    keep = (facts[:, cv2.CC_STAT_AREA] < _BOWEL) & (np.bincount(found[near > 0], minlength=number) > 0)
+    keep[0] = False
+    return np.asarray(keep[found], np.uint8)
 
 
 def _large(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
