@@ -19,6 +19,7 @@ _GAS_HU, _NO_LUNG_HU = -850, -600
 _LUNG_HU = (-950, -600)
 _FAT_HU = (-140, -40)
 _DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _WALL + 1, 2 * _WALL + 1))
+_WIDER = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3 * _WALL + 1, 3 * _WALL + 1))
 _OPEN = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
 
@@ -79,7 +80,7 @@ def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) 
         lung = np.count_nonzero((around > _LUNG_HU[0]) & (around < _LUNG_HU[1]))
         if 2 * lung < around.size:
             other[wide > 0] = 1
-    other |= _wall_of_bowel(values, inside)
+    other |= _wall_of_bowel(values, inside & (other == 0))
     if not other.any():
         return lungs
     out = lungs.copy()
@@ -100,7 +101,7 @@ def _wall_of_bowel(values: npt.NDArray[np.int16], inside: npt.NDArray[np.bool_])
         left, top, width, height, area = facts[part]
         cut = left == 0 or top == 0 or left + width == columns or top + height == rows
         if area >= _BOWEL and not cut:  # what the edge cuts is the air around the body
-            near |= np.asarray(cv2.dilate((parts_of_gas == part).astype(np.uint8), _DISC), np.uint8)
+            near |= np.asarray(cv2.dilate((parts_of_gas == part).astype(np.uint8), _WIDER), np.uint8)
     dense = inside & (values > _NO_LUNG_HU)
     if not (dense & (near > 0)).any():
         return np.zeros_like(gas)
