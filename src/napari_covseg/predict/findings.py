@@ -75,7 +75,10 @@ def keep_raised(
         return np.bincount(parts[where], minlength=number) / size
 
     healthy = (lung > 0) & (parts == 0)
-    levels = cv2.medianBlur(np.clip((values - _LOWEST_HU) // _LEVEL_HU, 0, 255).astype(np.uint8), 3)
+    levels = (
+        np.clip(values, _LOWEST_HU, 0) - _LOWEST_HU
+    ) // _LEVEL_HU  # clipped first: metal overflows int16
+    levels = cv2.medianBlur(levels.astype(np.uint8), 3)
 
     def raised(vessel: float) -> npt.NDArray[np.float64]:
         """Of each part, (number,), the share that is raised between vessels of this width in mm."""
