@@ -75,9 +75,7 @@ def keep_raised(
         return np.bincount(parts[where], minlength=number) / size
 
     healthy = (lung > 0) & (parts == 0)
-    levels = (
-        np.clip(values, _LOWEST_HU, 0) - _LOWEST_HU
-    ) // _LEVEL_HU  # clipped first: metal overflows int16
+    levels = (np.clip(values, _LOWEST_HU, 0) - _LOWEST_HU) // _LEVEL_HU  # metal would overflow
     levels = cv2.medianBlur(levels.astype(np.uint8), 3)
 
     def raised(vessel: float) -> npt.NDArray[np.float64]:
