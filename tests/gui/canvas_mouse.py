@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 from napari import Viewer
-from qtpy.QtCore import QPoint, QPointF, Qt
-from qtpy.QtGui import QWheelEvent
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent, QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
@@ -29,14 +29,26 @@ class Mouse:
         px, py = view.scene.transform.map((x, y))[:2]
         return QPoint(round(px), round(py))
 
-    def drag(self, points: list[QPoint], button: Qt.MouseButton = Qt.MouseButton.LeftButton) -> None:
-        QTest.mouseMove(self.canvas, points[0])
+    def move(self, to: QPoint, held: Qt.MouseButton = Qt.MouseButton.NoButton) -> None:
+        # sent to the canvas itself: QTest moves the screen's one pointer, which says nothing where
+        # it is there already and tells another window where that one lies on top
+        event = QMouseEvent(
+            QEvent.Type.MouseMove,
+            QPointF(to),
+            QPointF(self.canvas.mapToGlobal(to)),
+            Qt.MouseButton.NoButton,
+            held,
+            Qt.KeyboardModifier.NoModifier,
+        )
+        QApplication.sendEvent(self.canvas, event)
         self._settle()
+
+    def drag(self, points: list[QPoint], button: Qt.MouseButton = Qt.MouseButton.LeftButton) -> None:
+        self.move(points[0])
         QTest.mousePress(self.canvas, button, Qt.KeyboardModifier.NoModifier, points[0])
         for start, end in pairwise(points):
             for part in np.linspace(0, 1, 6)[1:]:
-                QTest.mouseMove(self.canvas, start + (end - start) * float(part))
-                self._settle()
+                self.move(start + (end - start) * float(part), button)
         QTest.mouseRelease(self.canvas, button, Qt.KeyboardModifier.NoModifier, points[-1])
         self._settle()
 

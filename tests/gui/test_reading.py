@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from canvas_mouse import Mouse
 from napari import Viewer
-from qtpy.QtTest import QTest
 
 from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.reading import patient_position
@@ -39,7 +38,7 @@ def test_the_cursor_is_read(
 
     def reads(text: str, position: tuple[float, ...]) -> bool:
         # looked up each time: the canvas may still get its size from a dock that has just filled
-        QTest.mouseMove(mouse.canvas, mouse.at(position))
+        mouse.move(mouse.at(position))
         return text in dock.reading.text()
 
     qtbot.waitUntil(lambda: reads("· 0 HU", (z, 56 * 3, 28 * 3)))
