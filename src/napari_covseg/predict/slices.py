@@ -164,7 +164,9 @@ def predict_slices(
     ) -> SlicePrediction:
         if intensity == "HU":
             kept_lungs = drop_gas_and_fat(lungs, now.voxels)
-            lesions = np.where((lungs > 0) & (kept_lungs == 0) & inside[lesions], 0, lesions).astype(np.uint8)
+            lost = (lungs > kept_lungs) & (lesions > 0)
+            if lost.any():
+                lesions = np.where(lost & inside[lesions], 0, lesions).astype(np.uint8)
             lungs = kept_lungs
         lungs, lesions = clean_slice(lungs, lesions, labels, spacing)
         if intensity == "HU" and spacing is not None:
