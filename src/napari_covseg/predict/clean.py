@@ -137,9 +137,9 @@ def finish_volume(
     for z, lungs, lesions in read_ahead(read, count):
         new_lungs = _paint_sides(lungs, sides[z // step])
         new_lesions = lesions
-        if np.count_nonzero(new_lungs) < np.count_nonzero(lungs):  # a stray went, with the findings in it
+        if cv2.countNonZero(new_lungs) < cv2.countNonZero(lungs):  # a stray went, with the findings in it
             new_lesions = keep_inside(new_lungs, lesions, labels, pixel)
-        if not (np.array_equal(lungs, new_lungs) and np.array_equal(lesions, new_lesions)):
+        if new_lesions is not lesions or not np.array_equal(lungs, new_lungs):
             yield z, new_lungs, new_lesions
         else:
             yield None

@@ -68,27 +68,31 @@ def keep_raised(
         return cv2.resize(values, (columns, rows), interpolation=way)
 
     values, lung, parts = coarse(voxels[box], cv2.INTER_AREA), coarse(lungs[box]), coarse(found)
-    size = np.maximum(np.bincount(parts.ravel(), minlength=number), 1)
+    inner = np.flatnonzero(parts)
+    part_of = parts.ravel()[inner]
+    size = np.maximum(np.bincount(part_of, minlength=number), 1)
 
     def share(where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         """Of each part, (number,), the share that lies where it is true."""
-        return np.bincount(parts[where], minlength=number) / size
+        return np.bincount(part_of[where.ravel()[inner]], minlength=number) / size
 
-    healthy = (lung > 0) & (parts == 0)
+    healthy = ((lung > 0) & (parts == 0)).view(np.uint8)
     levels = (np.clip(values, _LOWEST_HU, 0) - _LOWEST_HU) // _LEVEL_HU  # metal would overflow
     levels = cv2.medianBlur(levels.astype(np.uint8), 3)
 
     def raised(vessel: float) -> npt.NDArray[np.float64]:
         """Of each part, (number,), the share that is raised between vessels of this width in mm."""
-        between = cv2.morphologyEx(levels, cv2.MORPH_OPEN, _disc(vessel, pixel))
-        normal = np.median(between[healthy]) * _LEVEL_HU + _LOWEST_HU if healthy.any() else _NORMAL_HU
+        between = np.asarray(cv2.morphologyEx(levels, cv2.MORPH_OPEN, _disc(vessel, pixel)), np.uint8)
+        level = _median(between, healthy)
+        normal = _NORMAL_HU if level is None else level * _LEVEL_HU + _LOWEST_HU
         return share(between > (max(_RAISED_HU, normal + _RAISED_BY_HU) - _LOWEST_HU) / _LEVEL_HU)
 
     drop = share((values > _FAT_HU[0]) & (values <= _FAT_HU[1])) > 0.6
     drop |= raised(_VESSEL_MM) < _BETWEEN_SHARE
-    suspect = raised(_LARGE_VESSEL_MM) < _BETWEEN_LARGE_SHARE
-    suspect &= facts[:, cv2.CC_STAT_AREA] * pixel[0] * pixel[1] < _LARGE_MM2
+    suspect = ~drop & (facts[:, cv2.CC_STAT_AREA] * pixel[0] * pixel[1] < _LARGE_MM2)
     suspect[0] = False
+    if suspect.any():
+        suspect &= raised(_LARGE_VESSEL_MM) < _BETWEEN_LARGE_SHARE
     if suspect.any():
         scale = np.array([columns, rows]) / found.shape[::-1]
         deep = _depth(lung, middles[suspect] * scale) * np.mean(np.divide(pixel, scale[::-1])) > _OUTER_MM
@@ -102,6 +106,16 @@ def keep_raised(
         here = (slice(top, top + height), slice(left, left + width))
         out[box][here][found[here] == part] = 0
     return out
+
+
+def _median(values: npt.NDArray[np.uint8], where: npt.NDArray[np.uint8]) -> float | None:
+    """Return the median where a mask is not 0, by a histogram; None if that is nowhere."""
+    below = np.cumsum(cv2.calcHist([values], [0], where, [256], [0, 256]).ravel())
+    count = below[-1]
+    if not count:
+        return None
+    middle = np.searchsorted(below, [(count - 1) // 2, count // 2], side="right")
+    return float(middle.mean())
 
 
 def _around(mask: npt.NDArray[np.uint8]) -> tuple[slice, slice]:
