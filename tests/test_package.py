@@ -93,6 +93,13 @@ def test_rooms_load_without_qt() -> None:
     assert result.stdout.strip() == "[]", result.stdout + result.stderr
 
 
+def test_panels_do_not_load_the_window_before_it_is_opened() -> None:
+    result = python(
+        "import sys, napari_covseg.panels; print([m for m in sys.modules if m == 'napari._qt.qt_viewer'])"
+    )
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
 def test_import_rules_hold() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     if not linter.exists():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from napari.qt.threading import create_worker
 from napari.utils.notifications import notification_manager, show_error
 
 from napari_covseg.errors import CovsegError
@@ -38,6 +37,8 @@ def in_background(
         show_exception(error)
         if on_error is not None:
             on_error(str(error))
+
+    from napari.qt.threading import create_worker  # here, because it loads all of the viewer's window
 
     create_worker(call, _connect={"returned": then, "errored": failed})
 

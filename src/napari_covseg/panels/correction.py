@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 
@@ -207,6 +206,8 @@ class Correction(QObject):
             return
         self.running = chosen.name
         self.working.emit(chosen.name)
+        from napari.qt.threading import create_worker  # here, because it loads all of the viewer's window
+
         create_worker(
             chosen.run,
             work,
