@@ -164,9 +164,7 @@ def predict_slices(
     ) -> SlicePrediction:
         if intensity == "HU":
             kept_lungs = drop_gas_and_fat(lungs, now.voxels)
-            lost = (lungs > kept_lungs) & (lesions > 0)
-            if lost.any():
-                lesions = np.where(lost & inside[lesions], 0, lesions).astype(np.uint8)
+            lesions = _drop_where(lesions, (lungs > kept_lungs) & (lesions > 0), inside)
             lungs = kept_lungs
         lungs, lesions = clean_slice(lungs, lesions, labels, spacing)
         if intensity == "HU" and spacing is not None:
@@ -195,6 +193,11 @@ def predict_slices(
                 cleaned = [pool.submit(clean, *row) for row in zip(now, *said, strict=True)]
                 coming = coming or [pool.submit(prepare, z) for z in order.take(limit)]
                 yield [slice_.result() for slice_ in cleaned]
+
+
+def _drop_where(lesions: Mask, lost: npt.NDArray[np.bool_], inside: npt.NDArray[np.bool_]) -> Mask:
+    """Zero findings, (y, x), where lungs were dropped, if their label lies inside the lungs."""
+    return np.where(lost & inside[lesions], 0, lesions).astype(np.uint8) if lost.any() else lesions
 
 
 def restore(probability: Tensor, shape: tuple[int, int]) -> Tensor:
