@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from napari_covseg.labels import lesion
-from napari_covseg.predict.findings import keep_raised
+from napari_covseg.predict.findings import _median, keep_raised
 
 PIXEL = (0.7, 0.7)
 HERE = (slice(60, 100), slice(60, 100))
@@ -88,3 +88,12 @@ def test_a_wide_vessel_at_the_hilum_goes(rows: slice, columns: slice, stays: boo
     kept = keep_raised(lesions, lungs, np.round(voxels).astype(np.int16), (1.4, 1.4))
     assert kept.any() == stays
     assert not kept[lesions == 0].any()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_median_of_a_histogram_is_numpys(share: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    values = random.integers(0, 256, (17, 13), dtype=np.uint8)
+    where = (random.random(values.shape) < share).astype(np.uint8)
+    assert _median(values, where) == (np.median(values[where > 0]) if where.any() else None)

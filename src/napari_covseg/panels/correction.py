@@ -14,7 +14,7 @@ from napari_covseg.edit import PRESETS, Edit, HuRange, Protection
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Progress
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.background import Abandoned, show_exception
+from napari_covseg.panels.background import Abandoned, in_background, show_exception
 from napari_covseg.panels.hu_overlay import HuOverlay
 from napari_covseg.panels.tools import Tool, Work, tool
 from napari_covseg.panels.viewer_parts import hide_brush_box
@@ -206,12 +206,10 @@ class Correction(QObject):
             return
         self.running = chosen.name
         self.working.emit(chosen.name)
-        from napari.qt.threading import create_worker  # here, because it loads all of the viewer's window
-
-        create_worker(
-            chosen.run,
-            work,
-            _connect={"returned": lambda edit: self._ended(work, edit, chosen), "errored": self._failed},
+        in_background(
+            lambda: chosen.run(work),
+            lambda edit: self._ended(work, edit, chosen),
+            lambda _: self._finish(),
         )
 
     def cancel(self) -> None:
@@ -251,10 +249,6 @@ class Correction(QObject):
         case = self._session.case
         if case is not None and case.live[work.group] is work.labels and not self._stop:
             self._write(work, edit, chosen)
-
-    def _failed(self, error: BaseException) -> None:
-        self._finish()
-        show_exception(error)
 
     def _finish(self) -> None:
         self.running = ""
