@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_covseg.labels import LESIONS, lesion
-from napari_covseg.predict.clean import clean_slice, finish_volume, keep_inside, lung_sides
+from napari_covseg.predict.clean import clean_slice, finish_volume, guess_sides, keep_inside, lung_sides
 
 Mask = npt.NDArray[np.uint8]
 MM = (1.0, 1.0)
@@ -137,6 +137,28 @@ def test_right_is_where_x_is_small(width: int) -> None:
     right, left = chest(width)
     lungs, _ = finished(right | left)
     np.testing.assert_array_equal(lungs, right + 2 * left)
+
+
+@pytest.mark.parametrize("shift", [-12, 0, 12])
+def test_one_slice_tells_most_sides(shift: int) -> None:
+    """The last pass has nothing to change where the guess was right."""
+    right, left = (np.roll(lung, shift, 2) for lung in chest())
+    guessed = np.stack([guess_sides(slice_) for slice_ in (3 * (right | left)).astype(np.uint8)])
+    lungs, lesions = finished(right | left)
+    np.testing.assert_array_equal(guessed, lungs)
+    changes = finish_volume(lambda z: (guessed[z], lesions[z]), len(guessed), spacing=VOXEL)
+    assert not [change for change in changes if change is not None]
+
+
+def test_a_slice_does_not_tell_the_sides_of_lungs_that_touch() -> None:
+    lungs = np.zeros((100, 100), np.uint8)
+    lungs[20:60, 20:45] = lungs[20:60, 55:80] = 3
+    lungs[30:32, 45:55] = 3
+    assert set(np.unique(guess_sides(lungs))) == {0, 3}
+    lungs[30:32, 49:51] = 0
+    np.testing.assert_array_equal(guess_sides(lungs)[:, :50] == 1, lungs[:, :50] > 0)
+    np.testing.assert_array_equal(guess_sides(lungs)[:, 50:] == 2, lungs[:, 50:] > 0)
+    assert not guess_sides(np.zeros_like(lungs)).any()
 
 
 def test_thin_slices_are_looked_at_in_slabs() -> None:

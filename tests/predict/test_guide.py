@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from napari_covseg.models.file import Model
 from napari_covseg.predict.guide import Guide, likeness
+from napari_covseg.predict.labeller import SlicePrediction
 from napari_covseg.predict.motion import Motion
-from napari_covseg.predict.slices import SlicePrediction
 
 SIZE = 40
 

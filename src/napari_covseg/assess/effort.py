@@ -21,9 +21,10 @@ from napari_covseg.learn.way import farthest
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model
 from napari_covseg.predict.guide import Guide, likeness
+from napari_covseg.predict.labeller import SlicePrediction
 from napari_covseg.predict.motion import Motion
 from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import SlicePrediction, predict_slices
+from napari_covseg.predict.slices import predict_slices
 
 CONDITIONS = ("none", "guide", "memory", "no-memory")
 """Nothing but the corrections; corrected slices guide those around them; the model learns, too; and

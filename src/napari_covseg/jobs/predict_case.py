@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,10 +26,11 @@ from napari_covseg.learn.corrections import as_said_by, read_labels, reviewed
 from napari_covseg.predict.clean import coarse_lungs, drop_small, finish_volume
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.guide import Guide, likeness
+from napari_covseg.predict.labeller import SlicePrediction
 from napari_covseg.predict.motion import Motion
 from napari_covseg.predict.options import PredictOptions
 from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import SlicePrediction, predict_slices
+from napari_covseg.predict.slices import predict_slices
 from napari_covseg.predict.small import drop_small_findings
 
 Coarse = npt.NDArray[np.bool_]
@@ -135,6 +137,7 @@ def _slices(
         probabilities=job.probabilities or guide is not None,
         min_pixels=job.options.min_pixels,
         notice=notices.append,
+        heartbeat=HEARTBEAT,
     )
     pace = Pace(case.shape[0])
     coarse: dict[int, Coarse] = {}
@@ -155,15 +158,14 @@ def _slices(
             yield SlicesDone(run.id, tuple(slice_.z for slice_ in done))
             yield pace.at(pace.progress.done + len(done))
 
-    with SliceWriter(write) as writer:
+    with closing(batches), SliceWriter(write) as writer:
         try:
-            for number, batch in enumerate(batches):
+            for batch in batches:
+                waited_for = not coarse  # the first one, by a person
                 for slice_ in map(guided, batch):
                     coarse[slice_.z] = coarse_lungs(slice_.lungs)
                     writer.put(slice_)
-                # A person waits for the first one. On a CPU the network has every core, and
-                # what is written beside it takes longer than what is written before it goes on.
-                yield from told(wait=number == 0 or ensemble.device.type == "cpu")
+                yield from told(wait=waited_for)
                 while notices:
                     yield Notice(notices.pop(0))
                 yield pace.progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from napari_covseg.predict.outlines import parts
 from napari_covseg.scans.scan import Intensity
 
 Mask = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 _SMALLEST_LUNG_MM2 = 60.0
 _LARGEST_HOLE_MM2 = 800.0
@@ -25,6 +27,7 @@ _UNKNOWN_PIXEL_MM = 1.4
 """Assumed for pictures: an adult chest across 256 pixels."""
 _COARSE = 128
 _READERS = 2
+_BOTH = 0.1  # of a slice's width: so far do both lungs reach from its middle
 
 
 def clean_slice(
@@ -124,8 +127,8 @@ def finish_volume(
         return
     if coarse is None:
         coarse = []
-        for _, lungs, _ in read_ahead(read, count):
-            coarse.append(coarse_lungs(lungs))
+        for here in ahead(lambda z: coarse_lungs(read(z)[0]), count):
+            coarse.append(here)
             yield None
     if not any(slice_.any() for slice_ in coarse):  # a model without lungs: its findings lie where they lie
         return
@@ -134,15 +137,17 @@ def finish_volume(
     sides = lung_sides(slabs)
     yield None
     pixel = spacing[1:] if spacing else (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
-    for z, lungs, lesions in read_ahead(read, count):
+
+    def finish(z: int) -> tuple[int, Mask, Mask] | None:
+        lungs, lesions = read(z)
         new_lungs = _paint_sides(lungs, sides[z // step])
         new_lesions = lesions
         if cv2.countNonZero(new_lungs) < cv2.countNonZero(lungs):  # a stray went, with the findings in it
             new_lesions = keep_inside(new_lungs, lesions, labels, pixel)
-        if new_lesions is not lesions or not np.array_equal(lungs, new_lungs):
-            yield z, new_lungs, new_lesions
-        else:
-            yield None
+        changed = new_lesions is not lesions or not np.array_equal(lungs, new_lungs)
+        return (z, new_lungs, new_lesions) if changed else None
+
+    yield from ahead(finish, count)
 
 
 def coarse_lungs(lungs: Mask) -> npt.NDArray[np.bool_]:
@@ -155,15 +160,36 @@ def _step(shape: tuple[int, ...]) -> int:
     return max(1, -(-max(shape) // _COARSE))
 
 
-def read_ahead(read: Callable[[int], tuple[Mask, Mask]], count: int) -> Iterator[tuple[int, Mask, Mask]]:
-    """Yield z, lungs and lesions of each slice; the next ones are read meanwhile."""
+def ahead(work: Callable[[int], T], count: int) -> Iterator[T]:
+    """Yield what `work` makes of 0, 1, 2 ...; the next ones are made meanwhile, in threads."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="covseg-read") as pool:
-        coming = deque(pool.submit(read, z) for z in range(min(2 * _READERS, count)))
-        for z in range(count):
-            lungs, lesions = coming.popleft().result()
-            if z + 2 * _READERS < count:
-                coming.append(pool.submit(read, z + 2 * _READERS))
-            yield z, lungs, lesions
+        coming = deque(pool.submit(work, z) for z in range(min(2 * _READERS, count)))
+        for z in range(2 * _READERS, count):
+            done = coming.popleft().result()
+            coming.append(pool.submit(work, z))
+            yield done
+        while coming:
+            yield coming.popleft().result()
+
+
+def guess_sides(lungs: Mask) -> Mask:
+    """Return a slice's lungs, (y, x), with the side on which each part lies; 3 where it lies on both.
+
+    Good until the last pass has seen all slices; it then changes few.
+    """
+    found = list(parts(lungs))
+    out = np.zeros_like(lungs)
+    ends = [(box[1].start, box[1].stop) for box, _ in found]
+    if not ends:
+        return out
+    middle = lungs.shape[1] / 2
+    first, last = min(start for start, _ in ends), max(stop for _, stop in ends)
+    if first < middle - _BOTH * lungs.shape[1] and last > middle + _BOTH * lungs.shape[1]:
+        middle = (first + last) / 2  # both lungs are there: the body need not lie in the middle
+    for (box, here), (start, stop) in zip(found, ends, strict=True):
+        beside = (middle - start) / (stop - start)  # share of the part's width on the right side
+        np.copyto(out[box], 1 if beside > 0.75 else 2 if beside < 0.25 else 3, where=here)
+    return out
 
 
 def lung_sides(lungs: npt.NDArray[np.bool_]) -> Mask:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from napari_covseg.models.card import ModelCard
 from napari_covseg.predict.clean import clean_slice
+from napari_covseg.predict.labeller import SlicePrediction
 from napari_covseg.predict.motion import Motion
-from napari_covseg.predict.slices import SlicePrediction
 
 Mask = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]

@@ -1,88 +1,58 @@
-"""Scan in, labelled slices out, one batch at a time."""
+"""Scan in, labelled slices out, a few at a time."""
 
 from __future__ import annotations
 
 import logging
-import math
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, wait
+from functools import partial
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from napari_covseg.errors import JobError
 from napari_covseg.models.file import Model
 from napari_covseg.models.placement import Placement
-from napari_covseg.predict.clean import clean_slice, drop_small
 from napari_covseg.predict.ensemble import Ensemble
-from napari_covseg.predict.findings import keep_raised
-from napari_covseg.predict.forward import Looked, Said, ask, lungs_of, view
+from napari_covseg.predict.forward import Looked, Said
+from napari_covseg.predict.labeller import Labeller, ReadSlice, SlicePrediction
+from napari_covseg.predict.lanes import Lanes
 from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.tissue import drop_gas_and_fat
 from napari_covseg.scans.scan import Intensity
 
 _log = logging.getLogger(__name__)
 
-Voxels = npt.NDArray[np.int16]
-Mask = npt.NDArray[np.uint8]
-ReadSlice = Callable[[int], Voxels]
-
-WORKERS = max(2, min(8, os.cpu_count() or 2))
-
-
-@dataclass(frozen=True, eq=False)
-class SlicePrediction:
-    """Labels of one slice.
-
-    Attributes
-    ----------
-    z : int
-    lungs : ndarray of uint8, shape (y, x)
-        3 (side undetermined) where there is lung; the sides come with the last pass in 3-D.
-    lesions : ndarray of uint8, shape (y, x)
-        Values of `labels.LESIONS`.
-    probabilities : ndarray of uint8, shape (output, y, x), or None
-        0-255, in the order of the card's outputs.
-    entropy : float
-        Of the probability of any lesion, in bits summed over the slice's pixels; NaN if unknown.
-    uncertainty : ndarray of uint8, shape (y, x), or None
-        How unsure the models are of any lesion: see `forward.ask`.
-    """
-
-    z: int
-    lungs: npt.NDArray[np.uint8]
-    lesions: npt.NDArray[np.uint8]
-    probabilities: npt.NDArray[np.uint8] | None
-    entropy: float = math.nan
-    uncertainty: npt.NDArray[np.uint8] | None = None
+T = TypeVar("T")
 
 
 def default_batch(device: torch.device) -> int:
-    """Slices per pass: as many as the cores can clean at once, few on a CPU.
-
-    There, more gain nothing, take memory for all layers, and delay a cancel.
-    """
-    return 32 if device.type == "cuda" else min(4, WORKERS)
+    """Slices per pass: many on a GPU; on a CPU one, as several passes go on side by side."""
+    return {"cuda": 32, "cpu": 1}.get(device.type, 4)
 
 
-@torch.inference_mode()
 def rehearse(model: Model) -> None:
-    """Run the network on one batch of empty slices, so that the first real one need not wait.
+    """Run the network on empty slices, so that the first real ones need not wait.
 
     The first pass of a network chooses its kernels and takes the memory that later ones use again.
     """
     size = model.preparation.size
-    empty = [np.zeros((size, size), np.uint8)] * default_batch(model.device)
-    try:
-        inputs = torch.from_numpy(np.stack(empty)).to(model.device).unsqueeze(1).float()
-        model.network(inputs.contiguous(memory_format=torch.channels_last))
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):  # with real slices the batch is halved
-            raise
+    slices = torch.zeros(default_batch(model.device), 1, size, size, device=model.device)
+
+    @torch.inference_mode()
+    def once() -> None:
+        model.network(slices.contiguous(memory_format=torch.channels_last))
+
+    with Lanes(model.device) as lanes:
+        try:
+            lanes.submit_first(once).result()
+            for trial in [lanes.submit(once) for _ in range(lanes.count)]:
+                trial.result()
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):  # with real slices the batch is halved
+                raise
 
 
 def predict_slices(
@@ -97,13 +67,14 @@ def predict_slices(
     probabilities: bool = False,
     min_pixels: int = 0,
     notice: Callable[[str], None] = _log.warning,
-) -> Iterator[list[SlicePrediction]]:
+    heartbeat: float | None = None,
+) -> Generator[list[SlicePrediction], None, None]:
     """Label the slices that `order` hands out, nearest to its focus first.
 
-    The first batch is a single slice, so that it appears at once. Slices are read, prepared
-    and cleaned in threads: on a GPU while the network works, on a CPU between two batches.
-    When the device runs out of memory the batch is halved and nothing is lost. Models that crop
-    their slices do not see those in which the ensemble's `lungs_from` finds no lung.
+    The first batch is a single slice, so that it appears at once. After it several batches are
+    under way side by side, as `Lanes` says, and come in the order of their beginning. When the
+    device runs out of memory the batch is halved and nothing is lost. Models that crop their
+    slices do not see those in which the ensemble's `lungs_from` finds no lung.
 
     Parameters
     ----------
@@ -123,7 +94,9 @@ def predict_slices(
     min_pixels : int
         Findings of fewer pixels are dropped.
     notice : callable
-        Told in a sentence when the batch was halved.
+        Told in a sentence when the batch was halved; called from several threads.
+    heartbeat : float, optional
+        While no slice is ready an empty list is yielded after so many seconds.
 
     Yields
     ------
@@ -135,69 +108,94 @@ def predict_slices(
         If a single slice does not fit into the device's memory.
     """
     ensemble = model if isinstance(model, Ensemble) else Ensemble((model,))
-    finder, device = ensemble.lungs_from, ensemble.device
-    limit = batch or default_batch(device)
     levels = {**ensemble.thresholds, **(thresholds or {})}
-    # without lungs there is nothing that findings could have to lie inside
-    labels = ensemble.card.lesions if ensemble.knows_lungs else ()
+    device = ensemble.device
+    with Lanes(device) as lanes:
+        fitting = _Fitting(lanes, batch or default_batch(device), device, notice)
+        labeller = Labeller(
+            read_slice, ensemble, levels, intensity, spacing, probabilities, min_pixels, lanes.share
+        )
 
-    inside = np.isin(np.arange(256), [label.value for label in labels if label.inside_lungs])
+        def label(zs: list[int]) -> list[SlicePrediction]:
+            asked = fitting.ask(labeller.ask, labeller.look(zs))
+            return [slice_ for now, said in asked for slice_ in labeller.clean(now, said)]
 
-    def prepare(z: int) -> Looked:
-        voxels = read_slice(z)
-        first = ensemble.models if finder is None else (finder,)
-        return Looked(z, voxels, tuple(view(one, voxels, intensity) for one in first))
+        coming: deque[Future[list[SlicePrediction]]] = deque()
 
-    def look_again(now: Looked, found: Mask) -> Looked:
-        lungs = drop_gas_and_fat(found, now.voxels) if intensity == "HU" else found
-        lungs, _ = clean_slice(lungs, np.zeros_like(lungs), (), spacing)
-        views = tuple(view(one, now.voxels, intensity, lungs) for one in ensemble.models)
-        return Looked(now.z, now.voxels, views, lungs)
+        def begin() -> None:
+            # one more than the lanes, so that none is idle while its slices are taken away
+            while len(coming) <= lanes.count and (zs := order.take(fitting.limit)):
+                coming.append(lanes.submit(partial(label, zs)))
 
-    def say(now: list[Looked]) -> Said:
-        if finder is not None:
-            now = list(pool.map(look_again, now, lungs_of(finder, now)))
-        return ask(ensemble, now, levels, keep=probabilities)
-
-    def clean(
-        now: Looked, lungs: Mask, lesions: Mask, kept: Mask | None, unsure: Mask | None, entropy: float
-    ) -> SlicePrediction:
-        if intensity == "HU":
-            kept_lungs = drop_gas_and_fat(lungs, now.voxels)
-            lesions = _drop_where(lesions, (lungs > kept_lungs) & (lesions > 0), inside)
-            lungs = kept_lungs
-        lungs, lesions = clean_slice(lungs, lesions, labels, spacing)
-        if intensity == "HU" and spacing is not None:
-            lesions = keep_raised(lesions, lungs, now.voxels, spacing, labels)
-        return SlicePrediction(now.z, lungs, drop_small(lesions, min_pixels), kept, entropy, unsure)
-
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="covseg-slices") as pool:
-        coming = [pool.submit(prepare, z) for z in order.take(1)]
+        if zs := order.take(1):  # nothing else begins before it is where a person waits for it
+            first = lanes.submit_first(partial(label, zs))
+            yield from _waiting(first, heartbeat)
+            yield first.result()
+        begin()
         while coming:
-            batch_now = [slice_.result() for slice_ in coming]
-            # On a CPU the network has every core, and waits for its slowest: what is prepared
-            # beside it costs twice as much as what is prepared beside the cleaning.
-            coming = []
-            if device.type != "cpu":
-                coming = [pool.submit(prepare, z) for z in order.take(limit)]
-            while batch_now:
-                now = batch_now[:limit]
-                try:
-                    said = say(now)
-                except (MemoryError, RuntimeError) as error:
-                    if not _out_of_memory(error):
-                        raise
-                    limit = _halve(limit, device, notice)
-                    continue
-                batch_now = batch_now[limit:]
-                cleaned = [pool.submit(clean, *row) for row in zip(now, *said, strict=True)]
-                coming = coming or [pool.submit(prepare, z) for z in order.take(limit)]
-                yield [slice_.result() for slice_ in cleaned]
+            yield from _waiting(coming[0], heartbeat)
+            done = coming.popleft().result()
+            begin()
+            yield done
 
 
-def _drop_where(lesions: Mask, lost: npt.NDArray[np.bool_], inside: npt.NDArray[np.bool_]) -> Mask:
-    """Zero findings, (y, x), where lungs were dropped, if their label lies inside the lungs."""
-    return np.where(lost & inside[lesions], 0, lesions).astype(np.uint8) if lost.any() else lesions
+def _waiting(coming: Future[T], heartbeat: float | None) -> Iterator[list[SlicePrediction]]:
+    while wait([coming], heartbeat).not_done:
+        yield []
+
+
+class _Fitting:
+    """Shows a network as many slices at a time as fit into the memory of its device.
+
+    Parameters
+    ----------
+    lanes : Lanes
+    limit : int
+        Slices to begin with.
+    device : torch.device
+    notice : callable
+        Told in a sentence when there are fewer from now on.
+    """
+
+    def __init__(self, lanes: Lanes, limit: int, device: torch.device, notice: Callable[[str], None]) -> None:
+        self.limit = limit
+        self._lanes, self._device, self._notice = lanes, device, notice
+        self._lock = threading.Lock()
+
+    def ask(
+        self, ask: Callable[[list[Looked]], Said], slices: list[Looked]
+    ) -> Iterator[tuple[list[Looked], Said]]:
+        """Yield slices with what is said of them, in their order; called from several threads."""
+        alone = False
+        while slices:
+            now = slices[: self.limit]
+            try:
+                with self._lanes.alone() if alone else self._lanes.turn():
+                    said = ask(now)
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                if alone and len(now) == 1:
+                    raise JobError(
+                        f"One slice does not fit into the memory of {self._device}: "
+                        "choose the CPU or close programs."
+                    ) from error
+            else:
+                slices = slices[len(now) :]
+                yield now, said
+                continue
+            alone = len(now) == 1  # perhaps it fits when nothing else is on the device
+            self._halve(len(now))
+
+    def _halve(self, tried: int) -> None:
+        with self._lock:
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            if 1 < tried <= self.limit:  # else another thread has done it
+                self.limit = tried // 2
+                self._notice(
+                    f"The memory of {self._device} is full: going on with {self.limit} slices at a time."
+                )
 
 
 def restore(probability: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -220,14 +218,3 @@ def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     told = "out of memory" in text or "can't allocate" in text
     return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
-
-
-def _halve(limit: int, device: torch.device, notice: Callable[[str], None]) -> int:
-    if limit == 1:
-        raise JobError(
-            f"One slice does not fit into the memory of {device}: choose the CPU or close programs."
-        )
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    notice(f"The memory of {device} is full: going on with {limit // 2} slices at a time.")
-    return limit // 2

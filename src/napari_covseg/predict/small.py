@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.predict.clean import Mask, read_ahead
+from napari_covseg.predict.clean import Mask, ahead
 
 _NEIGHBOURS = 8  # in a slice; from one slice to the next a finding goes on straight
 
@@ -42,7 +42,7 @@ def drop_small_findings(
     groups = _Groups()
     firsts: list[int] = []  # of each slice, the number of its first part
     before: npt.NDArray[np.int32] | None = None
-    for _, _, lesions in read_ahead(read, count):
+    for _, lesions in ahead(read, count):
         firsts.append(len(groups))
         before = groups.add(_parts(lesions), before)
         yield None

@@ -1,0 +1,92 @@
+"""Lanes share the cores among them and leave everything else its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from napari_covseg.predict.lanes import Lanes
+
+
+@pytest.fixture
+def eight_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_on_a_cpu_the_lanes_share_the_cores() -> None:
+    with Lanes(torch.device("cpu")) as lanes:
+        assert lanes.count == 4
+        met = threading.Barrier(lanes.count)
+
+        def threads() -> int:
+            met.wait(10)  # each in a lane of its own
+            return torch.get_num_threads()
+
+        asked = [lanes.submit(threads) for _ in range(lanes.count)]
+        assert [answer.result(10) for answer in asked] == [2, 2, 2, 2]
+        assert lanes.submit_first(torch.get_num_threads).result(10) == 8
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_other_threads_keep_all_cores() -> None:
+    seen: list[int] = []
+    with Lanes(torch.device("cpu")):
+        assert torch.get_num_threads() == 8
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+    assert seen == [8]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_there_are_no_more_lanes_than_cores(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with Lanes(torch.device("cpu")) as lanes:
+            assert lanes.count == threads
+            assert lanes.submit(torch.get_num_threads).result(10) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_on_a_gpu_one_network_works_at_a_time() -> None:
+    with Lanes(torch.device("cuda")) as lanes:
+        here, most = 0, 0
+
+        def work() -> None:
+            nonlocal here, most
+            with lanes.turn():
+                here += 1
+                most = max(most, here)
+                threading.Event().wait(0.02)
+                here -= 1
+
+        for done in [lanes.submit(work) for _ in range(6)]:
+            done.result(10)
+        assert (lanes.count, most) == (2, 1)
+        assert list(lanes.share(abs, [-1, -2])) == [1, 2]
+
+
+def test_leaving_does_not_wait_for_what_is_under_way() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> bool:
+        begun.set()
+        return go_on.wait(30)
+
+    with Lanes(torch.device("cpu")) as lanes:
+        under_way = lanes.submit(work)
+        waiting = [lanes.submit(lambda: None) for _ in range(20)]
+        assert begun.wait(10)
+    assert not under_way.done()
+    go_on.set()
+    assert under_way.result(10)
+    assert waiting[-1].cancelled() or waiting[-1].done()
