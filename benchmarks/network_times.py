@@ -3,7 +3,8 @@
     python benchmarks/network_times.py [NAME ...] [--device auto] [--rounds 15] [--threads N] [--record]
 
 Each network runs as the product runs it: normalisation folded in, channels last, four slices of
-256x256 at a time, with random weights, on which time does not depend. The default model runs as it
+256x256, on a CPU each in a lane with its share of the cores, with random weights, on which time
+does not depend. The default model runs as it
 is used, with the second look at the lungs that its card asks for, over slices from all of a phantom
 chest. All are timed in turn, round after round in one process; a large network only every third
 round. Its ratio is the median over the rounds of its time to the U-Net's in the same round, so that
@@ -23,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry, find_network
 from napari_covseg.predict.ensemble import Ensemble
+from napari_covseg.predict.lanes import Lanes
+from napari_covseg.predict.slices import default_batch
 from napari_covseg.scans.phantom import phantom
 
 RECORD = Path(__file__).with_suffix(".json")
@@ -78,11 +82,10 @@ class Timed:
         return 1e3 * statistics.median(self.seconds.values())
 
 
-def chest(preparation: Preparation) -> list[list[np.ndarray]]:
-    """Return prepared slices of a phantom, batches of neighbours from one end of its lungs to the other."""
+def chest(preparation: Preparation) -> list[np.ndarray]:
+    """Return prepared slices of a phantom, from one end of its lungs to the other."""
     made = phantom(seed=0, shape=(24, SIZE, SIZE), spacing=(12.5, 1.4, 1.4), lesions=True)
-    prepared = [preparation(made.scan.voxels[z]) for z in np.flatnonzero(made.lungs.any((1, 2)))]
-    return [prepared[z : z + BATCH] for z in range(0, len(prepared), BATCH)]
+    return [preparation(made.scan.voxels[z]) for z in np.flatnonzero(made.lungs.any((1, 2)))]
 
 
 def as_used(entry: NetworkEntry, device: str) -> Model:
@@ -101,30 +104,42 @@ def as_used(entry: NetworkEntry, device: str) -> Model:
     return load_model(model_bytes(network, card), device, entry.name)
 
 
-def bare(model: Model, images: Sequence[np.ndarray]) -> Callable[[], None]:
-    """Return one pass of the network alone."""
+def bare(model: Model, images: Sequence[np.ndarray], lanes: Lanes) -> Callable[[], None]:
+    """Return one pass of the network alone over some slices."""
     slices = torch.from_numpy(np.stack(images)).to(model.device).unsqueeze(1).float().div_(255.0)
     slices = slices.contiguous(memory_format=torch.channels_last)
-
-    def once() -> None:
-        model.network(slices)
-
-    return once
+    parts = slices.split(min(BATCH, default_batch(model.device)))
+    return in_lanes(model.network, parts, lanes)
 
 
-def whole(model: Model, batches: list[list[np.ndarray]]) -> Callable[[], None]:
-    """Return what a model says of all batches, with the test-time augmentation of its card."""
+def whole(model: Model, images: Sequence[np.ndarray], lanes: Lanes) -> Callable[[], None]:
+    """Return what a model says of slices, with the test-time augmentation of its card."""
     ensemble = Ensemble((model,))
+    size = min(BATCH, default_batch(model.device))
+    parts = [list(images[z : z + size]) for z in range(0, len(images), size)]
+
+    def work(part: list[np.ndarray]) -> None:
+        said: list[Tensor] = list(ensemble.opinions(model, part))
+        torch.stack(said).mean(0)
+
+    return in_lanes(work, parts, lanes)
+
+
+def in_lanes(work: Callable[[Any], object], parts: Sequence[Any], lanes: Lanes) -> Callable[[], None]:
+    """Return the work on all parts, as many side by side as there are lanes."""
+
+    @torch.inference_mode()
+    def one(part: Any) -> None:
+        with lanes.turn():
+            work(part)
 
     def once() -> None:
-        for images in batches:
-            said: list[Tensor] = list(ensemble.opinions(model, images))
-            torch.stack(said).mean(0)
+        for done in [lanes.submit(partial(one, part)) for part in parts]:
+            done.result()
 
     return once
 
 
-@torch.inference_mode()
 def time_all(chosen: Sequence[Timed], rounds: int, device: torch.device) -> None:
     """Time all in turn, round after round; round 0 warms up and does not count."""
     for number in range(rounds + 1):
@@ -185,15 +200,17 @@ def main() -> None:
     device = choose_device(arguments.device)
     entries = [find_network(name) for name in arguments.names] or list(CATALOGUE)
     default = load_model(find(DEFAULT).path, str(device))
-    batches = chest(default.preparation)
-    # the default model comes right after what it is measured against
-    timed = {AGAINST: Timed(bare(as_used(find_network(AGAINST), str(device)), batches[2]), BATCH)}
-    timed[DEFAULT] = Timed(whole(default, batches), sum(map(len, batches)))
-    for entry in entries:
-        if entry.name != AGAINST:
-            once = bare(as_used(entry, str(device)), batches[2])
-            timed[entry.name] = Timed(once, BATCH, EVERY if entry.gmac_256 >= LARGE else 1)
-    time_all(list(timed.values()), arguments.rounds, device)
+    images = chest(default.preparation)
+    some = images[2 * BATCH : 3 * BATCH]
+    with Lanes(device) as lanes:
+        # the default model comes right after what it is measured against
+        timed = {AGAINST: Timed(bare(as_used(find_network(AGAINST), str(device)), some, lanes), BATCH)}
+        timed[DEFAULT] = Timed(whole(default, images, lanes), len(images))
+        for entry in entries:
+            if entry.name != AGAINST:
+                once = bare(as_used(entry, str(device)), some, lanes)
+                timed[entry.name] = Timed(once, BATCH, EVERY if entry.gmac_256 >= LARGE else 1)
+        time_all(list(timed.values()), arguments.rounds, device)
     figures = told(timed, device, arguments.rounds)
     print(f"{figures['device']}, {figures['threads']} threads, medians of {arguments.rounds} rounds\n")
     print(f"{'network':34} {'ms per slice':>12} {'ratio':>7}")

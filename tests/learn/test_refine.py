@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from napari_covseg.learn.refine import refine
 from napari_covseg.models.file import Model, load_model
@@ -40,6 +42,26 @@ def test_a_scribble_takes_away_what_is_wrong(model: Model) -> None:
     assert not refined[negative].any()
     assert refined[10:20, 10:20].mean() < 0.6
     assert refined[44:52, 44:52].mean() > refined[10:20, 10:20].mean()
+
+
+def test_a_prediction_beside_it_is_not_heard(model: Model) -> None:
+    """Both use the same network, in threads of their own."""
+    said = np.full((64, 64), 0.3, np.float32)
+    positive = np.zeros((64, 64), bool)
+    positive[20:24, 20:24] = True
+    expected = refine(model, IMAGE, said, positive, NOTHING)
+
+    def predict(*_: object) -> None:
+        if threading.current_thread() is not beside:
+            beside.start()
+            beside.join()
+
+    other = torch.from_numpy(IMAGE[::-1, ::-1].copy())[None, None].float() / 255
+    beside = threading.Thread(target=lambda: model.network(other))
+    hook = model.network.register_forward_hook(predict)
+    refined = refine(model, IMAGE, said, positive, NOTHING)
+    hook.remove()
+    np.testing.assert_array_equal(refined, expected)
 
 
 def test_without_scribbles_nothing_changes(model: Model) -> None:

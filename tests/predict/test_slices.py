@@ -291,12 +291,15 @@ def test_a_slice_that_fits_alone_only_is_labelled_alone(make_model: MakeModel) -
     met = threading.Event()  # never set: gives another lane the time to come
     before = torch.get_num_threads()
     torch.set_num_threads(2)
+    notices: list[str] = []
     try:
-        batches = list(predict_slices(noise, make_model(lungs=crowded), SliceOrder(6)))
+        model = make_model(lungs=crowded)
+        batches = list(predict_slices(noise, model, SliceOrder(6), notice=notices.append))
     finally:
         torch.set_num_threads(before)
     assert flat(batches) == list(range(6))
     assert most == 2
+    assert notices == ["The memory of cpu is full: going on with one slice at a time."]
 
 
 def test_nothing_is_yielded_while_waiting_unless_asked_for(make_model: MakeModel) -> None:

@@ -158,7 +158,7 @@ def _slices(
             yield SlicesDone(run.id, tuple(slice_.z for slice_ in done))
             yield pace.at(pace.progress.done + len(done))
 
-    with closing(batches), SliceWriter(write) as writer:
+    with SliceWriter(write) as writer, closing(batches):
         try:
             for batch in batches:
                 waited_for = not coarse  # the first one, by a person
@@ -171,6 +171,7 @@ def _slices(
                 yield pace.progress
             yield from told(wait=True)
         except JobCancelled:
+            batches.close()  # before what is finished is written
             yield from told(wait=True)
             raise
     return [coarse[z] for z in sorted(coarse)]

@@ -20,7 +20,7 @@ from napari_covseg.labels import LESIONS
 from napari_covseg.learn.corrections import check_whole, shrink
 from napari_covseg.learn.refine import refine
 from napari_covseg.models.file import Model
-from napari_covseg.predict.clean import clean_slice
+from napari_covseg.predict.clean import clean_slice, guess_sides
 from napari_covseg.predict.slices import restore
 
 Mask = npt.NDArray[np.uint8]
@@ -82,6 +82,8 @@ def _refined(job: Refine, case: Case, model: Model) -> tuple[Mask, Mask]:
             best[wins] = here[wins]
     spacing = None if case.spacing is None else case.spacing[1:]
     lungs, lesions = clean_slice(lungs, lesions, model.card.lesions if "lungs" in outputs else (), spacing)
+    if case.intensity == "HU":
+        lungs = guess_sides(lungs)
     lesions[job.positive] = job.label
     lesions[job.negative & (lesions == job.label)] = 0
     return lungs, lesions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +106,13 @@ def _last_features(model: Model, image: npt.NDArray[np.uint8]) -> Values:
     """Return what the last convolution sees, (size, size, features), each of mean 0 and spread 1."""
     last = [module for module in model.network.modules() if isinstance(module, nn.Conv2d)][-1]
     seen: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    here = threading.get_ident()
+
+    def see(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if threading.get_ident() == here:  # a prediction may use the same network meanwhile
+            seen.append(inputs[0])
+
+    hook = last.register_forward_pre_hook(see)
     try:
         inputs = torch.from_numpy(image).to(model.device)[None, None].float().div_(255)
         model.network(inputs.contiguous(memory_format=torch.channels_last))

@@ -93,7 +93,7 @@ class Labeller:
 
     def clean(self, now: list[Looked], said: Said) -> list[SlicePrediction]:
         """Make labels of what the networks said."""
-        return list(self.share(self._clean, now, *said))
+        return list(self.share(self._clean, zip(now, *said, strict=True)))
 
     def _look(self, z: int) -> Looked:
         voxels = self.read_slice(z)
@@ -107,9 +107,8 @@ class Labeller:
         views = tuple(view(one, now.voxels, self.intensity, lungs) for one in self.ensemble.models)
         return Looked(now.z, now.voxels, views, lungs)
 
-    def _clean(
-        self, now: Looked, lungs: Mask, lesions: Mask, kept: Mask | None, unsure: Mask | None, entropy: float
-    ) -> SlicePrediction:
+    def _clean(self, row: tuple[Looked, Mask, Mask, Mask | None, Mask | None, float]) -> SlicePrediction:
+        now, lungs, lesions, kept, unsure, entropy = row
         # without lungs there is nothing that findings could have to lie inside
         labels = self.ensemble.card.lesions if self.ensemble.knows_lungs else ()
         if self.intensity == "HU":

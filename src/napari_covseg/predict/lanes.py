@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 WORKERS = max(2, min(8, os.cpu_count() or 2))
 _MOST = 4
+_sharing = threading.Lock()
 
 
 class Lanes:
@@ -51,16 +52,7 @@ class Lanes:
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="covseg-slices")
         self.share: Callable[..., Iterable[Any]] = map if self._on_cpu else self._workers.map
         if self._on_cpu:
-            started = threading.Barrier(self.count)
-
-            def begin(_: int) -> None:
-                torch.get_num_threads()  # torch's own setting comes with the first question, and once
-                torch.set_num_threads(max(1, cores // self.count))
-                started.wait()
-
-            list(self._pool.map(begin, range(self.count)))
-            # What is set in one thread holds for that thread, and for all that start later.
-            torch.set_num_threads(cores)
+            self._share_out(cores)
 
     def __enter__(self) -> Lanes:
         return self
@@ -68,9 +60,24 @@ class Lanes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop; what is under way ends unheard, because a slow network would keep a cancel waiting."""
+        """Stop. On a CPU what is under way ends unheard: a slow network would keep a cancel waiting."""
         for pool in (self._all_cores, self._pool, self._workers):
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=not self._on_cpu, cancel_futures=True)
+
+    def _share_out(self, cores: int) -> None:
+        started = threading.Barrier(self.count)
+
+        def begin(lane: int) -> None:
+            torch.get_num_threads()  # torch's own setting comes with the first question, and once
+            torch.set_num_threads(cores // self.count + (lane < cores % self.count))
+            started.wait()
+
+        with _sharing:
+            try:
+                list(self._pool.map(begin, range(self.count)))
+            finally:
+                # What is set in one thread holds for that thread, and for all that start later.
+                torch.set_num_threads(cores)
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Do some work in the next lane that is free."""

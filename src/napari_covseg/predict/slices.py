@@ -39,11 +39,12 @@ def rehearse(model: Model) -> None:
     The first pass of a network chooses its kernels and takes the memory that later ones use again.
     """
     size = model.preparation.size
-    slices = torch.zeros(default_batch(model.device), 1, size, size, device=model.device)
 
     @torch.inference_mode()
     def once() -> None:
-        model.network(slices.contiguous(memory_format=torch.channels_last))
+        slices = torch.zeros(default_batch(model.device), 1, size, size, device=model.device)
+        with lanes.turn():
+            model.network(slices.contiguous(memory_format=torch.channels_last))
 
     with Lanes(model.device) as lanes:
         try:
@@ -159,6 +160,7 @@ class _Fitting:
 
     def __init__(self, lanes: Lanes, limit: int, device: torch.device, notice: Callable[[str], None]) -> None:
         self.limit = limit
+        self._alone = False
         self._lanes, self._device, self._notice = lanes, device, notice
         self._lock = threading.Lock()
 
@@ -166,9 +168,8 @@ class _Fitting:
         self, ask: Callable[[list[Looked]], Said], slices: list[Looked]
     ) -> Iterator[tuple[list[Looked], Said]]:
         """Yield slices with what is said of them, in their order; called from several threads."""
-        alone = False
         while slices:
-            now = slices[: self.limit]
+            now, alone = slices[: self.limit], self._alone
             try:
                 with self._lanes.alone() if alone else self._lanes.turn():
                     said = ask(now)
@@ -184,18 +185,21 @@ class _Fitting:
                 slices = slices[len(now) :]
                 yield now, said
                 continue
-            alone = len(now) == 1  # perhaps it fits when nothing else is on the device
-            self._halve(len(now))
+            self._take_less(len(now))
 
-    def _halve(self, tried: int) -> None:
+    def _take_less(self, tried: int) -> None:
         with self._lock:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
-            if 1 < tried <= self.limit:  # else another thread has done it
+            if tried == 1 and not self._alone:  # perhaps it fits when nothing else is on the device
+                self._alone = True
+                self._tell("one slice")
+            elif 1 < tried <= self.limit:  # else another thread has done it
                 self.limit = tried // 2
-                self._notice(
-                    f"The memory of {self._device} is full: going on with {self.limit} slices at a time."
-                )
+                self._tell(f"{self.limit} slices")
+
+    def _tell(self, number: str) -> None:
+        self._notice(f"The memory of {self._device} is full: going on with {number} at a time.")
 
 
 def restore(probability: Tensor, shape: tuple[int, int]) -> Tensor:

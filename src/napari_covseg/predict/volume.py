@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from itertools import chain
 
 import numpy as np
@@ -63,7 +64,7 @@ def predict_volume(
     count = len(scan.voxels)
     lungs, lesions = np.zeros(scan.voxels.shape, np.uint8), np.zeros(scan.voxels.shape, np.uint8)
     order, done = SliceOrder(count), 0
-    for predictions in predict_slices(
+    batches = predict_slices(
         scan.voxels.__getitem__,
         model,
         order,
@@ -73,13 +74,15 @@ def predict_volume(
         thresholds=thresholds,
         min_pixels=min_pixels,
         notice=notice,
-    ):
-        for predicted in predictions:
-            lungs[predicted.z], lesions[predicted.z] = predicted.lungs, predicted.lesions
-            if uncertainty is not None and predicted.uncertainty is not None:
-                uncertainty[predicted.z] = predicted.uncertainty
-        done += len(predictions)
-        progress(done, count)
+    )
+    with closing(batches):
+        for predictions in batches:
+            for predicted in predictions:
+                lungs[predicted.z], lesions[predicted.z] = predicted.lungs, predicted.lesions
+                if uncertainty is not None and predicted.uncertainty is not None:
+                    uncertainty[predicted.z] = predicted.uncertainty
+            done += len(predictions)
+            progress(done, count)
 
     def read(z: int) -> tuple[Labels, Labels]:
         return lungs[z], lesions[z]
