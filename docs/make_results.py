@@ -112,8 +112,9 @@ def how_made(networks: dict[str, Network]) -> str:
     sizes = sorted({one["size"] for one in records})
     steps = sorted({one["steps"] for one in records})
     devices = sorted({f"{one['device']} in {one.get('precision', 'float32')}" for one in records})
+    whole = "all of them" if complete == len(networks) else f"{complete} of them"
     told = (
-        f"Trained so far: {len(networks)} of {len(CATALOGUE)} networks, {complete} of them on all folds; "
+        f"Trained so far: {len(networks)} of {len(CATALOGUE)} networks, {whole} on all folds; "
         f"slices of {' and '.join(f'{size}²' for size in sizes)}, {_range(steps)} steps a fold, on "
         f"{', '.join(devices)}."
     )
@@ -216,10 +217,11 @@ def timing(found: Found) -> str:
             for name, time in sorted(one["networks"].items(), key=lambda pair: pair[1]["ms"])
         ]
         heads = ["Network", "Million parameters", "GMAC at 256²", "ms per slice", f"to `{one['against']}`"]
+        way = "side by side" if one["threads"] else "at a time"
         note = (
-            f"{one['device']}{threads}, PyTorch {one['torch']}, {one['batch']} slices of {one['size']}² at a "
-            f"time, medians of {one['rounds']} interleaved rounds. `{DEFAULT}` is the default model as it is "
-            "used, with its test-time augmentation, on a phantom chest; the others are the bare networks."
+            f"{one['device']}{threads}, PyTorch {one['torch']}, {one['batch']} slices of {one['size']}² "
+            f"{way}, medians of {one['rounds']} interleaved rounds. `{DEFAULT}` is the default model as it is used, "
+            "with its test-time augmentation, on a phantom chest; the others are the bare networks."
         )
         parts.append(f"{note}\n\n{table(heads, rows)}")
     how = "Times are measured by `python benchmarks/network_times.py --record` (`--device cuda` on a GPU)."
