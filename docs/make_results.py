@@ -220,8 +220,8 @@ def timing(found: Found) -> str:
         way = "side by side" if one["threads"] else "at a time"
         note = (
             f"{one['device']}{threads}, PyTorch {one['torch']}, {one['batch']} slices of {one['size']}² "
-            f"{way}, medians of {one['rounds']} interleaved rounds. `{DEFAULT}` is the default model as it is used, "
-            "with its test-time augmentation, on a phantom chest; the others are the bare networks."
+            f"{way}, medians of {one['rounds']} interleaved rounds. `{DEFAULT}` is the default model as it "
+            "is used, with its test-time augmentation, on a phantom chest; the others are the bare networks."
         )
         parts.append(f"{note}\n\n{table(heads, rows)}")
     how = "Times are measured by `python benchmarks/network_times.py --record` (`--device cuda` on a GPU)."
