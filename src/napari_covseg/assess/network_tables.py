@@ -145,7 +145,10 @@ def _main_table(networks: Sequence[Network], title: str) -> str:
         )
     heads = ["Network", "Parameters (M)", "GMAC at 256²", "Slices", "Steps", "Minutes per fold", "Device"]
     heads += ["Folds", "Lungs Dice", "Lesion Dice"]
-    note = "Dice pooled over each patient's slices; mean ± sd over the patients (95 % bootstrap interval)."
+    note = (
+        "Dice pooled over each patient's slices; mean ± sd over the patients (95 % bootstrap interval). "
+        "Minutes are by the clock, with pauses and beside other work."
+    )
     return _section(title, note, heads, rows)
 
 
