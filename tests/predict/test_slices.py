@@ -272,23 +272,26 @@ def test_a_single_slice_that_does_not_fit_is_a_job_error(make_model: MakeModel) 
 
 
 def test_a_slice_that_fits_alone_only_is_labelled_alone(make_model: MakeModel) -> None:
-    here, most = 0, 0
-    lock = threading.Lock()
+    here, calls = 0, 0
+    crowds: list[int] = []
+    changed = threading.Condition()
 
     def crowded(slices: Tensor) -> Tensor:
-        nonlocal here, most
-        with lock:
-            here, most = here + 1, max(most, here + 1)
-        try:
-            met.wait(0.05)
-            if here > 1:
-                raise torch.OutOfMemoryError("out of memory")
-            return everywhere(slices)
-        finally:
-            with lock:
+        nonlocal here, calls
+        with changed:
+            here, calls = here + 1, calls + 1
+            changed.notify_all()
+            if calls > 1 and not crowds:  # the first slice comes alone
+                changed.wait_for(lambda: here > 1 or crowds, 10)
+            try:
+                if here > 1:
+                    crowds.append(here)
+                    changed.notify_all()
+                    raise torch.OutOfMemoryError("out of memory")
+                return everywhere(slices)
+            finally:
                 here -= 1
 
-    met = threading.Event()  # never set: gives another lane the time to come
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     notices: list[str] = []
@@ -298,7 +301,7 @@ def test_a_slice_that_fits_alone_only_is_labelled_alone(make_model: MakeModel) -
     finally:
         torch.set_num_threads(before)
     assert flat(batches) == list(range(6))
-    assert most == 2
+    assert crowds == [2]
     assert notices == ["The memory of cpu is full: going on with one slice at a time."]
 
 
