@@ -4,6 +4,12 @@
 # make docs    the documentation, into site/
 # make bench   speed and memory, one table
 #
+# make trained          starts the queue of trainings beside all other work; PIN=HEAD moves the next ones
+# make trained-status   what is done, running, waiting and failed
+# make trained-pause    nothing trains any more (FREEZE=1: without a checkpoint, for a short timing)
+# make trained-resume   it goes on
+# make trained-retry NAME=…   a failed training is tried again; trained-export: an unfinished one as a model
+#
 # Each makes .venv and installs what it needs on first use. PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -18,7 +24,11 @@ SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,screen)
 COMMA  := ,
 LINUX  := $(filter Linux,$(shell uname -s))
 
+# The queue needs no environment but the one that it makes for itself.
+QUEUE := PYTHONPATH=src $(PYTHON) benchmarks/training_queue.py
+
 .PHONY: demo test lint style types imports manifest docs bench clean
+.PHONY: trained trained-status trained-pause trained-resume trained-retry trained-export
 .DELETE_ON_ERROR:
 
 $(VENV)/made:
@@ -71,6 +81,18 @@ docs: $(VENV)/docs
 
 bench: system-screen $(VENV)/desktop
 	$(if $(LINUX),$(XVFB)) $(BIN)/python benchmarks/speed.py
+
+trained:
+	@$(QUEUE) start $(if $(PIN),--pin $(PIN)) $(if $(RESTART),--restart $(RESTART)) $(if $(ADAPT),--adapt)
+
+trained-pause:
+	@$(QUEUE) pause $(if $(FREEZE),--freeze)
+
+trained-resume trained-status:
+	@$(QUEUE) $(@:trained-%=%)
+
+trained-retry trained-export:
+	@$(QUEUE) $(@:trained-%=%) $(NAME)
 
 clean:
 	rm -rf $(VENV) site demo.png
