@@ -399,7 +399,8 @@ class Queue:
         if self.places.python is None:
             self.say("preparing", name)
             try:
-                place_worktree(self.places, record.commit)
+                with usual_priority():
+                    place_worktree(self.places, record.commit)
             except (JobError, subprocess.CalledProcessError, OSError) as error:
                 raise SystemExit(f"The environment for {name} cannot be made: {error}") from error
         record.state, record.step = "begun", int(folder.progress(name).get("step", 0))
@@ -488,14 +489,35 @@ def next_training(trainings: Sequence[Training], folder: Folder) -> Training | N
 
 def stop(child: subprocess.Popen[bytes]) -> int:
     """End a training process with its checkpoint written; kill it where that takes too long."""
-    child.terminate()
-    os.killpg(child.pid, signal.SIGCONT)
+    with usual_priority():  # a step at the lowest priority may take minutes on a busy machine
+        child.terminate()
+        os.killpg(child.pid, signal.SIGCONT)
+        try:
+            return child.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            log(f"process {child.pid} has not ended after {PATIENCE:.0f} s: killed")
+            os.killpg(child.pid, signal.SIGKILL)
+            return child.wait()
+
+
+def group_priority(nice: int) -> None:
+    """Set the priority of the queue's session with all that runs in it.
+
+    Linux shares the processor between sessions first (autogroups); `os.nice` then counts only
+    within a session. Elsewhere it counts everywhere, and this does nothing.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice))
+
+
+@contextlib.contextmanager
+def usual_priority() -> Iterator[None]:
+    """Let the queue's session be as urgent as others for a short time."""
+    group_priority(0)
     try:
-        return child.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        log(f"process {child.pid} has not ended after {PATIENCE:.0f} s: killed")
-        os.killpg(child.pid, signal.SIGKILL)
-        return child.wait()
+        yield
+    finally:
+        group_priority(19)
 
 
 @contextlib.contextmanager
@@ -857,9 +879,7 @@ def work(places: Places, cores: int, adapt: bool) -> None:
                 time.sleep(0.05)
         (places.folder.path / "queue.json").unlink(missing_ok=True)
         os.nice(19)
-        # With one scheduling group per session, nice counts only within it; the group has its own.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text("19")
+        group_priority(19)
         Queue(places, cores, adapt).work()
 
 
