@@ -97,15 +97,16 @@ def read_table(path: Path) -> list[Training]:
     for entry in entries:
         name, command, wrong = entry.get("name", ""), entry.get("command", []), _wrong(entry)
         given = {key: entry[key] for key in ("ship", "minutes", "note") if key in entry}
-        parts[name] = [f"{name}-fold{fold}" for fold in entry.get("folds", [])] or [name]
-        for one, fold in zip(parts[name], entry.get("folds", [""]), strict=True):
+        for fold in entry.get("folds", [""]):
+            one = f"{name}-fold{fold}" if fold else name
+            parts.setdefault(name, []).append(one)
             filled = tuple(str(word).replace("{fold}", str(fold)) for word in command)
             needs = [need.replace("{fold}", str(fold)) for need in entry.get("needs", [])]
             needs = [each for need in needs for each in parts.get(need, [need])]
             if one in trainings:
-                wrong = "its name is there twice"
+                wrong = wrong or "its name is there twice"
             elif not trainings.keys() >= set(needs):
-                wrong = f"it needs {', '.join(needs)}: not all of them stand above it"
+                wrong = wrong or f"it needs {', '.join(needs)}: not all of them stand above it"
             trainings[one] = Training(one, filled, tuple(needs), **given)
         if wrong:
             raise JobError(f"The training {name!r} in {path} is not complete ({wrong}): mend the table.")
@@ -217,8 +218,9 @@ class Folder:
             return ""
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))
-            lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode("utf-8", "replace"))]
-        return next((line for line in reversed(lines) if line), "")
+            lines = re.split(r"[\r\n]+", file.read().decode("utf-8", "replace"))
+        # Errors of the command line come in a box.
+        return next((line.strip("│ ") for line in reversed(lines) if re.search(r"\w", line)), "")
 
     def queue(self) -> dict[str, Any]:
         """Return what the running queue is at; empty if none runs."""
@@ -345,9 +347,9 @@ class Places:
 class Queue:
     """Trains what the table lists, until all is done; the process that ``make trained`` leaves behind."""
 
-    def __init__(self, places: Places, cores: int, adapt: bool) -> None:
+    def __init__(self, places: Places, cores: int, adapt: bool, nice: int) -> None:
         self.places, self.folder = places, places.folder
-        self.cores, self.adapt = cores, adapt
+        self.cores, self.adapt, self.nice = cores, adapt, nice
         self.load = OtherLoad()
         self.ending = False
         self._said: dict[str, Any] = {}
@@ -356,6 +358,8 @@ class Queue:
         """Train until nothing is left, or until SIGTERM."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_end)
+        os.nice(self.nice)
+        group_priority(self.nice)
         self.say("starting")
         clear_training(self.folder)
         while not self.ending:
@@ -399,7 +403,7 @@ class Queue:
         if self.places.python is None:
             self.say("preparing", name)
             try:
-                with usual_priority():
+                with usual_priority(self.nice):
                     place_worktree(self.places, record.commit)
             except (JobError, subprocess.CalledProcessError, OSError) as error:
                 raise SystemExit(f"The environment for {name} cannot be made: {error}") from error
@@ -449,14 +453,14 @@ class Queue:
                 os.killpg(child.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
             self.say("frozen" if frozen else "running", name, child.pid, record.threads)
             if self.ending or self.folder.paused.exists():
-                return stop(child), True
+                return stop(child, self.nice), True
             self.load.sample(child.pid)
             better = threads_for(self.load.cores(), self.cores)
             if frozen or better == record.threads or not self.adapt:
                 fits = time.monotonic()
             elif time.monotonic() - fits > OTHER_THREADS:
                 record.threads = better
-                return stop(child), True
+                return stop(child, self.nice), True
             time.sleep(LOOK)
 
     def _conclude(self, training: Training, record: Record, code: int, asked: bool) -> None:
@@ -487,9 +491,9 @@ def next_training(trainings: Sequence[Training], folder: Folder) -> Training | N
     return next(iter(begun + ready), None)
 
 
-def stop(child: subprocess.Popen[bytes]) -> int:
+def stop(child: subprocess.Popen[bytes], nice: int) -> int:
     """End a training process with its checkpoint written; kill it where that takes too long."""
-    with usual_priority():  # a step at the lowest priority may take minutes on a busy machine
+    with usual_priority(nice):  # a step at the lowest priority may take minutes on a busy machine
         child.terminate()
         os.killpg(child.pid, signal.SIGCONT)
         try:
@@ -511,13 +515,13 @@ def group_priority(nice: int) -> None:
 
 
 @contextlib.contextmanager
-def usual_priority() -> Iterator[None]:
-    """Let the queue's session be as urgent as others for a short time."""
+def usual_priority(nice: int) -> Iterator[None]:
+    """Let the queue's session be as urgent as others for a short time, then `nice` again."""
     group_priority(0)
     try:
         yield
     finally:
-        group_priority(19)
+        group_priority(nice)
 
 
 @contextlib.contextmanager
@@ -614,9 +618,9 @@ def place_worktree(places: Places, commit: str) -> None:
     if made.is_file() and made.read_text() == fits:
         return
     log(f"making the environment of commit {commit[:10]}: a few minutes")
-    if not folder.python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder.path / ".venv")], check=True)
-    pip = [str(folder.python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    if not made.is_file():  # what is there, if anything, is half an environment
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(made.parent)], check=True)
+    pip = [str(folder.python), "-m", "pip", "install", "--disable-pip-version-check", "-qq"]
     pip += ["--no-compile", "--constraint", "constraints.txt", "--editable", ".[train]"]
     subprocess.run(pip, cwd=tree, env=own_environment(), check=True, preexec_fn=_end_with_parent)
     write(made, fits)
@@ -866,7 +870,7 @@ def start(places: Places, options: Sequence[str]) -> str:
     return status(places, time.time())
 
 
-def work(places: Places, cores: int, adapt: bool) -> None:
+def work(places: Places, cores: int, adapt: bool, nice: int) -> None:
     """Be the queue."""
     with (places.folder.path / "queue.lock").open("wb") as file:
         for left in reversed(range(20)):
@@ -878,9 +882,7 @@ def work(places: Places, cores: int, adapt: bool) -> None:
                     raise SystemExit("The queue runs already.") from None
                 time.sleep(0.05)
         (places.folder.path / "queue.json").unlink(missing_ok=True)
-        os.nice(19)
-        group_priority(19)
-        Queue(places, cores, adapt).work()
+        Queue(places, cores, adapt, nice).work()
 
 
 def pause(places: Places, freeze: bool) -> str:
@@ -943,6 +945,7 @@ def main() -> None:
     parser.add_argument("--freeze", action="store_true", help="pause without a checkpoint, for short timings")
     parser.add_argument("--adapt", action="store_true", help="change threads in a training as cores get idle")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="threads at most")
+    parser.add_argument("--nice", type=int, default=19, help="priority: 19 is the lowest")
     parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="has the table, gets the weights")
     parser.add_argument("--folder", type=Path, help="by default trained-weights in the checkout")
     parser.add_argument("--python", type=Path, help="trains instead of the pinned environment")
@@ -951,6 +954,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     places = Places(given.checkout.resolve(), Folder(folder), given.python)
     options = [f"--checkout={places.checkout}", f"--folder={folder}", f"--cores={given.cores}"]
+    options.append(f"--nice={given.nice}")
     options += ["--adapt"] * given.adapt + [f"--python={given.python}"] * (given.python is not None)
     try:
         print(_run(given, places, options), end="")
@@ -960,7 +964,7 @@ def main() -> None:
 
 def _run(given: argparse.Namespace, places: Places, options: Sequence[str]) -> str:
     if given.command == "work":
-        work(places, given.cores, given.adapt)
+        work(places, given.cores, given.adapt, given.nice)
         return ""
     if given.command in ("retry", "export") and not given.name:
         raise JobError(f"Which training? Give its name: {given.command} NAME.")
