@@ -41,7 +41,17 @@ LESIONS: tuple[Label, ...] = (
     Label(3, "consolidation", (225, 60, 100)),
     Label(4, "pleural effusion", (70, 130, 240), inside_lungs=False),
 )
+OUTPUTS: tuple[str, ...] = ("lungs", *(label.name for label in LESIONS))
+"""What a network can have an output for; any subset."""
+UNION = "lesion"
+UNITED: tuple[str, ...] = ("ground-glass", "consolidation")
+"""A lesion is one of these; where a source or a model does not tell them apart, it is just that."""
 GROUPS: dict[Group, tuple[Label, ...]] = {"lungs": LUNGS, "lesions": LESIONS}
+
+
+def joins(outputs: tuple[str, ...]) -> bool:
+    """Whether a model with these outputs says "lesion" by the union of those that it tells apart."""
+    return UNION not in outputs and set(UNITED) <= set(outputs)
 
 
 def lesion(name: str) -> Label:

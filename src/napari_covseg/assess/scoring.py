@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
+from napari_covseg.learn.training_set import PLAIN, TrainingSet
 from napari_covseg.learn.validation import SCANNED
 from napari_covseg.metrics.overlap import count, overlaps
 from napari_covseg.metrics.surface import average, farthest, joined, surfaces, within
@@ -31,17 +31,17 @@ def probabilities(model: Model, slices: TrainingSet) -> Probabilities:
 
     Returns
     -------
-    ndarray of uint8, shape (n, len(OUTPUTS), size, size)
+    ndarray of uint8, shape (n, len(PLAIN), size, size)
         255 is certain.
     """
-    images = slices.resized(model.preparation.size).images
+    images = slices.prepared(model.preparation).images
     said = np.zeros(slices.masks.shape, np.uint8)
     grid = slices.images.shape[1:]
     batch = 4 if model.device.type == "cpu" else 32
     for start in range(0, len(images), batch):
         inputs = torch.from_numpy(images[start : start + batch]).to(model.device).unsqueeze(1).float()
         logits = model.network(inputs.div_(255).contiguous(memory_format=torch.channels_last))
-        there = torch.cat([logits[name] for name in OUTPUTS], 1).float().sigmoid()
+        there = torch.cat([logits[name] for name in PLAIN], 1).float().sigmoid()
         if there.shape[2:] != grid:
             there = F.interpolate(there.contiguous(), grid, mode="bilinear", align_corners=False)
         said[start : start + batch] = there.mul(255).round().byte().cpu().numpy()
@@ -55,7 +55,7 @@ def choose_thresholds(said: Probabilities, truth: Masks, patients: npt.NDArray[n
     validation patients: what test patients have chosen cannot be measured on them.
     """
     chosen = {}
-    for channel, name in enumerate(OUTPUTS):
+    for channel, name in enumerate(PLAIN):
         dice = np.zeros((0, len(SCANNED)))
         for patient in np.unique(patients):
             rows = patients == patient
@@ -76,10 +76,10 @@ def labelled(said: Probabilities, thresholds: dict[str, float], min_pixels: int 
 
     A slice with fewer lesion pixels than `min_pixels` (of a recipe) has none.
     """
-    least = np.ceil(np.array([thresholds[name] for name in OUTPUTS]) * 255 - 1e-9)
+    least = np.ceil(np.array([thresholds[name] for name in PLAIN]) * 255 - 1e-9)
     found = np.asarray(said >= least[:, None, None], np.bool_)
     if min_pixels:
-        lesion = found[:, OUTPUTS.index("lesion")]
+        lesion = found[:, PLAIN.index("lesion")]
         lesion[np.count_nonzero(lesion, (1, 2)) < min_pixels] = False
     return found
 
@@ -89,7 +89,7 @@ def patient_rows(found: Masks, truth: Masks, people: npt.NDArray[np.str_]) -> li
 
     Parameters
     ----------
-    found, truth : ndarray of bool, shape (n, len(OUTPUTS), y, x)
+    found, truth : ndarray of bool, shape (n, len(PLAIN), y, x)
     people : ndarray of str, shape (n,)
 
     Returns
@@ -101,7 +101,7 @@ def patient_rows(found: Masks, truth: Masks, people: npt.NDArray[np.str_]) -> li
     for patient in sorted(set(people.tolist())):
         mine = people == patient
         row: dict[str, Any] = {"patient": patient, "slices": int(mine.sum())}
-        for channel, name in enumerate(OUTPUTS):
+        for channel, name in enumerate(PLAIN):
             row[name] = _measured(found[mine, channel], truth[mine, channel])
         rows.append(row)
     return rows

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,7 @@ from napari_covseg.errors import ModelError
 from napari_covseg.learn.recipe import OURS, read_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from napari_covseg.jobs.events import Event
 
@@ -54,10 +56,17 @@ def train(
             help="Compute in bfloat16 if it does the same as float32.", show_default="on a GPU only"
         ),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Where it goes on from; by default beside the model.", show_default=False),
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model; called again after an interruption, it goes on from the last checkpoint."""
+    """Train a model; called again after an interruption, it goes on from the last checkpoint.
+
+    Asked to end (SIGTERM), it writes the checkpoint after the step at hand and no model file.
+    """
     output = Output(context, as_json)
     if out.suffix != ".safetensors":
         raise ModelError(f"{out} is no model file; let its name end in .safetensors.")
@@ -70,8 +79,7 @@ def train(
     if [steps, epochs, budget].count(None) < 2:
         raise ModelError("Give one of --steps, --epochs and --budget: each says how long to train.")
     from napari_covseg.jobs.allocator import keep_freed_memory
-    from napari_covseg.learn.run import split_patients, train_model
-    from napari_covseg.learn.training_set import read_training_set
+    from napari_covseg.learn.run import read_for, split_patients, train_model
     from napari_covseg.models.catalogue import find
     from napari_covseg.models.file import choose_device, load_model
 
@@ -81,7 +89,7 @@ def train(
         import torch
 
         torch.set_num_threads(threads)
-    slices = read_training_set(data)
+    slices = read_for(data, chosen)
     split = split_patients(slices, fold, validation or (), test or ())
     for part, names in split.items():
         output.line(f"{part:<10}  {', '.join(names) or 'nobody'}")
@@ -89,10 +97,19 @@ def train(
         steps = epochs * chosen.epoch(len(slices.only(set(split["training"]))))
     if steps is not None:
         chosen = chosen.shortened(steps)
-    options: dict[str, Any] = {"device": where, "budget": seconds, "half": half}
+    options: dict[str, Any] = {"device": where, "budget": seconds, "half": half, "checkpoint": checkpoint}
+    options["stop"] = _stopped_by(signal.SIGTERM)
     if lungs_from is not None:
         options["lungs_from"] = load_model(find(lungs_from).path, where)
     output.follow(_events(output, train_model(slices, split, out, chosen, **options), out), "Training")
+
+
+def _stopped_by(number: int) -> Callable[[], bool]:
+    """Return whether this signal has come since."""
+    came = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, lambda *_: came.set())
+    return came.is_set
 
 
 def seconds_of(budget: str) -> float:
@@ -110,6 +127,7 @@ def _events(output: Output, run: Any, out: Path) -> Generator[Event, None, None]
     from napari_covseg.learn.train import TrainingProgress
 
     pace: Pace | None = None
+    told: Any = None
     for told in run:
         if not isinstance(told, TrainingProgress):
             continue
@@ -119,4 +137,7 @@ def _events(output: Output, run: Any, out: Path) -> Generator[Event, None, None]
         if told.validation is not None:
             scores = ", ".join(f"{name} {value:.3f}" for name, value in told.validation.items())
             yield Notice(f"step {told.step}: Dice {scores}{' (best)' if told.best else ''}")
-    yield Written(str(out))
+    if isinstance(told, TrainingProgress) or told is None:
+        yield Notice("Asked to end: the same command goes on from the checkpoint.")
+    else:
+        yield Written(str(out))

@@ -18,7 +18,12 @@ def augmentation(name: str, size: int) -> Augment:
     """Return the augmentation that a recipe names, for slices of `size` pixels."""
     if name == "covseg":
         return Augmentation(size)
-    return {"none": no_augmentation, "flips-zoom": flips_and_zoom, "affine": turn_and_shear}[name]
+    return {
+        "none": no_augmentation,
+        "guises": no_augmentation,
+        "flips-zoom": flips_and_zoom,
+        "affine": turn_and_shear,
+    }[name]
 
 
 class Augmentation:

@@ -13,6 +13,7 @@ from napari_covseg.learn.score import probabilities
 from napari_covseg.learn.training_set import TrainingSet, shrink
 from napari_covseg.models.file import Model
 from napari_covseg.models.preparation import Preparation
+from napari_covseg.scans.scan import Intensity
 
 _SPECK = 0.002
 
@@ -38,14 +39,15 @@ def crop_to_lungs(data: TrainingSet, model: Model, preparation: Preparation) -> 
     """
     found = lungs_of(model, data)
     images = np.zeros((len(data), preparation.size, preparation.size), np.uint8)
-    masks = np.zeros((len(data), data.masks.shape[1], *images.shape[1:]), np.bool_)
-    for row, (image, lungs) in enumerate(zip(data.images, found, strict=True)):
+    masks = np.zeros((len(data), data.masks.shape[1], *images.shape[1:]), data.masks.dtype)
+    kinds = data.kinds if data.kinds is not None else np.full(len(data), "equalised")
+    for row, (image, lungs, kind) in enumerate(zip(data.images, found, kinds, strict=True)):
         placement = preparation.place(image.shape, lungs)
-        images[row] = preparation(image, "grey", placement)
+        intensity: Intensity = "HU" if kind == "HU" else "grey"
+        images[row] = preparation(image, intensity, placement, equalised=kind == "equalised")
         for channel, mask in enumerate(data.masks[row]):
-            part = mask.astype(np.float32)
-            masks[row, channel] = shrink(placement.cut(part) > 0.5 if placement else mask, preparation.size)
-    return replace(data, images=images, masks=masks)
+            masks[row, channel] = shrink(placement.part(mask) if placement else mask, preparation.size)
+    return replace(data, images=images, masks=masks, kinds=None)
 
 
 def lungs_of(model: Model, data: TrainingSet) -> npt.NDArray[np.uint8]:
@@ -53,7 +55,7 @@ def lungs_of(model: Model, data: TrainingSet) -> npt.NDArray[np.uint8]:
     if "lungs" not in model.card.outputs:
         raise ModelError(f"The model {model.card.id} finds no lungs: choose one that does.")
     channel, threshold = model.card.outputs.index("lungs"), 255 * model.card.thresholds["lungs"]
-    said = probabilities(model, data.resized(model.preparation.size).images)[:, channel]
+    said = probabilities(model, data.prepared(model.preparation).images)[:, channel]
     found = np.zeros(data.images.shape, np.uint8)
     for row, probability in enumerate(said):
         sure = cv2.resize(probability, data.images.shape[:0:-1], interpolation=cv2.INTER_LINEAR) >= threshold

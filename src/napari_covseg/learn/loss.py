@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_covseg.learn.training_set import OUTPUTS
+from napari_covseg.labels import UNION, UNITED, joins
+from napari_covseg.learn.training_set import PLAIN, UNKNOWN
+from napari_covseg.networks.blocks import union_logits
 
 
 def segmentation_loss(logits: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -39,6 +41,9 @@ def segmentation_loss(logits: Tensor, targets: Tensor, weight: Tensor | None = N
 class Loss:
     """The loss of a recipe over the heads of a network.
 
+    Only known pixels count (`training_set.UNKNOWN`), and a head of which no pixel of the batch is known
+    does not. Where ground-glass and consolidation are told apart, their union is a head as well.
+
     All sums are in float32, and Dice is taken over the batch with a smoothing of one pixel:
 
     - ``"dice"``: 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) (Amer 2021, Salehi 2022);
@@ -55,11 +60,16 @@ class Loss:
     heads : mapping of str to float
         Weights by which the heads' losses are added, 1 where a head is not named; if
         empty, their mean is taken.
+    outputs : tuple of str
+        The channels of the targets.
     """
 
-    def __init__(self, kind: str, heads: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, kind: str, heads: Mapping[str, float] | None = None, outputs: tuple[str, ...] = PLAIN
+    ) -> None:
         self._of_head = _KINDS[kind]
         self._heads = dict(heads or {})
+        self._outputs = outputs
 
     def __call__(self, logits: Mapping[str, Tensor], targets: Tensor) -> Tensor:
         """Return the loss, shape ().
@@ -68,39 +78,55 @@ class Loss:
         ----------
         logits : mapping of str to Tensor, shape (n, 1, h, w)
             By head: an output, or ``"<output>@<head>"``.
-        targets : Tensor of float, shape (n, len(OUTPUTS), h, w)
+        targets : Tensor, shape (n, outputs, h, w)
+            As `training_set.TrainingSet.masks`.
         """
-        channels = [OUTPUTS.index(head.partition("@")[0]) for head in logits]
-        said = torch.cat([head.float() for head in logits.values()], 1)
-        losses = self._of_head(said, targets[:, channels])
+        heads = with_union(logits)
+        channels = [self._outputs.index(head.partition("@")[0]) for head in heads]
+        said = torch.cat([head.float() for head in heads.values()], 1)
+        wanted = targets[:, channels]
+        known = (wanted != UNKNOWN).float()
+        taught = known.amax(_OVER)
+        losses = self._of_head(said, (wanted == 1).float(), known) * taught
         if not self._heads:
-            return losses.mean()
-        return (losses * losses.new_tensor([self._heads.get(head, 1.0) for head in logits])).sum()
+            return losses.sum() / taught.sum().clamp(min=1)
+        return (losses * losses.new_tensor([self._heads.get(head, 1.0) for head in heads])).sum()
 
 
-def _entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(_OVER)
+def with_union(logits: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Add the union of ground-glass and consolidation to the heads of a network that tells them apart."""
+    if not joins(tuple(logits)):
+        return logits
+    return {**logits, UNION: union_logits(*(logits[name] for name in UNITED))}
 
 
-def _dice(logits: Tensor, targets: Tensor) -> Tensor:
-    probability = logits.sigmoid()
+def _entropy(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (entropy * known).sum(_OVER) / known.sum(_OVER).clamp(min=1)
+
+
+def _dice(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+    probability = logits.sigmoid() * known
     both = (probability * targets).sum(_OVER)
-    return 1 - (2 * both + 1) / (probability.sum(_OVER) + targets.sum(_OVER) + 1)
+    return 1 - (2 * both + 1) / (probability.sum(_OVER) + (targets * known).sum(_OVER) + 1)
 
 
-def _squared_dice(logits: Tensor, targets: Tensor) -> Tensor:
-    probability = logits.sigmoid()
+def _squared_dice(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+    probability = logits.sigmoid() * known
     both = (probability * targets).sum(_OVER)
-    return 1 - (2 * both + 1) / (probability.square().sum(_OVER) + targets.square().sum(_OVER) + 1)
+    total = probability.square().sum(_OVER) + (targets.square() * known).sum(_OVER)
+    return 1 - (2 * both + 1) / (total + 1)
 
 
 _OVER = (0, 2, 3)
-_KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_KINDS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "dice": _dice,
     "bce": _entropy,
     "ce": _entropy,
-    "bce_dice": lambda logits, targets: _entropy(logits, targets) + _dice(logits, targets),
-    "bce_dice_squared": lambda logits, targets: (
-        0.5 * _entropy(logits, targets) + 0.5 * _squared_dice(logits, targets)
+    "bce_dice": lambda logits, targets, known: (
+        _entropy(logits, targets, known) + _dice(logits, targets, known)
+    ),
+    "bce_dice_squared": lambda logits, targets, known: (
+        0.5 * _entropy(logits, targets, known) + 0.5 * _squared_dice(logits, targets, known)
     ),
 }

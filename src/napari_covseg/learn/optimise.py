@@ -10,7 +10,12 @@ from napari_covseg.learn.recipe import Recipe
 
 def make_optimiser(recipe: Recipe, network: nn.Module) -> optim.Optimizer:
     """Return the recipe's optimiser of all parameters."""
-    parameters, rate, decay = network.parameters(), recipe.learning_rate, recipe.weight_decay
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    body = [p for name, p in network.named_parameters() if name.startswith("encoders.")]
+    rest = [p for name, p in network.named_parameters() if not name.startswith("encoders.")]
+    parameters = [{"params": rest, "lr": rate}]
+    if body:
+        parameters.append({"params": body, "lr": recipe.body_rate * rate})
     if recipe.optimiser == "sgd":
         return optim.SGD(parameters, rate, recipe.momentum, weight_decay=decay)
     if recipe.optimiser == "adamw":
@@ -29,7 +34,7 @@ def make_schedule(recipe: Recipe, optimiser: optim.Optimizer, slices: int) -> LR
         least = recipe.min_rate
         return ReduceLROnPlateau(optimiser, "max", 0.1, recipe.plateau, threshold=0.0, min_lr=least)
     if recipe.schedule == "one-cycle":
-        return OneCycleLR(optimiser, recipe.learning_rate, steps, pct_start=0.15)
+        return OneCycleLR(optimiser, [group["lr"] for group in optimiser.param_groups], steps, pct_start=0.15)
     if recipe.schedule == "step":
         every, share = recipe.drop_steps(slices), recipe.min_rate / recipe.learning_rate
         return LambdaLR(optimiser, lambda step: max(0.1 ** (step // every), share))

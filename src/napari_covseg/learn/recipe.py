@@ -33,6 +33,11 @@ class Recipe:
         Of the network; the name is that in `networks.catalogue`, or ``"covseg"``.
     network, settings : str, dict
         For `networks.build.build_network`.
+    outputs : tuple of str
+        What is taught, of `labels.OUTPUTS`; the union of ground-glass and consolidation is taught with
+        them where both are.
+    pretrained : str
+        ``"imagenet"`` begins with such weights in the network's body; by default with random ones.
     preparation : dict
         Settings of `models.preparation.Preparation` that differ from its defaults; `size`
         is what training slices are resized to, and ``crop = "lungs"`` needs a model that finds
@@ -46,6 +51,8 @@ class Recipe:
     optimiser : str
     learning_rate, weight_decay : float
         The rate is the first one, or the peak of the one-cycle schedule.
+    body_rate : float
+        Rate of the encoder as a share of that: a body that has learned before changes less.
     momentum : float
         Of ``"sgd"``.
     clip : float
@@ -88,7 +95,7 @@ class Recipe:
         Steps from one validation, and checkpoint, to the next; by default an epoch.
     threshold : float or "scan"
         Probability from which a pixel is a lesion; of the lungs it is 0.5. ``"scan"`` chooses
-        both among 0.05, 0.10 … 0.95 by the Dice on the validation patients.
+        all among 0.05, 0.10 … 0.95 by the Dice on the validation patients.
     tta : str
         The test-time augmentation that the model is used with, see `models.card.ModelCard`;
         nothing is trained or validated with it.
@@ -104,12 +111,15 @@ class Recipe:
     title: str = ""
     paper: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ("lungs", "lesion")
+    pretrained: str = ""
     preparation: dict[str, Any] = field(default_factory=dict)
     loss: str = "bce_dice"
     heads: dict[str, float] = field(default_factory=dict)
     optimiser: str = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    body_rate: float = 1.0
     momentum: float = 0.9
     clip: float = 0.0
     schedule: str = "constant"
@@ -260,7 +270,8 @@ def _recipe(name: str, values: dict[str, Any], source: str) -> Recipe:
     stages = tuple((float(share), int(size)) for share, size in values.get("stages", ()))
     if "network" not in values:
         raise ModelError(f"{source}: it names no network, and there is none of its name.")
-    recipe = Recipe(name=name, **{**values, "stages": stages})
+    outputs = tuple(values.get("outputs", Recipe.outputs))
+    recipe = Recipe(name=name, **{**values, "stages": stages, "outputs": outputs})
     if wrong := problem(recipe):
         raise ModelError(f"{source}: {wrong}.")
     return recipe

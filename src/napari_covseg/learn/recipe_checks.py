@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from napari_covseg.labels import OUTPUTS
 from napari_covseg.models.card import TTA
 
 if TYPE_CHECKING:
@@ -15,13 +16,23 @@ CHOICES = {
     "optimiser": ("adamw", "adam", "sgd"),
     "schedule": ("constant", "one-cycle", "step", "poly", "plateau"),
     "sampling": ("shuffled", "weighted"),
-    "augmentation": ("none", "flips-zoom", "affine", "covseg"),
+    "augmentation": ("none", "flips-zoom", "affine", "covseg", "guises"),
+    "pretrained": ("", "imagenet"),
     "selection": ("dice", "loss", "last"),
     "threshold": ("scan",),
     "tta": TTA,
 }
 """Words that a setting may be."""
-_POSITIVE = ("learning_rate", "min_rate", "epochs", "steps", "batch", "drop_every", "validate_every")
+_POSITIVE = (
+    "learning_rate",
+    "body_rate",
+    "min_rate",
+    "epochs",
+    "steps",
+    "batch",
+    "drop_every",
+    "validate_every",
+)
 _SHARES = ("average", "negatives", "slab", "momentum")
 
 
@@ -33,6 +44,8 @@ def fits(value: object, kind: Any) -> bool:
         return type(value) is kind
     if get_origin(kind) is dict:
         return isinstance(value, dict) and all(fits(v, get_args(kind)[1]) for v in value.values())
+    if get_origin(kind) is tuple and get_args(kind)[0] is str:
+        return isinstance(value, list) and all(type(one) is str for one in value)
     if get_origin(kind) is tuple:
         pairs = value if isinstance(value, list) else [value]
         return all(
@@ -48,6 +61,12 @@ def problem(recipe: Recipe) -> str:
         value = getattr(recipe, key)
         if isinstance(value, str) and value not in words:
             return f"{key} = {value!r} is not known; it can be {', '.join(words)}"
+    if (
+        not recipe.outputs
+        or set(recipe.outputs) - set(OUTPUTS)
+        or len({*recipe.outputs}) < len(recipe.outputs)
+    ):
+        return f"outputs = {recipe.outputs} are not distinct ones of {', '.join(OUTPUTS)}"
     for key in _POSITIVE:
         if (value := getattr(recipe, key)) is not None and value <= 0:
             return f"{key} = {value} is not above 0"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import torch
 
 from napari_covseg.errors import ModelError
+from napari_covseg.labels import UNION
 from napari_covseg.learn.budget import within
 from napari_covseg.learn.crop import crop_to_lungs
 from napari_covseg.learn.recipe import Recipe, read_recipe
 from napari_covseg.learn.train import TrainingProgress, train
 from napari_covseg.learn.training_run import TrainedNetwork
-from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
+from napari_covseg.learn.training_set import TrainingSet, read_training_set
 from napari_covseg.learn.validation import choose_thresholds, score
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, save_model
@@ -66,6 +68,15 @@ def split_patients(
     return {"training": sorted(learned), "validation": sorted(validated), "test": sorted(tested)}
 
 
+GUISES_SIZE = 256
+"""Height and width of the slices that guises are put on."""
+
+
+def read_for(path: str | os.PathLike[str], recipe: Recipe) -> TrainingSet:
+    """Read what a recipe teaches, as it is: `train_model` prepares it. Raises ScanError."""
+    return read_training_set(path, outputs=recipe.outputs, size=max(recipe.size, GUISES_SIZE))
+
+
 def train_model(
     data: TrainingSet,
     split: dict[str, list[str]],
@@ -78,13 +89,14 @@ def train_model(
     budget: float | None = None,
     half: bool | None = None,
     lungs_from: Model | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[TrainingProgress | ModelCard]:
     """Train on the split's training patients and write a model file.
 
     Parameters
     ----------
     data : TrainingSet
-        Resized to what the recipe asks for.
+        From `read_for`, and prepared here as the recipe asks for.
     split : dict
         From `split_patients`; written into the card.
     out : Path
@@ -102,6 +114,8 @@ def train_model(
         Whether bfloat16 may take over where it does the same as float32; by default on a GPU.
     lungs_from : Model, optional
         Finds the lungs that all slices are cropped to; without it the network sees whole slices.
+    stop : callable
+        Asked after every step; once it says so, the checkpoint is written, and no model file.
 
     Yields
     ------
@@ -126,20 +140,40 @@ def train_model(
             raise ModelError(f"{recipe.name} sees slices cropped to the lungs: name a model that finds them.")
         data = crop_to_lungs(data, lungs_from, preparation)
     checkpoint = checkpoint or out.with_suffix(".checkpoint")
-    data = data.resized(recipe.size)
-    parts = {part: data.only(set(names)) for part, names in split.items() if names}
+    guised = recipe.augmentation == "guises"
+    parts = {}
+    for part, names in split.items():
+        if names:
+            chosen = data.only(set(names))
+            as_it_is = guised and part == "training"
+            parts[part] = (
+                chosen.resized(max(recipe.size, GUISES_SIZE)) if as_it_is else chosen.prepared(preparation)
+            )
     training, validation, test = (parts.get(part) for part in ("training", "validation", "test"))
     assert training is not None  # split_patients has seen to it
+    if untaught := [
+        name for name, taught in zip(training.outputs, _taught(training), strict=True) if not taught
+    ]:
+        raise ModelError(
+            f"The patients to train on teach nothing of {', '.join(untaught)}: add a source that labels it, or "
+            "leave the output out."
+        )
     if budget is not None:
         recipe = within(budget, recipe, training, validation, test, device=device, checkpoint=checkpoint)
     half = device.startswith("cuda") if half is None else half
-    for told in train(recipe, training, validation, device=device, checkpoint=checkpoint, half=half):
+    for told in train(
+        recipe, training, validation, device=device, checkpoint=checkpoint, half=half, stop=stop
+    ):
         if isinstance(told, TrainingProgress):
             yield told
         else:
             card = _card(recipe, told, data, split, parts, name or out.stem, device)
             save_model(out, told.network, card)
             yield card
+
+
+def _taught(training: TrainingSet) -> list[bool]:
+    return [bool((training.masks[:, channel] == 1).any()) for channel in range(len(training.outputs))]
 
 
 def device_name(device: str) -> str:
@@ -158,9 +192,9 @@ def _card(
 ) -> ModelCard:
     """Choose the thresholds, measure the network, and say what it is."""
     network = trained.network.to(device)
-    thresholds = dict.fromkeys(OUTPUTS, 0.5)
+    thresholds = dict.fromkeys(data.outputs, 0.5)
     if recipe.threshold != "scan":
-        thresholds |= {name: float(recipe.threshold) for name in OUTPUTS if name != "lungs"}
+        thresholds |= {name: float(recipe.threshold) for name in data.outputs if name != "lungs"}
     elif "validation" in parts:
         thresholds = choose_thresholds(network, parts["validation"], device)
     scores: dict[str, Any] = {
@@ -179,15 +213,15 @@ def _card(
         )
     return ModelCard(
         id=name,
-        title=f"{recipe.title or recipe.network} for lungs and lesions"
+        title=f"{recipe.title or recipe.network} for {_listed(recipe.outputs)}"
         + (f" ({recipe.paper})" if recipe.paper else ""),
         summary=(
-            "Labels lungs and COVID-19 lesions on axial chest CT, slice by slice. Trained on few patients, "
-            "all with COVID-19: check every slice. It may take vessels in healthy lungs for ground-glass."
+            f"Labels {_listed(recipe.outputs)} on axial chest CT, slice by slice. Trained on few patients, "
+            "most with COVID-19: check every slice. It may take vessels in healthy lungs for ground-glass."
         ),
         network={"name": recipe.network, "settings": recipe.settings},
         preparation=Preparation.from_card(recipe.preparation).to_card(),
-        outputs=OUTPUTS,
+        outputs=recipe.outputs,
         thresholds=thresholds,
         tta=recipe.tta,
         trained_on=f"{len(parts['training'])} slices of {len(split['training'])} sources",
@@ -197,3 +231,9 @@ def _card(
         licence=data.licence,
         created=datetime.date.today().isoformat(),
     )
+
+
+def _listed(outputs: Sequence[str]) -> str:
+    """Name outputs as a person reads them: "lungs and lesions"."""
+    words = ["lesions" if name == UNION else name for name in outputs]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

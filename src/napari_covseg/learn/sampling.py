@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor
 
 from napari_covseg.learn.augment import Augment
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.guises import Guises
+from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 
 
 class Sampler:
@@ -20,11 +23,12 @@ class Sampler:
     recipe : Recipe
     training : TrainingSet
     augment : callable
-        From `learn.augment`.
+        From `learn.augment`; slices that are not prepared get guises instead, see `learn.guises`.
     """
 
     def __init__(self, recipe: Recipe, training: TrainingSet, augment: Augment) -> None:
         self._recipe, self._training, self._augment = recipe, training, augment
+        self._guises = Guises()
         self._weights = sampling_weights(recipe, training)
         self._steps = recipe.length(len(training))
 
@@ -38,26 +42,52 @@ class Sampler:
             epoch, at = divmod(step, recipe.epoch(len(training)))
             order = np.random.default_rng([recipe.seed, epoch]).permutation(len(training))
             rows = order[at * recipe.batch : (at + 1) * recipe.batch]
+        if training.kinds is not None:
+            return self._guised(rows, self._crop(step), random)
         reach = np.where(random.random(len(rows)) < recipe.slab, random.integers(1, 4, len(rows)), 0)
         slabs = [slab(training, row, thick) for row, thick in zip(rows, reach, strict=True)]
         images, masks = (np.stack(part) for part in zip(*slabs, strict=True))
         return self._augment(as_input(images), torch.from_numpy(masks).float(), self._crop(step), random)
+
+    def _guised(
+        self, rows: npt.NDArray[np.intp], size: int, random: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        training = self._training
+        assert training.kinds is not None
+        guised = [
+            self._guises(
+                training.images[row], str(training.kinds[row]), np.asarray(training.masks[row], np.uint8),
+                size, random, training.outputs,
+            )
+            for row in rows
+        ]  # fmt: skip
+        images, masks = (np.stack(part) for part in zip(*guised, strict=True))
+        return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(masks)
 
     def _crop(self, step: int) -> int:
         stages = self._recipe.stages or ((1.0, self._training.images.shape[-1]),)
         return next((size for share, size in stages if step < share * self._steps), stages[-1][1])
 
 
-def as_input(images: npt.NDArray[np.uint8]) -> Tensor:
+def as_input(images: npt.NDArray[Any]) -> Tensor:
     """Turn prepared slices, shape (n, h, w), into network input of shape (n, 1, h, w) in [0, 1]."""
     return torch.from_numpy(images).unsqueeze(1).float().div_(255.0)
 
 
 def sampling_weights(recipe: Recipe, training: TrainingSet) -> npt.NDArray[np.float64]:
-    """Probability of each slice: patients by `balance`, sources without lungs by `negatives`."""
-    names, inverse, counts = np.unique(training.patients, return_inverse=True, return_counts=True)
-    share = counts**recipe.balance * [training.weights.get(str(name), 1.0) for name in names]
-    negative = np.isin(names, sorted(training.negatives))
+    """Probability of each slice: patients by `balance`, sources without lungs by `negatives`.
+
+    A patient in two sources counts in each.
+    """
+    sources = training.sources if training.sources is not None else np.full(len(training), "")
+    both, inverse, counts = np.unique(
+        np.char.add(np.char.add(sources.astype(str), "\n"), training.patients.astype(str)),
+        return_inverse=True, return_counts=True,
+    )  # fmt: skip
+    names = [tuple(str(one).split("\n")) for one in both]
+    given = [training.weights.get(source, training.weights.get(name, 1.0)) for source, name in names]
+    share = counts**recipe.balance * given
+    negative = np.isin([name for _, name in names], sorted(training.negatives))
     if negative.any() and not negative.all():
         share[negative] *= recipe.negatives / share[negative].sum()
         share[~negative] *= (1 - recipe.negatives) / share[~negative].sum()
@@ -65,7 +95,7 @@ def sampling_weights(recipe: Recipe, training: TrainingSet) -> npt.NDArray[np.fl
     return np.asarray(weights / weights.sum(), np.float64)
 
 
-def slab(training: TrainingSet, row: int, reach: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+def slab(training: TrainingSet, row: int, reach: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Average a slice with its neighbours, as a thicker slice would have shown them.
 
     Parameters
@@ -80,12 +110,16 @@ def slab(training: TrainingSet, row: int, reach: int) -> tuple[npt.NDArray[np.ui
     Returns
     -------
     image : ndarray of uint8, shape (size, size)
-    masks : ndarray of bool, shape (len(OUTPUTS), size, size)
-        What most of the slices show.
+    masks : ndarray of uint8 or bool, shape (outputs, size, size)
+        What most of the slices show; unknown where it is in any.
     """
     if reach == 0:
         return training.images[row], training.masks[row]
     near = slice(max(0, row - reach), row + reach + 1)
     same = training.patients[near] == training.patients[row]
+    if training.sources is not None:
+        same &= training.sources[near] == training.sources[row]
     images, masks = training.images[near][same], training.masks[near][same]
-    return images.mean(0).round().astype(np.uint8), masks.mean(0) > 0.5
+    unknown = (masks == UNKNOWN).any(0)
+    most = np.where(unknown, UNKNOWN, (masks == 1).mean(0) > 0.5).astype(np.uint8)
+    return images.mean(0).round().astype(np.uint8), most

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from napari_covseg.files import write_text
 from napari_covseg.learn.augment import augmentation
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.sampling import Sampler
@@ -43,6 +47,11 @@ class TrainingProgress:
     best: bool = False
 
 
+CHECKPOINT_EVERY = 300.0
+"""Seconds of training that an interruption costs at most."""
+_PROGRESS_EVERY = 10.0
+
+
 def train(
     recipe: Recipe,
     training: TrainingSet,
@@ -51,31 +60,35 @@ def train(
     device: str = "cpu",
     checkpoint: Path | None = None,
     half: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[TrainingProgress | TrainedNetwork]:
     """Train a network; the last thing yielded is what came of it.
 
     Every step's slices, augmentation and dropout depend only on the seed and the step, so
     that a run which continues from its checkpoint does what an uninterrupted one would
-    have done.
+    have done, bit by bit with the same number of threads.
 
     Parameters
     ----------
     recipe : Recipe
     training, validation : TrainingSet
-        Prepared at the recipe's size. Without validation slices the weights after the last
-        step are kept.
+        Prepared at the recipe's size, or as they are for a recipe with guises; validation slices are
+        always prepared. Without them the weights after the last step are kept.
     device : str
     checkpoint : Path, optional
-        Written at once and at every validation; if it exists, the run goes on from there.
+        Written at once, at every validation and every five minutes; if it exists, the run goes on
+        from there. Beside it lies how far the run is, as JSON in ``<checkpoint>.progress``.
     half : bool
         Whether bfloat16 may take over from float32; see `learn.precision`.
+    stop : callable
+        Asked after every step; once it says so, the checkpoint is written and the run ends there.
 
     Yields
     ------
     TrainingProgress
         After every tenth step and every validation.
     TrainedNetwork
-        With the weights that were best; last.
+        With the weights that were best; last, unless the run was stopped.
 
     Raises
     ------
@@ -89,10 +102,11 @@ def train(
     sample = Sampler(recipe, training, augmentation(recipe.augmentation, training.images.shape[-1]))
     watched = run.loss if recipe.selection == "loss" else None
     started, losses = time.perf_counter(), []
+    written = told = started
     while not run.done:
         images, masks = sample(run.step)
         losses.append(run.update(images.to(device), masks.to(device)))
-        scores, best = None, False
+        scores, best, now = None, False, time.perf_counter()
         if validated := run.step % run.validate_every == 0 or run.step == run.steps:
             value = float(run.step)
             if drops(run.average):
@@ -102,11 +116,25 @@ def train(
                 scores, loss = validate(run.average, validation, device, watched)
                 value = -loss if watched else float(np.mean(list(scores.values())))
             best = run.keep(value)
-            if checkpoint is not None:
-                run.write(checkpoint)
+        stopped = stop()
+        if checkpoint is not None and (validated or stopped or now - written > CHECKPOINT_EVERY):
+            run.write(checkpoint)
+            written = now
+        if checkpoint is not None and (validated or stopped or now - told > _PROGRESS_EVERY):
+            _tell(checkpoint, run, losses[-1])
+            told = now
+        if stopped and not run.done:
+            return
         if validated or run.step % 10 == 0:
-            seconds = time.perf_counter() - started
             mean = float(np.mean(losses if validated else losses[-10:]))
-            yield TrainingProgress(run.step, run.steps, mean, seconds, scores, best)
+            yield TrainingProgress(run.step, run.steps, mean, now - started, scores, best)
             losses = [] if validated else losses
     yield run.result()
+
+
+def _tell(checkpoint: Path, run: TrainingRun, loss: float) -> None:
+    """Say how far a run is to whoever looks from outside; a full disk is none of its business."""
+    facts = {"step": run.step, "steps": run.steps, "seconds": run.seconds, "loss": loss}
+    facts |= {"time": time.time(), "pid": os.getpid()}
+    with contextlib.suppress(OSError):
+        write_text(Path(f"{checkpoint}.progress"), json.dumps(facts))

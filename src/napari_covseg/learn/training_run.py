@@ -17,9 +17,12 @@ from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.optimise import make_optimiser, make_schedule
 from napari_covseg.learn.precision import WARM_UP, compare
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
+from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.networks.build import build_network
+from napari_covseg.networks.efficientnet import load_imagenet
 
+FORMAT = 2
+"""Of a checkpoint."""
 _PARTS = ("network", "average", "optimiser", "schedule")
 
 
@@ -78,8 +81,10 @@ class TrainingRun:
         self.recipe = recipe
         self.steps = recipe.length(len(training))
         self.validate_every = recipe.validate_every or recipe.epoch(len(training))
-        self.loss = Loss(recipe.loss, recipe.heads)
-        network = build_network(recipe.network, OUTPUTS, recipe.settings)
+        self.loss = Loss(recipe.loss, recipe.heads, training.outputs)
+        network = build_network(recipe.network, recipe.outputs, recipe.settings)
+        if recipe.pretrained:
+            load_imagenet(network)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval() if recipe.average else self.network
         self.optimiser = make_optimiser(recipe, self.network)
@@ -159,7 +164,13 @@ class TrainingRun:
         """Write the checkpoint; an interrupted write leaves the one before."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         state = {**self._state, "seconds": self.seconds}
-        saved = {"recipe": self.recipe.decisive(), "data": self._data, "state": state, **parts}
+        saved = {
+            "format": FORMAT,
+            "recipe": self.recipe.decisive(),
+            "data": self._data,
+            "state": state,
+            **parts,
+        }
         part = path.with_name(path.name + ".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,6 +193,11 @@ class TrainingRun:
         if not path.exists():
             return False
         saved = _read(path)
+        if saved.get("format", 1) != FORMAT:
+            raise ModelError(
+                f"The checkpoint {path} was written by another version of napari-covseg: go on with that one, "
+                "or delete it to start over."
+            )
         try:
             same = saved["recipe"] == self.recipe.decisive() and saved["data"] == self._data
             if same:

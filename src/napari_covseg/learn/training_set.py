@@ -1,10 +1,15 @@
-"""Labelled slices in memory, by patient: what a training run learns from."""
+"""Labelled slices in memory, by patient and source: what a training run learns from.
+
+A source teaches what it labels and nothing else: what is unknown of a pixel counts neither for nor
+against an output.
+"""
 
 from __future__ import annotations
 
 import os
 import tomllib
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,30 +20,43 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from napari_covseg.errors import ScanError
+from napari_covseg.labels import OUTPUTS, UNION, UNITED, joins, lesion
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.scans import read_scan
 from napari_covseg.scans.orientation import as_stored, canonical_axes, canonical_shape
+from napari_covseg.scans.phantom import phantom
 from napari_covseg.scans.scan import Scan
 from napari_covseg.scans.volumes import HEADERS, volume_suffix
 
-OUTPUTS = ("lungs", "lesion")
-"""The channels of a training mask, in this order."""
-_SOURCE_KEYS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("patients", "scan", "patient", "lungs", "lesions"), str),
-    **{"slices": list, "threshold": (int, float), "weight": (int, float), "negative": bool},
-}
+PLAIN = ("lungs", UNION)
+"""The outputs of a network that tells no findings apart."""
+UNKNOWN = 255
+"""Of a mask: nobody has said what this pixel is."""
+KINDS = ("HU", "grey", "equalised")
+"""What the values of a slice are: HU, a picture's grey, or a picture's after CLAHE."""
+
+Mask = npt.NDArray[np.uint8]
 
 
 @dataclass
 class TrainingSet:
-    """Prepared slices with their masks.
+    """Slices with their masks.
 
     Attributes
     ----------
-    images : ndarray of uint8, shape (n, size, size)
-    masks : ndarray of bool, shape (n, len(OUTPUTS), size, size)
+    images : ndarray of uint8 or int16, shape (n, size, size)
+        Prepared slices; or, read without a preparation, slices as they were (HU, or 0-255), squared
+        and resized.
+    masks : ndarray of uint8 or bool, shape (n, len(outputs), size, size)
+        1 labelled, 0 not, `UNKNOWN` unknown.
     patients : ndarray of str, shape (n,)
         Whom a slice belongs to; splits go by this name and never by slice.
+    outputs : tuple of str
+        The channels of the masks.
+    sources : ndarray of str, shape (n,), optional
+        Which source a slice is from; all of one by default.
+    kinds : ndarray of str, shape (n,), optional
+        Of `KINDS`; by default all are prepared.
     folds : dict of str to list of str
         Test patients of each fixed fold, if the description names any.
     validation : dict of str to list of str
@@ -46,14 +64,17 @@ class TrainingSet:
     licence : str
         Of the data, for the card of a model that learned from it.
     negatives : frozenset of str
-        Names of sources whose slices hold no lung.
+        Names of patients whose slices hold no lung.
     weights : dict of str to float
-        How much more often than others the slices of a source are drawn, where not 1.
+        How much more often than others the slices of a patient, or of a source, are drawn, where not 1.
     """
 
-    images: npt.NDArray[np.uint8]
-    masks: npt.NDArray[np.bool_]
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.int16]
+    masks: Mask | npt.NDArray[np.bool_]
     patients: npt.NDArray[np.str_]
+    outputs: tuple[str, ...] = PLAIN
+    sources: npt.NDArray[np.str_] | None = None
+    kinds: npt.NDArray[np.str_] | None = None
     folds: dict[str, list[str]] = field(default_factory=dict)
     validation: dict[str, list[str]] = field(default_factory=dict)
     licence: str = ""
@@ -63,25 +84,45 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def rows(self, keep: npt.NDArray[Any]) -> TrainingSet:
+        """Return the slices at these rows, or where a mask is true."""
+        parts = {
+            name: None if (part := getattr(self, name)) is None else part[keep]
+            for name in ("images", "masks", "patients", "sources", "kinds")
+        }
+        return replace(self, **parts)
+
     def only(self, patients: set[str]) -> TrainingSet:
         """Return the slices of these patients."""
-        keep = np.isin(self.patients, sorted(patients))
-        return replace(self, images=self.images[keep], masks=self.masks[keep], patients=self.patients[keep])
+        return self.rows(np.isin(self.patients, sorted(patients)))
 
     def resized(self, size: int) -> TrainingSet:
-        """Return the slices at another height and width, in pixels; a mask is where most of it was."""
+        """Return the slices at another height and width, in pixels; a mask is what most of it was."""
         if self.images.shape[1:] == (size, size):
             return self
-        way = cv2.INTER_AREA if self.images.shape[1] > size else cv2.INTER_LINEAR
-        images = np.zeros((len(self), size, size), np.uint8)
+        images = np.zeros((len(self), size, size), self.images.dtype)
+        masks = np.zeros((*self.masks.shape[:2], size, size), self.masks.dtype)
         for row, image in enumerate(self.images):
-            images[row] = cv2.resize(image, (size, size), interpolation=way)
-        masks = np.array([[shrink(mask, size) for mask in both] for both in self.masks], np.bool_)
-        return replace(self, images=images, masks=masks.reshape(len(self), len(OUTPUTS), size, size))
+            images[row] = _resize(image, size)
+            for channel, mask in enumerate(self.masks[row]):
+                masks[row, channel] = shrink(mask, size)
+        return replace(self, images=images, masks=masks)
+
+    def prepared(self, preparation: Preparation) -> TrainingSet:
+        """Return slices that were read as they are, whole, as a network will see them."""
+        if self.kinds is None:
+            return self.resized(preparation.size)
+        images = np.zeros((len(self), preparation.size, preparation.size), np.uint8)
+        for row, (image, kind) in enumerate(zip(self.images, self.kinds, strict=True)):
+            images[row] = preparation(image, "HU" if kind == "HU" else "grey", equalised=kind == "equalised")
+        return replace(self, images=images, kinds=None, masks=self.resized(preparation.size).masks)
 
     def checksum(self) -> int:
-        """Return a number that changes with any slice, mask, weight or patient's name."""
-        value = zlib.crc32("\n".join(self.patients.tolist()).encode())
+        """Return a number that changes with any slice, mask, weight or name."""
+        words = [*self.patients.tolist(), *(self.sources if self.sources is not None else ())]
+        words += [*(self.kinds if self.kinds is not None else ())]
+        words += [] if self.outputs == PLAIN else self.outputs
+        value = zlib.crc32("\n".join(map(str, words)).encode())
         if self.weights:
             value = zlib.crc32(repr(sorted(self.weights.items())).encode(), value)
         for array in (self.images, self.masks):
@@ -89,7 +130,13 @@ class TrainingSet:
         return value
 
 
-def read_training_set(path: str | os.PathLike[str], preparation: Preparation | None = None) -> TrainingSet:
+def read_training_set(
+    path: str | os.PathLike[str],
+    preparation: Preparation | None = None,
+    outputs: Sequence[str] = PLAIN,
+    *,
+    size: int | None = None,
+) -> TrainingSet:
     """Read a folder of patients, or a TOML description of several sources.
 
     A folder holds one folder per patient with ``ct``, ``lungs`` and ``infection`` (or
@@ -100,7 +147,13 @@ def read_training_set(path: str | os.PathLike[str], preparation: Preparation | N
     ----------
     path : path
     preparation : Preparation, optional
-        How slices in HU are prepared; pictures are only scaled.
+        How slices are prepared; the default one if neither this nor `size` is given.
+    outputs : sequence of str
+        Of `labels.OUTPUTS`: what a network is to be taught. Where it tells ground-glass and
+        consolidation apart, their union, "lesion", is read as well, after them.
+    size : int, optional
+        Read the slices as they are instead, at this height and width: for guises that are put on
+        while training, see `learn.guises`.
 
     Raises
     ------
@@ -108,7 +161,6 @@ def read_training_set(path: str | os.PathLike[str], preparation: Preparation | N
         If the path holds no labelled patients, or a mask does not fit its slice.
     """
     path = Path(path)
-    preparation = preparation or Preparation()
     if path.is_dir():
         description: dict[str, Any] = {"source": [{"patients": "."}]}
         root = path
@@ -125,34 +177,105 @@ def read_training_set(path: str | os.PathLike[str], preparation: Preparation | N
         root = path.parent / where
     else:
         raise ScanError(f"{path} is neither a folder of patients nor a .toml description: give one of these.")
-    return _assemble(description, root, preparation)
+    if unknown := set(outputs) - set(OUTPUTS):
+        raise ScanError(f"There is no output {', '.join(sorted(unknown))}: known are {', '.join(OUTPUTS)}.")
+    return _assemble(description, root, preparation or Preparation(), taught(outputs), size)
 
 
-def _assemble(description: dict[str, Any], root: Path, preparation: Preparation) -> TrainingSet:
-    images: list[npt.NDArray[np.uint8]] = []
-    masks: list[npt.NDArray[np.bool_]] = []
-    patients: list[str] = []
+def taught(outputs: Sequence[str]) -> tuple[str, ...]:
+    """Return the channels that teach these outputs: with the union of those that are told apart."""
+    return (*outputs, UNION) if joins(tuple(outputs)) else tuple(outputs)
+
+
+@dataclass
+class _Labelled:
+    """One slice as a source has it.
+
+    Attributes
+    ----------
+    values : ndarray, shape (y, x)
+        HU, or grey from 0 to 255.
+    kind : str
+        Of `KINDS`.
+    lungs : ndarray of uint8, shape (y, x), or None
+        Not 0 in the lungs; None where that is unknown.
+    lesions : ndarray of uint8, shape (y, x)
+        Values of `labels.LESIONS`, `UNKNOWN` where no label is known.
+    knows : frozenset of str
+        Outputs whose absence is known wherever they are not labelled.
+    """
+
+    values: npt.NDArray[Any]
+    kind: str
+    lungs: Mask | None
+    lesions: Mask
+    knows: frozenset[str]
+
+    def channel(self, name: str) -> Mask:
+        """Return the mask of one output, see `TrainingSet.masks`."""
+        if name == "lungs":
+            if self.lungs is not None:
+                return (self.lungs > 0).astype(np.uint8)
+            return np.full(self.values.shape[:2], UNKNOWN, np.uint8)
+        value = lesion(name).value
+        united = [lesion(one).value for one in UNITED]
+        if name == UNION:
+            here = np.isin(self.lesions, [value, *united])
+            known = {name} <= self.knows or set(UNITED) <= self.knows
+            unclear = np.zeros_like(here)
+        else:
+            here = self.lesions == value
+            known = name in self.knows or (name in UNITED and UNION in self.knows)
+            # a lesion that nobody has told apart may be either
+            unclear = (self.lesions == lesion(UNION).value) & (name in UNITED)
+        out = np.where(here, 1, 0 if known else UNKNOWN).astype(np.uint8)
+        out[unclear | (self.lesions == UNKNOWN)] = UNKNOWN
+        return out
+
+
+def _assemble(
+    description: dict[str, Any],
+    root: Path,
+    preparation: Preparation,
+    channels: tuple[str, ...],
+    size: int | None,
+) -> TrainingSet:
+    rows: list[tuple[str, str, str]] = []
+    images: list[npt.NDArray[Any]] = []
+    masks: list[Mask] = []
     negative: dict[str, bool] = {}
     weights: dict[str, float] = {}
     sources = description.get("source", [])
     for source in sources if isinstance(sources, list) else [sources]:
         _check_source(source, root)
-        for name, image, mask in _read_source(source, root, preparation):
-            images.append(image)
-            masks.append(mask)
-            patients.append(name)
+        label = source.get(
+            "name", source.get("patients", source.get("pictures", source.get("scan", "phantoms")))
+        )
+        for name, one in _read_source(source, root):
+            if size is None:
+                kind = "HU" if one.kind == "HU" else "grey"
+                images.append(preparation(one.values, kind, equalised=one.kind == "equalised"))
+            else:
+                images.append(_resize(_squared(one.values), size))
+            side = size or preparation.size
+            masks.append(np.stack([shrink(one.channel(channel), side) for channel in channels]))
+            rows.append((name, label, one.kind))
             if (weight := float(source.get("weight", 1))) != 1:
-                weights[name] = weight
+                weights[label if "name" in source else name] = weight
             if negative.setdefault(name, source.get("negative", False)) != source.get("negative", False):
                 raise ScanError(f"{name} has labelled and negative slices: name the negative ones otherwise.")
     if not images:
         raise ScanError(
             f"{root} holds no labelled slices: each patient needs a folder with ct, lungs and infection."
         )
+    patients, named, kinds = (np.array(column) for column in zip(*rows, strict=True))
     return TrainingSet(
-        np.stack(images),
+        np.stack(images) if size is None else np.stack(images).astype(np.int16),
         np.stack(masks),
-        np.array(patients),
+        patients,
+        channels,
+        named,
+        None if size is None else kinds,
         folds=description.get("folds", {}),
         validation=description.get("validation", {}),
         licence=description.get("licence", ""),
@@ -161,78 +284,174 @@ def _assemble(description: dict[str, Any], root: Path, preparation: Preparation)
     )
 
 
+# What a [[source]] may say, by where its slices come from. See docs/training.md.
+_COMMON: dict[str, type | tuple[type, ...]] = {"name": str, "weight": (int, float)}
+_SETTINGS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "patients": {"patients": str, "negative": bool, "kind": str, "partial": bool, "left_out": list},
+    "pictures": {"pictures": str, "masks": str, "values": dict, "patient": str, "numbers": list, "kind": str},
+    "scan": {
+        **dict.fromkeys(("scan", "patient", "lungs", "lesions", "effusion"), str),
+        **{"slices": list, "threshold": (int, float), "negative": bool, "free_of": list, "unlabelled": list},
+    },
+    "phantoms": {"phantoms": list},
+}
+
+
 def _check_source(source: object, root: Path) -> None:
     """Refuse a source that would be read otherwise than its author meant."""
-    if not isinstance(source, dict) or ("patients" in source) == ("scan" in source):
-        raise ScanError(f"Each [[source]] needs either patients or a scan; this one does not: {source}.")
+    kinds = [kind for kind in _SETTINGS if isinstance(source, dict) and kind in source]
+    if not isinstance(source, dict) or len(kinds) != 1:
+        raise ScanError(
+            f"Each [[source]] needs one of {', '.join(_SETTINGS)}; this one does not have it: {source}."
+        )
+    known = _COMMON | _SETTINGS[kinds[0]]
     for key, value in source.items():
-        kind = _SOURCE_KEYS.get(key)
-        if kind is None or ("patients" in source and key not in ("patients", "weight", "negative")):
+        if key not in known:
             raise ScanError(f"The source {source} has a setting that it cannot have, {key}: remove it.")
-        if not isinstance(value, kind):
+        if not isinstance(value, known[key]):
             raise ScanError(f"The source {source} has a setting that cannot be used: {key} = {value!r}.")
     if not 0 < source.get("weight", 1) < np.inf:
         raise ScanError(f"The source {source} has a weight that is not above 0: correct it.")
-    if "patients" in source and not (root / source["patients"]).is_dir():
-        raise ScanError(
-            f"There is no folder {root / source['patients']}: correct the path in the description."
-        )
-    if "scan" in source and ("lungs" in source) == source.get("negative", False):
-        raise ScanError(
-            f"The scan {source['scan']} needs either lungs, a mask, or negative = true if it shows none."
-        )
-    if [type(z) for z in source.get("slices", [0, 0])] != [int, int]:
-        raise ScanError(f"The slices of {source['scan']} are not [first, last]: {source['slices']}.")
+    if source.get("kind", "grey") not in KINDS[1:]:
+        raise ScanError(f"The source {source} has a kind that is not grey or equalised: correct it.")
+    for key in ("patients", "pictures", "masks"):
+        if key in source and not (root / source[key]).is_dir():
+            raise ScanError(f"There is no folder {root / source[key]}: correct the path in the description.")
+    for key in ("slices", "numbers", "phantoms"):
+        if [type(z) for z in source.get(key, [0, 0])] != [int, int]:
+            raise ScanError(f"The {key} of {source} are not [first, last]: {source[key]}.")
+    if "scan" in source:
+        truths = {"lungs", "lesions", "effusion", "free_of"} & source.keys()
+        if bool(truths) == source.get("negative", False):
+            raise ScanError(
+                f"The scan {source['scan']} needs either a mask (lungs, lesions, effusion) or free_of, or "
+                "negative = true if it shows no lung."
+            )
+        _named(source.get("free_of", []), source)
+    if "pictures" in source:
+        if "masks" not in source or not source.get("values"):
+            raise ScanError(f"The pictures of {source} need masks and the values that these have.")
+        _named(source["values"].values(), source)
 
 
-def _read_source(source: dict[str, Any], root: Path, preparation: Preparation) -> list[tuple[str, Any, Any]]:
+def _named(names: Any, source: object) -> None:
+    if unknown := [name for name in names if name not in OUTPUTS[1:]]:
+        raise ScanError(
+            f"The source {source} names findings that are not known: {', '.join(map(str, unknown))}."
+        )
+
+
+def _read_source(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
     if "patients" in source:
         folders = sorted(p for p in (root / source["patients"]).iterdir() if (p / "ct").is_dir())
-        return [(folder.name, *pair) for folder in folders for pair in _read_pictures(folder, preparation)]
-    scan = read_scan(root / source["scan"])
-    name = source.get("patient", scan.name)
-    truths = {
-        channel: _read_mask(root / source[kind], scan, source.get("threshold", 0))
-        for channel, kind in enumerate(("lungs", "lesions"))
-        if kind in source
-    }
-    first, last = source.get("slices", [0, len(scan.voxels) - 1])
-    if not 0 <= first <= last < len(scan.voxels):
-        raise ScanError(
-            f"{root / source['scan']} has no slices {first} to {last}: it has 0 to {len(scan.voxels) - 1}."
-        )
-    rows = []
-    for z in range(first, last + 1):
-        image = preparation(scan.voxels[z], scan.intensity)
-        mask = np.zeros((len(OUTPUTS), *image.shape), np.bool_)
-        for channel, truth in truths.items():
-            mask[channel] = shrink(truth[z], preparation.size)
-        rows.append((name, image, mask))
-    return rows
+        for folder in folders:
+            if folder.name not in source.get("left_out", ()):
+                yield from ((folder.name, one) for one in _read_pictures(folder, source))
+    elif "pictures" in source:
+        yield from _read_labelled_pictures(source, root)
+    elif "phantoms" in source:
+        first, last = source["phantoms"]
+        for seed in range(first, last + 1):
+            yield from ((f"phantom {seed}", one) for one in _read_phantom(seed))
+    else:
+        yield from _read_labelled_scan(source, root)
 
 
-def _read_pictures(folder: Path, preparation: Preparation) -> list[tuple[Any, Any]]:
+def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Labelled]:
+    kind, partial = source.get("kind", "grey"), source.get("partial", False)
     lesions = "infection" if (folder / "infection").is_dir() else "lesions"
-    rows = []
     for file in sorted((folder / "ct").iterdir()):
         picture = _grey(file)
-        image = preparation(picture, "grey")
-        mask = np.zeros((len(OUTPUTS), *image.shape), np.bool_)
-        for channel, kind in enumerate(("lungs", lesions)):
-            truth = folder / kind / file.name
-            if not truth.is_file():
+        found: dict[str, Mask | None] = {}
+        for part in ("lungs", lesions):
+            near = [folder / part / file.name, (folder / part / file.stem).with_suffix(".png")]
+            truth = next((one for one in near if one.is_file()), None)
+            if truth is None and not partial:
                 raise ScanError(
-                    f"The mask {truth} is missing: each slice in {folder / 'ct'} needs one of the same name."
+                    f"The mask {near[0]} is missing: each slice in {folder / 'ct'} needs one of the same name."
                 )
-            labelled = _grey(truth)
-            if labelled.shape != picture.shape:
+            found[part] = None if truth is None else (_grey(truth) > 0).astype(np.uint8)
+            if truth is not None and found[part].shape != picture.shape:  # type: ignore[union-attr]
                 raise ScanError(
-                    f"The mask {truth} has the shape {labelled.shape}, its slice {picture.shape}: "
-                    "they must be equal."
+                    f"The mask {truth} has the shape {found[part].shape}, "  # type: ignore[union-attr]
+                    f"its slice {picture.shape}: they must be equal."
                 )
-            mask[channel] = shrink(labelled > 0, preparation.size)
-        rows.append((image, mask))
-    return rows
+        lungs, lesion_mask = found["lungs"], found[lesions]
+        if lungs is None and lesion_mask is None:
+            continue  # nothing is known of this slice
+        known = frozenset([UNION] if lesion_mask is not None else [])
+        if source.get("negative", False):
+            known = frozenset(OUTPUTS)
+        unlabelled = np.full(picture.shape, UNKNOWN, np.uint8)
+        yield _Labelled(picture, kind, lungs, unlabelled if lesion_mask is None else lesion_mask, known)
+
+
+def _read_labelled_pictures(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
+    """Read pictures whose masks hold several labels."""
+    first, last = source.get("numbers", [0, 10**9])
+    for file in sorted((root / source["pictures"]).iterdir()):
+        digits = "".join(filter(str.isdigit, file.stem))
+        if digits and not first <= int(digits) <= last:
+            continue
+        truth = (root / source["masks"] / file.stem).with_suffix(".png")
+        if not truth.is_file():
+            raise ScanError(f"The mask {truth} is missing: each picture needs one of the same name.")
+        picture = _grey(file)
+        with Image.open(truth) as opened:
+            stored = np.asarray(opened)  # of a palette, the number is the label
+        if stored.shape != picture.shape:
+            raise ScanError(
+                f"The mask {truth} has the shape {stored.shape}, its picture {picture.shape}: "
+                "they must be equal."
+            )
+        lesions = np.zeros(picture.shape, np.uint8)
+        for value, name in source["values"].items():
+            lesions[stored == int(value)] = lesion(name).value
+        knows = frozenset(source["values"].values())
+        yield (
+            source.get("patient", file.stem),
+            _Labelled(picture, source.get("kind", "grey"), None, lesions, knows),
+        )
+
+
+def _read_phantom(seed: int) -> Iterator[_Labelled]:
+    """Read a few slices of a patient who does not exist; every other one is healthy."""
+    made = phantom(seed, (10, 256, 256), (26.0, 1.4, 1.4), lesions=seed % 2 == 0)
+    for voxels, lungs, lesions in zip(made.scan.voxels, made.lungs, made.lesions, strict=True):
+        yield _Labelled(voxels, "HU", lungs, lesions, frozenset(OUTPUTS))
+
+
+def _read_labelled_scan(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
+    scan = read_scan(root / source["scan"])
+    name, shape = source.get("patient", scan.name), scan.voxels.shape
+    threshold = source.get("threshold", 0)
+    first, last = source.get("slices", [0, shape[0] - 1])
+    if not 0 <= first <= last < shape[0]:
+        raise ScanError(
+            f"{root / source['scan']} has no slices {first} to {last}: it has 0 to {shape[0] - 1}."
+        )
+    free_of = frozenset(OUTPUTS if source.get("negative", False) else source.get("free_of", ()))
+    knows = free_of | {finding for key, finding in _MASKS.items() if key in source}
+    truths = {
+        key: _read_mask(root / source[key], scan, threshold) for key in ("lungs", *_MASKS) if key in source
+    }
+    lesions = np.zeros(shape, np.uint8)
+    for key, finding in _MASKS.items():
+        if key in source:
+            lesions[truths[key]] = lesion(finding).value
+    for box in source.get("unlabelled", ()):
+        z0, z1, y0, y1, x0, x1 = box
+        lesions[z0 : z1 + 1, y0 : y1 + 1, x0 : x1 + 1] = UNKNOWN
+    kind = "HU" if scan.intensity == "HU" else "grey"
+    for z in range(first, last + 1):
+        lungs = truths["lungs"][z].astype(np.uint8) if "lungs" in truths else None
+        if source.get("negative", False):
+            lungs = np.zeros(shape[1:], np.uint8)
+        yield name, _Labelled(scan.voxels[z], kind, lungs, lesions[z], knows)
+
+
+_MASKS = {"lesions": UNION, "effusion": "pleural effusion"}
+"""Settings that name a mask of a scan, and the finding that it labels."""
 
 
 def _grey(file: Path) -> npt.NDArray[np.uint8]:
@@ -262,13 +481,52 @@ def _read_mask(path: Path, scan: Scan, threshold: float) -> npt.NDArray[np.bool_
     return mask
 
 
-def shrink(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
-    """Square a mask as a slice is prepared, and resize it; a pixel is set if most of it was."""
+def _squared(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Square a slice (y, x) as a preparation does: its smallest value below and to the right."""
+    side = max(values.shape)
+    square = np.full((side, side), values.min(), np.float32)
+    square[: values.shape[0], : values.shape[1]] = values
+    return square
+
+
+def _resize(values: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """Resize a square slice, in its own dtype."""
+    if values.shape == (size, size):
+        return values
+    finer = values.shape[0] < size
+    way = cv2.INTER_LINEAR if finer else cv2.INTER_AREA
+    resized = np.asarray(cv2.resize(values.astype(np.float32), (size, size), interpolation=way))
+    return resized.astype(np.uint8) if values.dtype == np.uint8 else resized.round().astype(values.dtype)
+
+
+def shrink(mask: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """Square a mask as a slice is prepared, and resize it; a pixel is what most of it was.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, or of uint8 as in `TrainingSet.masks`, shape (y, x)
+        What is added to square it is not labelled, or unknown where all of it is.
+    size : int
+    """
     height, width = mask.shape
     side = max(height, width)
+    if side == size == height == width:
+        return mask
+    unknown = mask == UNKNOWN if mask.dtype == np.uint8 else np.zeros(mask.shape, np.bool_)
+    if unknown.all():
+        return np.full((size, size), UNKNOWN, np.uint8)
+    parts = [_most(part, size, side) for part in ((mask > 0) & ~unknown, unknown)]
+    if mask.dtype == np.bool_:
+        return parts[0]
+    return np.where(parts[1], UNKNOWN, parts[0]).astype(np.uint8)
+
+
+def _most(mask: npt.NDArray[np.bool_], size: int, side: int) -> npt.NDArray[np.bool_]:
+    if not mask.any():
+        return np.zeros((size, size), np.bool_)
     square = np.zeros((side, side), np.float32)
-    square[:height, :width] = mask
+    square[: mask.shape[0], : mask.shape[1]] = mask
     if side == size:
-        return square > 0.5
+        return np.asarray(square > 0.5)
     way = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     return np.asarray(np.asarray(cv2.resize(square, (size, size), interpolation=way)) > 0.5)

@@ -9,25 +9,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from napari_covseg.learn.loss import Loss
+from napari_covseg.learn.loss import Loss, with_union
 from napari_covseg.learn.sampling import as_input
-from napari_covseg.learn.training_set import OUTPUTS, TrainingSet
+from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 
 SCANNED = tuple(round(0.05 * k, 2) for k in range(1, 20))
 """Thresholds that are tried: 0.05, 0.10 … 0.95 (Yazdekhasty 2020's own steps)."""
 
 
-def stacked(logits: dict[str, Tensor]) -> Tensor:
-    """Return the outputs, each of shape (n, 1, h, w), as channels: (n, len(OUTPUTS), h, w)."""
-    return torch.cat([logits[name] for name in OUTPUTS], 1)
+def stacked(logits: Mapping[str, Tensor], outputs: tuple[str, ...]) -> Tensor:
+    """Return outputs, each of shape (n, 1, h, w), as channels: (n, len(outputs), h, w)."""
+    heads = with_union(logits)
+    return torch.cat([heads[name] for name in outputs], 1)
 
 
 def validate(
     network: nn.Module, slices: TrainingSet, device: str = "cpu", loss: Loss | None = None, batch: int = 4
 ) -> tuple[dict[str, float], float]:
     """Return the Dice per output as `score` has it, and the mean loss over the slices (NaN without one)."""
-    dice, value = _measure(network, slices, np.full((len(OUTPUTS), 1), 0.5), device, loss, batch)
-    return dict(zip(OUTPUTS, dice.mean(0)[:, 0].tolist(), strict=True)), value
+    dice, value = _measure(network, slices, np.full((len(slices.outputs), 1), 0.5), device, loss, batch)
+    return dict(zip(slices.outputs, _mean(dice)[:, 0].tolist(), strict=True)), value
 
 
 def score(
@@ -49,9 +50,9 @@ def score(
     thresholds : mapping of str to float, optional
         Probability from which a pixel is labelled, per output; 0.5 by default.
     """
-    cuts = [[(thresholds or {}).get(name, 0.5)] for name in OUTPUTS]
+    cuts = [[(thresholds or {}).get(name, 0.5)] for name in slices.outputs]
     dice, _ = _measure(network, slices, np.array(cuts), device, None, batch)
-    return dict(zip(OUTPUTS, dice.mean(0)[:, 0].tolist(), strict=True))
+    return dict(zip(slices.outputs, _mean(dice)[:, 0].tolist(), strict=True))
 
 
 def choose_thresholds(
@@ -62,12 +63,18 @@ def choose_thresholds(
     The slices must be those of validation patients: a threshold that test patients have
     chosen is measured on them no more.
     """
-    dice, _ = _measure(network, slices, np.tile(SCANNED, (len(OUTPUTS), 1)), device, None, batch)
+    dice, _ = _measure(network, slices, np.tile(SCANNED, (len(slices.outputs), 1)), device, None, batch)
     order = sorted(range(len(SCANNED)), key=lambda k: abs(SCANNED[k] - 0.5))
     return {
         name: SCANNED[max(order, key=lambda k: round(float(means[k]), 6))]
-        for name, means in zip(OUTPUTS, dice.mean(0), strict=True)
+        for name, means in zip(slices.outputs, _mean(dice), strict=True)
     }
+
+
+def _mean(dice: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Average over the patients in whom an output is known; 0 where it is in none."""
+    known = np.isfinite(dice)
+    return np.where(known, dice, 0).sum(0) / np.maximum(known.sum(0), 1)
 
 
 @torch.inference_mode()
@@ -83,20 +90,24 @@ def _measure(
     network.eval()
     patients, rows = np.unique(slices.patients, return_inverse=True)
     both, total = np.zeros((2, len(patients), *thresholds.shape))
+    there = np.zeros((len(patients), len(slices.outputs)), np.bool_)
     cuts = torch.logit(torch.from_numpy(thresholds)).float().to(device)
     losses = 0.0
     for start in range(0, len(slices), batch):
         part = slice(start, start + batch)
         images = as_input(slices.images[part]).to(device)
         logits = network(images.contiguous(memory_format=torch.channels_last))
-        truth = torch.from_numpy(slices.masks[part]).to(device)
+        masks = torch.from_numpy(slices.masks[part]).to(device)
+        known, truth = masks != UNKNOWN, masks == 1
         if loss is not None:
-            losses += float(loss(logits, truth.float())) * len(truth)
-        said = stacked(logits).float()
+            losses += float(loss(logits, masks)) * len(masks)
+        said = stacked(logits, slices.outputs).float()
+        np.logical_or.at(there, rows[part], known.any(3).any(2).cpu().numpy())
         for k in range(thresholds.shape[1]):
-            predicted = said >= cuts[:, k, None, None]
+            predicted = (said >= cuts[:, k, None, None]) & known
             found = (predicted & truth).sum((2, 3)).cpu().numpy()
             np.add.at(both[..., k], rows[part], found)
             np.add.at(total[..., k], rows[part], (predicted.sum((2, 3)) + truth.sum((2, 3))).cpu().numpy())
     dice = np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
+    dice[~there] = np.nan  # a patient in whom nobody has looked for it
     return dice, losses / len(slices) if loss is not None else float("nan")

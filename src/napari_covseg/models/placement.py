@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 from torch.nn import functional as F
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Placement(NamedTuple):
@@ -53,9 +55,13 @@ class Placement(NamedTuple):
         """Height and width of the part once it is squared, in pixels of the scan."""
         return max(self.height, self.width)
 
+    def part(self, values: npt.NDArray[T]) -> npt.NDArray[T]:
+        """Cut the part out of a slice (y, x)."""
+        return values[self.top : self.top + self.height, self.left : self.left + self.width]
+
     def cut(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Cut the part out of a slice (y, x), and square it with its smallest value."""
-        part = values[self.top : self.top + self.height, self.left : self.left + self.width]
+        part = self.part(values)
         if self.height == self.width:
             return part
         square = np.full((self.side, self.side), part.min(), np.float32)

@@ -104,6 +104,8 @@ class Preparation:
         voxels: npt.NDArray[np.generic],
         intensity: Literal["HU", "grey"] = "HU",
         placement: Placement | None = None,
+        *,
+        equalised: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Prepare one slice.
 
@@ -112,10 +114,11 @@ class Preparation:
         voxels : ndarray, shape (y, x)
             HU, or grey values of a picture.
         intensity : {"HU", "grey"}
-            Pictures are only cropped, resized and scaled by their own range: they were windowed,
-            and often equalised, before they were stored.
+            Pictures were windowed before they were stored: they are scaled by their own range.
         placement : Placement, optional
             From `place`; by default the whole slice.
+        equalised : bool
+            Whether CLAHE was applied before the slice was stored: it is not applied twice.
 
         Returns
         -------
@@ -129,7 +132,7 @@ class Preparation:
             resized = cv2.resize(values, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
             values = np.asarray(resized, np.float32)
         scaled = self._scaled(values, intensity)
-        if intensity == "HU" and self.clahe_clip > 0:
+        if self.clahe_clip > 0 and not equalised:
             tiles = (self.clahe_tiles, self.clahe_tiles)
             return np.asarray(cv2.createCLAHE(self.clahe_clip, tiles).apply(scaled), np.uint8)
         return scaled

@@ -97,3 +97,11 @@ def mean_logits(heads: Sequence[Tensor]) -> Tensor:
     stacked = torch.stack(list(heads))
     yes = torch.logsumexp(F.logsigmoid(stacked), 0)
     return yes - torch.logsumexp(F.logsigmoid(-stacked), 0)
+
+
+def union_logits(first: Tensor, second: Tensor) -> Tensor:
+    """Return the logits of "at least one of both", which are taken as independent.
+
+    1 - (1 - p)(1 - q), written so that nothing is lost where both are near 0 or 1.
+    """
+    return torch.logsumexp(torch.stack([first, second, first + second]), 0)

@@ -9,6 +9,7 @@ from torch import nn
 
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.amer2021 import RDUNet, ResDUNet
+from napari_covseg.networks.efficientnet import EfficientUNet
 from napari_covseg.networks.elbana2020 import DeepLabV3Plus
 from napari_covseg.networks.punn2022 import CHSNet, RAIUNet
 from napari_covseg.networks.salehi2022 import ResUNet, UNetPlusPlus
@@ -25,6 +26,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resunet": ResUNet,
     "bifurcated": BifurcatedAutoencoder,
     "deeplabv3plus": DeepLabV3Plus,
+    "efficientunet": EfficientUNet,
 }
 
 

