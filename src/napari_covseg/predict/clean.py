@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from napari_covseg.labels import LESIONS, Label
 from napari_covseg.predict.outlines import parts
+from napari_covseg.predict.rules import RULES, Rule
 from napari_covseg.scans.scan import Intensity
 
 Mask = npt.NDArray[np.uint8]
@@ -31,7 +32,11 @@ _BOTH = 0.1  # of a slice's width: so far do both lungs reach from its middle
 
 
 def clean_slice(
-    lungs: Mask, lesions: Mask, labels: Sequence[Label] = LESIONS, spacing: tuple[float, float] | None = None
+    lungs: Mask,
+    lesions: Mask,
+    labels: Sequence[Label] = LESIONS,
+    spacing: tuple[float, float] | None = None,
+    rules: frozenset[Rule] = RULES,
 ) -> tuple[Mask, Mask]:
     """Drop specks, close holes in the lungs, keep findings inside the dilated lungs.
 
@@ -44,6 +49,8 @@ def clean_slice(
     labels : sequence of Label
     spacing : tuple of float, optional
         (y, x) in mm; pixels of 1.4 mm are assumed where it is unknown.
+    rules : frozenset of Rule
+        Of "small lungs", "holes", "small findings" and "inside", those that are followed.
 
     Returns
     -------
@@ -52,10 +59,14 @@ def clean_slice(
     pixel = spacing or (_UNKNOWN_PIXEL_MM, _UNKNOWN_PIXEL_MM)
     area = pixel[0] * pixel[1]
     lungs = (lungs > 0).astype(np.uint8) * np.uint8(3)
-    _drop_and_fill(lungs, _SMALLEST_LUNG_MM2 / area, _LARGEST_HOLE_MM2 / area)
+    _drop_and_fill(
+        lungs,
+        _SMALLEST_LUNG_MM2 / area if "small lungs" in rules else 0.0,
+        _LARGEST_HOLE_MM2 / area if "holes" in rules else 0.0,
+    )
     lesions = lesions.copy()
-    _drop_and_fill(lesions, _SMALLEST_LESION_MM2 / area)
-    return lungs, keep_inside(lungs, lesions, labels, pixel)
+    _drop_and_fill(lesions, _SMALLEST_LESION_MM2 / area if "small findings" in rules else 0.0)
+    return lungs, keep_inside(lungs, lesions, labels, pixel) if "inside" in rules else lesions
 
 
 def drop_small(lesions: Mask, pixels: int) -> Mask:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.labels import LESIONS, Label
+from napari_covseg.predict.rules import RULES, Rule
 
 _PIXEL_MM = 1.4
 _VESSEL_MM, _BETWEEN_SHARE = 7.0, 0.5
@@ -28,6 +29,7 @@ def keep_raised(
     voxels: npt.NDArray[np.int16],
     pixel: tuple[float, float],
     labels: Sequence[Label] = LESIONS,
+    rules: frozenset[Rule] = RULES,
 ) -> npt.NDArray[np.uint8]:
     """Drop findings in which the lung between the vessels is as dark as elsewhere.
 
@@ -87,9 +89,12 @@ def keep_raised(
         normal = _NORMAL_HU if level is None else level * _LEVEL_HU + _LOWEST_HU
         return share(between > (max(_RAISED_HU, normal + _RAISED_BY_HU) - _LOWEST_HU) / _LEVEL_HU)
 
-    drop = share((values > _FAT_HU[0]) & (values <= _FAT_HU[1])) > 0.6
-    drop |= raised(_VESSEL_MM) < _BETWEEN_SHARE
-    suspect = ~drop & (facts[:, cv2.CC_STAT_AREA] * pixel[0] * pixel[1] < _LARGE_MM2)
+    drop = np.zeros(number, bool)
+    if "fat" in rules:
+        drop |= share((values > _FAT_HU[0]) & (values <= _FAT_HU[1])) > 0.6
+    if "vessels" in rules:
+        drop |= raised(_VESSEL_MM) < _BETWEEN_SHARE
+    suspect = ("hilum" in rules) & ~drop & (facts[:, cv2.CC_STAT_AREA] * pixel[0] * pixel[1] < _LARGE_MM2)
     suspect[0] = False
     if suspect.any():
         suspect &= raised(_LARGE_VESSEL_MM) < _BETWEEN_LARGE_SHARE

@@ -14,6 +14,7 @@ from napari_covseg.predict.clean import clean_slice, drop_small, guess_sides
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.findings import keep_raised
 from napari_covseg.predict.forward import Looked, Said, ask, lungs_of, view
+from napari_covseg.predict.rules import RULES, Rule
 from napari_covseg.predict.tissue import drop_gas_and_fat
 from napari_covseg.scans.scan import Intensity
 
@@ -69,6 +70,8 @@ class Labeller:
         Findings of fewer pixels are dropped.
     share : callable
         `map`, or one that shares the slices of a batch among threads.
+    rules : frozenset of Rule
+        What is put right in what the networks say; all that there is, unless a rule is to be measured.
     """
 
     read_slice: ReadSlice
@@ -79,6 +82,7 @@ class Labeller:
     probabilities: bool
     min_pixels: int
     share: Share = map
+    rules: frozenset[Rule] = RULES
 
     def look(self, zs: list[int]) -> list[Looked]:
         """Read and prepare slices."""
@@ -102,8 +106,8 @@ class Labeller:
         return Looked(z, voxels, tuple(view(one, voxels, self.intensity) for one in first))
 
     def _look_again(self, now: Looked, found: Mask) -> Looked:
-        lungs = drop_gas_and_fat(found, now.voxels) if self.intensity == "HU" else found
-        lungs, _ = clean_slice(lungs, np.zeros_like(lungs), (), self.spacing)
+        lungs = drop_gas_and_fat(found, now.voxels, self.rules) if self.intensity == "HU" else found
+        lungs, _ = clean_slice(lungs, np.zeros_like(lungs), (), self.spacing, self.rules)
         views = tuple(view(one, now.voxels, self.intensity, lungs) for one in self.ensemble.models)
         return Looked(now.z, now.voxels, views, lungs)
 
@@ -112,13 +116,13 @@ class Labeller:
         # without lungs there is nothing that findings could have to lie inside
         labels = self.ensemble.card.lesions if self.ensemble.knows_lungs else ()
         if self.intensity == "HU":
-            kept_lungs = drop_gas_and_fat(lungs, now.voxels)
+            kept_lungs = drop_gas_and_fat(lungs, now.voxels, self.rules)
             inside = np.isin(np.arange(256), [label.value for label in labels if label.inside_lungs])
             lesions = _drop_where(lesions, (lungs > kept_lungs) & (lesions > 0), inside)
             lungs = kept_lungs
-        lungs, lesions = clean_slice(lungs, lesions, labels, self.spacing)
+        lungs, lesions = clean_slice(lungs, lesions, labels, self.spacing, self.rules)
         if self.intensity == "HU" and self.spacing is not None:
-            lesions = keep_raised(lesions, lungs, now.voxels, self.spacing, labels)
+            lesions = keep_raised(lesions, lungs, now.voxels, self.spacing, labels, self.rules)
         if self.intensity == "HU":  # pictures have no reliable orientation
             lungs = guess_sides(lungs)
         lesions = drop_small(lesions, self.min_pixels)

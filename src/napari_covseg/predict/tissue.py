@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.predict.outlines import parts
+from napari_covseg.predict.rules import RULES, Rule
 
 _EDGES_HU = (-950, -200, -30)
 """Gas, aerated lung or ground-glass, fat, soft tissue: the ends of the first three."""
@@ -23,7 +24,9 @@ _WIDER = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3 * _WALL + 1, 3 * _WALL 
 _OPEN = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
 
-def drop_gas_and_fat(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
+def drop_gas_and_fat(
+    lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16], rules: frozenset[Rule] = RULES
+) -> npt.NDArray[np.uint8]:
     """Drop parts of a slice's lungs that consist of gas or of fat, and bowel that touches the lungs.
 
     Equalised slices show fat darker than muscle and bowel gas darker still, so that a
@@ -47,7 +50,7 @@ def drop_gas_and_fat(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]
     ndarray of uint8, shape (y, x)
     """
     out = lungs
-    for box, here in parts(lungs):
+    for box, here in parts(lungs) if "gas or fat" in rules else ():
         few = (slice(None, None, _STRIDE),) * 2  # a quarter of the voxels is enough to tell
         values = voxels[box][few][here[few]]
         below = [np.count_nonzero(values <= edge) / max(values.size, 1) for edge in _EDGES_HU]
@@ -55,10 +58,12 @@ def drop_gas_and_fat(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]
         if fat > 0.6 or (gas > 0.2 and tissue < 0.4):
             out = out.copy() if out is lungs else out
             out[box][here] = 0
-    return _without_bowel(out, voxels)
+    return _without_bowel(out, voxels, rules)
 
 
-def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
+def _without_bowel(
+    lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16], rules: frozenset[Rule]
+) -> npt.NDArray[np.uint8]:
     """Zero the lungs, shape (y, x), where they hold bowel gas with its wall, or even fat."""
     step = max(1, round(max(lungs.shape) / _GRID))
     left, top, width, height = cv2.boundingRect((lungs > 0).view(np.uint8))
@@ -71,7 +76,11 @@ def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) 
     values = np.asarray(cv2.medianBlur(np.ascontiguousarray(voxels[box][few]), 3), np.int16)
     inside = lungs[box][few] > 0
     other = _large(inside & (values > _FAT_HU[0]) & (values < _FAT_HU[1]))
+    if "even fat" not in rules:
+        other[:] = 0
     gas = _large(inside & (values < _LUNG_HU[0]))
+    if "bowel" not in rules:
+        gas[:] = 0
     number, parts_of_gas = cv2.connectedComponents(gas) if gas.any() else (0, gas)
     for part in range(1, number):
         here = (parts_of_gas == part).astype(np.uint8)
@@ -80,7 +89,8 @@ def _without_bowel(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) 
         lung = np.count_nonzero((around > _LUNG_HU[0]) & (around < _LUNG_HU[1]))
         if 2 * lung < around.size:
             other[wide > 0] = 1
-    other |= _wall_of_bowel(values, inside & (other == 0))
+    if "bowel wall" in rules:
+        other |= _wall_of_bowel(values, inside & (other == 0))
     if not other.any():
         return lungs
     out = lungs.copy()
