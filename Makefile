@@ -25,7 +25,7 @@ COMMA  := ,
 LINUX  := $(filter Linux,$(shell uname -s))
 
 # The queue needs no environment but the one that it makes for itself.
-QUEUE := PYTHONPATH=src $(PYTHON) benchmarks/training_queue.py
+QUEUE := PYTHONPATH=src $(PYTHON) benchmarks/training_queue.py $(if $(FOLDER),--folder $(FOLDER))
 
 .PHONY: demo test lint style types imports manifest docs bench clean
 .PHONY: trained trained-status trained-pause trained-resume trained-retry trained-export

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -383,6 +384,34 @@ def test_a_wrong_table_is_refused(script: ModuleType, tmp_path: Path, text: str,
 
 def test_the_table_of_the_project_is_whole(script: ModuleType) -> None:
     assert script.read_table(SCRIPT.with_suffix(".toml"))
+
+
+def test_the_worktree_follows_the_commit_and_is_made_again(script: ModuleType, tmp_path: Path) -> None:
+    checkout, folder = tmp_path / "checkout", tmp_path / "folder"
+    checkout.mkdir()
+    (folder / ".venv").mkdir(parents=True)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    script.git(checkout, "init", "--quiet")
+    commits = []
+    for content in ("old", "new"):
+        for name, text in (("code", content), ("pyproject.toml", "p"), ("constraints.txt", "c")):
+            (checkout / name).write_text(text)
+        script.git(checkout, "add", ".")
+        script.git(checkout, *who, "commit", "--quiet", "-m", content)
+        commits.append(script.git(checkout, "rev-parse", "HEAD"))
+    (folder / ".venv" / "made").write_text(hashlib.sha256(b"pc").hexdigest())  # the environment fits
+    places = script.Places(checkout, script.Folder(folder))
+    code = folder / "worktree" / "code"
+
+    assert script.pin(places, "HEAD~1") == commits[0] == script.pinned(places)
+    for commit, content in zip([*commits, commits[0]], ["old", "new", "old"], strict=True):
+        script.place_worktree(places, commit)
+        assert code.read_text() == content
+    (folder / "worktree" / ".git").write_text("gitdir: /nowhere\n")  # the checkout was cloned anew
+    script.place_worktree(places, commits[1])
+    assert code.read_text() == "new"
+    with pytest.raises(JobError, match="no commit 'nothing'"):
+        script.pin(places, "nothing")
 
 
 def test_threads_are_what_others_leave(script: ModuleType) -> None:
