@@ -83,7 +83,8 @@ bench: system-screen $(VENV)/desktop
 	$(if $(LINUX),$(XVFB)) $(BIN)/python benchmarks/speed.py
 
 trained:
-	@$(QUEUE) start $(if $(PIN),--pin $(PIN)) $(if $(RESTART),--restart $(RESTART)) $(if $(ADAPT),--adapt)
+	@$(QUEUE) start $(if $(PIN),--pin $(PIN)) $(if $(RESTART),--restart $(RESTART)) $(if $(ADAPT),--adapt) \
+	    $(if $(NICE),--nice $(NICE))
 
 trained-pause:
 	@$(QUEUE) pause $(if $(FREEZE),--freeze)

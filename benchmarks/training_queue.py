@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_covseg.errors import JobError, ModelError
+from napari_covseg.files import write_text
 from napari_covseg.models.card import ModelCard, read_card
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -189,6 +190,12 @@ class Folder:
         """While it is there, the training process stands still."""
         return self.path / "frozen"
 
+    @property
+    def nice(self) -> int:
+        """The priority of the queue: 19, the lowest, unless something else was asked for."""
+        path = self.path / "nice"
+        return int(path.read_text()) if path.is_file() else 19
+
     def file(self, name: str, suffix: str) -> Path:
         """Return a file of a training."""
         return self.path / f"{name}.{suffix}"
@@ -245,17 +252,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a table, atomically."""
-    write(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old or the new one, even after a power cut."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 # Idle cores ------------------------------------------------------------------------------------
@@ -347,9 +344,9 @@ class Places:
 class Queue:
     """Trains what the table lists, until all is done; the process that ``make trained`` leaves behind."""
 
-    def __init__(self, places: Places, cores: int, adapt: bool, nice: int) -> None:
+    def __init__(self, places: Places, cores: int, adapt: bool) -> None:
         self.places, self.folder = places, places.folder
-        self.cores, self.adapt, self.nice = cores, adapt, nice
+        self.cores, self.adapt = cores, adapt
         self.load = OtherLoad()
         self.ending = False
         self._said: dict[str, Any] = {}
@@ -358,8 +355,8 @@ class Queue:
         """Train until nothing is left, or until SIGTERM."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_end)
-        os.nice(self.nice)
-        group_priority(self.nice)
+        os.nice(self.folder.nice)
+        group_priority(self.folder.nice)
         self.say("starting")
         clear_training(self.folder)
         while not self.ending:
@@ -403,7 +400,7 @@ class Queue:
         if self.places.python is None:
             self.say("preparing", name)
             try:
-                with usual_priority(self.nice):
+                with usual_priority(self.folder.nice):
                     place_worktree(self.places, record.commit)
             except (JobError, subprocess.CalledProcessError, OSError) as error:
                 raise SystemExit(f"The environment for {name} cannot be made: {error}") from error
@@ -453,14 +450,14 @@ class Queue:
                 os.killpg(child.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
             self.say("frozen" if frozen else "running", name, child.pid, record.threads)
             if self.ending or self.folder.paused.exists():
-                return stop(child, self.nice), True
+                return stop(child, self.folder.nice), True
             self.load.sample(child.pid)
             better = threads_for(self.load.cores(), self.cores)
             if frozen or better == record.threads or not self.adapt:
                 fits = time.monotonic()
             elif time.monotonic() - fits > OTHER_THREADS:
                 record.threads = better
-                return stop(child, self.nice), True
+                return stop(child, self.folder.nice), True
             time.sleep(LOOK)
 
     def _conclude(self, training: Training, record: Record, code: int, asked: bool) -> None:
@@ -504,14 +501,14 @@ def stop(child: subprocess.Popen[bytes], nice: int) -> int:
             return child.wait()
 
 
-def group_priority(nice: int) -> None:
+def group_priority(nice: int, process: int | str = "self") -> None:
     """Set the priority of the queue's session with all that runs in it.
 
     Linux shares the processor between sessions first (autogroups); `os.nice` then counts only
     within a session. Elsewhere it counts everywhere, and this does nothing.
     """
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(nice))
+        Path(f"/proc/{process}/autogroup").write_text(str(nice))
 
 
 @contextlib.contextmanager
@@ -599,7 +596,7 @@ def pin(places: Places, revision: str) -> str:
     commit = git(places.checkout, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", check=False)
     if not commit:
         raise JobError(f"git knows no commit {revision!r} in {places.checkout}: name another with PIN=.")
-    write(places.folder.path / "pin", commit + "\n")
+    write_text(places.folder.path / "pin", commit + "\n")
     return commit
 
 
@@ -623,7 +620,7 @@ def place_worktree(places: Places, commit: str) -> None:
     pip = [str(folder.python), "-m", "pip", "install", "--disable-pip-version-check", "-qq"]
     pip += ["--no-compile", "--constraint", "constraints.txt", "--editable", ".[train]"]
     subprocess.run(pip, cwd=tree, env=own_environment(), check=True, preexec_fn=_end_with_parent)
-    write(made, fits)
+    write_text(made, fits)
 
 
 def git(where: Path, *words: str, check: bool = True) -> str:
@@ -797,10 +794,22 @@ def row_of(
         known = step and steps and seconds
         row.left = (steps - step) * seconds / step if known else max(60.0, estimate - seconds)
         if current and queue.get("threads"):
-            row.remark = f"{queue['threads']} threads, process {queue['child']}"
+            share = share_of(queue["child"])
+            row.remark = f"{queue['threads']} threads, process {queue['child']}{share}"
         if "loss" in progress:
             row.remark = f"loss {progress['loss']:.4f}  {row.remark}".strip()
     return row
+
+
+def share_of(process: int) -> str:
+    """Return how much of a core a process has had since it began, in words; empty if not known."""
+    try:
+        ticks = os.sysconf("SC_CLK_TCK")
+        stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        up = float(Path("/proc/uptime").read_text().split()[0]) - int(stat[19]) / ticks
+        return f" with {(int(stat[11]) + int(stat[12])) / ticks / max(up, 1):.0%} of a core"
+    except (OSError, ValueError, IndexError):
+        return ""
 
 
 def figures_of(model: Path) -> str:
@@ -870,7 +879,7 @@ def start(places: Places, options: Sequence[str]) -> str:
     return status(places, time.time())
 
 
-def work(places: Places, cores: int, adapt: bool, nice: int) -> None:
+def work(places: Places, cores: int, adapt: bool) -> None:
     """Be the queue."""
     with (places.folder.path / "queue.lock").open("wb") as file:
         for left in reversed(range(20)):
@@ -882,7 +891,7 @@ def work(places: Places, cores: int, adapt: bool, nice: int) -> None:
                     raise SystemExit("The queue runs already.") from None
                 time.sleep(0.05)
         (places.folder.path / "queue.json").unlink(missing_ok=True)
-        Queue(places, cores, adapt, nice).work()
+        Queue(places, cores, adapt).work()
 
 
 def pause(places: Places, freeze: bool) -> str:
@@ -945,7 +954,7 @@ def main() -> None:
     parser.add_argument("--freeze", action="store_true", help="pause without a checkpoint, for short timings")
     parser.add_argument("--adapt", action="store_true", help="change threads in a training as cores get idle")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="threads at most")
-    parser.add_argument("--nice", type=int, default=19, help="priority: 19 is the lowest")
+    parser.add_argument("--nice", type=int, help="priority from now on; at first 19, the lowest")
     parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="has the table, gets the weights")
     parser.add_argument("--folder", type=Path, help="by default trained-weights in the checkout")
     parser.add_argument("--python", type=Path, help="trains instead of the pinned environment")
@@ -954,7 +963,6 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     places = Places(given.checkout.resolve(), Folder(folder), given.python)
     options = [f"--checkout={places.checkout}", f"--folder={folder}", f"--cores={given.cores}"]
-    options.append(f"--nice={given.nice}")
     options += ["--adapt"] * given.adapt + [f"--python={given.python}"] * (given.python is not None)
     try:
         print(_run(given, places, options), end="")
@@ -964,12 +972,16 @@ def main() -> None:
 
 def _run(given: argparse.Namespace, places: Places, options: Sequence[str]) -> str:
     if given.command == "work":
-        work(places, given.cores, given.adapt, given.nice)
+        work(places, given.cores, given.adapt)
         return ""
     if given.command in ("retry", "export") and not given.name:
         raise JobError(f"Which training? Give its name: {given.command} NAME.")
     told = []
     if given.command == "start":
+        if given.nice is not None:
+            write_text(places.folder.path / "nice", str(given.nice))
+            if queue := places.folder.queue():
+                group_priority(given.nice, queue["pid"])
         if places.python is None and (given.pin or not pinned(places)):
             pin(places, given.pin or "HEAD")
         if given.restart:
