@@ -44,7 +44,7 @@ def data() -> TrainingSet:
 @pytest.fixture
 def recipe() -> Recipe:
     return dataclasses.replace(
-        read_recipe(),
+        read_recipe("covseg-equalised"),
         preparation={"size": 64},
         settings={"features": [4, 8], "bottleneck": 16},
         steps=16,

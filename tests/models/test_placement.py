@@ -102,6 +102,6 @@ def test_without_lungs_there_is_nothing_to_see() -> None:
 def test_a_picture_is_cropped_too_and_scaled_by_what_is_left() -> None:
     picture = np.arange(64 * 64, dtype=np.int16).reshape(64, 64)
     part = Placement((64, 64), 8, 16, 32, 32)
-    made = Preparation(size=32, scaling="window")(picture, "grey", part)
+    made = Preparation(size=32, scaling="window")(picture, "grey", part, equalised=True)
     cut = picture[8:40, 16:48].astype(float)
     np.testing.assert_array_equal(made, ((cut - cut.min()) * (255 / np.ptp(cut))).astype(np.uint8))

@@ -92,19 +92,27 @@ def test_padding_and_metal_count_no_more_than_the_clip() -> None:
     np.testing.assert_array_equal(Preparation()(wild), Preparation()(plain))
 
 
-def test_pictures_are_only_scaled() -> None:
+def test_pictures_that_are_equalised_are_only_scaled() -> None:
     picture = chest((256, 256)).clip(0, 255)
     picture[0, :2] = 0, 255
-    np.testing.assert_array_equal(Preparation()(picture, "grey"), picture)
+    np.testing.assert_array_equal(Preparation()(picture, "grey", equalised=True), picture)
     np.testing.assert_array_equal(
-        Preparation()(picture // 2 + 7, "grey"), scaled((picture // 2).astype(float))
+        Preparation()(picture // 2 + 7, "grey", equalised=True), scaled((picture // 2).astype(float))
     )
+
+
+def test_other_pictures_are_equalised_as_slices_in_hu_are() -> None:
+    picture = chest((256, 256)).clip(0, 255)
+    picture[0, :2] = 0, 255
+    clahe = cv2.createCLAHE(7.0, (8, 8)).apply(picture.astype(np.uint8))
+    np.testing.assert_array_equal(Preparation()(picture, "grey"), clahe)
+    np.testing.assert_array_equal(Preparation(clahe_clip=0)(picture, "grey"), picture)
 
 
 def test_pictures_are_not_clipped_to_hu() -> None:
     picture = np.zeros((256, 256), np.int16)
     picture[:, 100:], picture[:, 200:] = 2000, 4000
-    assert np.unique(Preparation()(picture, "grey")).tolist() == [0, 127, 255]
+    assert np.unique(Preparation()(picture, "grey", equalised=True)).tolist() == [0, 127, 255]
 
 
 @pytest.mark.parametrize("shape", [(100, 64), (64, 100), (512, 300)])

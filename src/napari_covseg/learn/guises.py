@@ -99,7 +99,7 @@ class Guises:
             image = equalised(image, float(random.uniform(1, 8)))
         lungs = masks[outputs.index("lungs")] if "lungs" in outputs else None
         matrix = self._place(image.shape[0], lungs, size, random)
-        image = cv2.warpAffine(
+        turned = cv2.warpAffine(
             image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
             borderValue=float(image.min()),
         )  # fmt: skip
@@ -113,7 +113,7 @@ class Guises:
             )  # fmt: skip
             if hidden and name not in ("lungs", "pleural effusion"):
                 out[out == 1] = UNKNOWN
-        return self._degrade(image, random), moved
+        return self._degrade(np.asarray(turned, np.float32), random), moved
 
     def _window(self, values: Slice, kind: str, random: np.random.Generator) -> tuple[Slice, bool]:
         """Scale to [0, 1]; and whether the lungs are black all over now."""
@@ -155,16 +155,17 @@ class Guises:
         return np.concatenate([linear, offset[:, None]], 1)
 
     def _degrade(self, image: Slice, random: np.random.Generator) -> Slice:
-        image = np.clip(image, 0, 1) ** np.float32(np.exp(random.uniform(-1, 1) * np.log(self.gamma)))
+        gamma = np.exp(random.uniform(-1, 1) * np.log(self.gamma))
+        image = (np.clip(image, 0, 1) ** gamma).astype(np.float32)
         if random.random() < self.blur:
-            image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(random.uniform(0.4, 1.2))))
+            image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(random.uniform(0.4, 1.2))), np.float32)
         if random.random() < self.noise:
             sigma = np.float32(random.uniform(0.01, 0.06))
-            image = image + sigma * random.standard_normal(image.shape, np.float32)
+            image = (image + sigma * random.standard_normal(image.shape, np.float32)).astype(np.float32)
         if random.random() < self.jpeg:
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(30, 96))]
             _, packed = cv2.imencode(".jpg", (np.clip(image, 0, 1) * 255).astype(np.uint8), quality)
-            image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE), np.float32) / 255
+            image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE)).astype(np.float32) / 255
         if random.random() < self.invert:
             image = 1 - image
         return np.clip(image, 0, 1).astype(np.float32)
@@ -173,7 +174,7 @@ class Guises:
 def equalised(image: Slice, clip: float) -> Slice:
     """Return a picture, float32 in [0, 1], after CLAHE with 8 x 8 tiles."""
     grey = (image * 255).astype(np.uint8)
-    return np.asarray(cv2.createCLAHE(clip, (8, 8)).apply(grey), np.float32) / 255
+    return np.asarray(cv2.createCLAHE(clip, (8, 8)).apply(grey)).astype(np.float32) / np.float32(255)
 
 
 def _jittered(window: tuple[float, float], random: np.random.Generator) -> tuple[float, float]:

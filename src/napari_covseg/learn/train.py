@@ -100,21 +100,21 @@ def train(
     if checkpoint is not None and not run.resume(checkpoint):
         run.write(checkpoint)
     sample = Sampler(recipe, training, augmentation(recipe.augmentation, training.images.shape[-1]))
-    watched = run.loss if recipe.selection == "loss" else None
+    watched = recipe.selection == "loss"
     started, losses = time.perf_counter(), []
     written = told = started
     while not run.done:
         images, masks = sample(run.step)
         losses.append(run.update(images.to(device), masks.to(device)))
         scores, best, now = None, False, time.perf_counter()
-        if validated := run.step % run.validate_every == 0 or run.step == run.steps:
+        if validated := run.step % run.validate_every == 0 or run.step in run.ends:
             value = float(run.step)
             if drops(run.average):
                 recent = range(max(0, run.step - BATCHES), run.step)
                 settle(run.average, (sample(step)[0].to(device) for step in recent))
             if validation is not None:
-                scores, loss = validate(run.average, validation, device, watched)
-                value = -loss if watched else float(np.mean(list(scores.values())))
+                scores, loss = validate(run.average, validation, device, run.loss if watched else None)
+                value = -loss if watched else float(np.mean([scores[name] for name in run.learned]))
             best = run.keep(value)
         stopped = stop()
         if checkpoint is not None and (validated or stopped or now - written > CHECKPOINT_EVERY):
@@ -129,6 +129,8 @@ def train(
             mean = float(np.mean(losses if validated else losses[-10:]))
             yield TrainingProgress(run.step, run.steps, mean, now - started, scores, best)
             losses = [] if validated else losses
+    if checkpoint is not None:
+        Path(f"{checkpoint}.progress").unlink(missing_ok=True)
     yield run.result()
 
 

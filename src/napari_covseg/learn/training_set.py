@@ -69,8 +69,8 @@ class TrainingSet:
         How much more often than others the slices of a patient, or of a source, are drawn, where not 1.
     """
 
-    images: npt.NDArray[np.uint8] | npt.NDArray[np.int16]
-    masks: Mask | npt.NDArray[np.bool_]
+    images: npt.NDArray[Any]
+    masks: npt.NDArray[Any]
     patients: npt.NDArray[np.str_]
     outputs: tuple[str, ...] = PLAIN
     sources: npt.NDArray[np.str_] | None = None
@@ -86,11 +86,9 @@ class TrainingSet:
 
     def rows(self, keep: npt.NDArray[Any]) -> TrainingSet:
         """Return the slices at these rows, or where a mask is true."""
-        parts = {
-            name: None if (part := getattr(self, name)) is None else part[keep]
-            for name in ("images", "masks", "patients", "sources", "kinds")
-        }
-        return replace(self, **parts)
+        parts = ("images", "masks", "patients", "sources", "kinds")
+        there: dict[str, Any] = {name: part[keep] for name in parts if (part := getattr(self, name)) is not None}
+        return replace(self, **there)
 
     def only(self, patients: set[str]) -> TrainingSet:
         """Return the slices of these patients."""
@@ -114,7 +112,7 @@ class TrainingSet:
             return self.resized(preparation.size)
         images = np.zeros((len(self), preparation.size, preparation.size), np.uint8)
         for row, (image, kind) in enumerate(zip(self.images, self.kinds, strict=True)):
-            images[row] = preparation(image, "HU" if kind == "HU" else "grey", equalised=kind == "equalised")
+            images[row] = _prepare(preparation, image, str(kind))
         return replace(self, images=images, kinds=None, masks=self.resized(preparation.size).masks)
 
     def checksum(self) -> int:
@@ -253,8 +251,7 @@ def _assemble(
         )
         for name, one in _read_source(source, root):
             if size is None:
-                kind = "HU" if one.kind == "HU" else "grey"
-                images.append(preparation(one.values, kind, equalised=one.kind == "equalised"))
+                images.append(_prepare(preparation, one.values, one.kind))
             else:
                 images.append(_resize(_squared(one.values), size))
             side = size or preparation.size
@@ -479,6 +476,10 @@ def _read_mask(path: Path, scan: Scan, threshold: float) -> npt.NDArray[np.bool_
             f"The mask {path} has the shape {mask.shape}, its scan {scan.voxels.shape}: they must be equal."
         )
     return mask
+
+
+def _prepare(preparation: Preparation, values: npt.NDArray[Any], kind: str) -> npt.NDArray[np.uint8]:
+    return preparation(values, "HU" if kind == "HU" else "grey", equalised=kind == "equalised")
 
 
 def _squared(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

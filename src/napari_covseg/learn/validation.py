@@ -74,7 +74,7 @@ def choose_thresholds(
 def _mean(dice: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Average over the patients in whom an output is known; 0 where it is in none."""
     known = np.isfinite(dice)
-    return np.where(known, dice, 0).sum(0) / np.maximum(known.sum(0), 1)
+    return np.asarray(np.where(known, dice, 0).sum(0) / np.maximum(known.sum(0), 1))
 
 
 @torch.inference_mode()
