@@ -14,7 +14,7 @@ from torch import nn
 
 from napari_covseg import metrics
 from napari_covseg.assess.scoring import SCANNED, choose_thresholds, labelled, patient_rows, probabilities
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.training_set import PLAIN, UNKNOWN, TrainingSet
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model
 
@@ -46,11 +46,11 @@ def test_no_other_threshold_has_a_better_dice(
     said: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_]
 ) -> None:
     patients = np.array(["anna", "anna", "bert", "bert"])
-    chosen = choose_thresholds(said, truth, patients)
+    chosen = choose_thresholds(said, truth, patients, PLAIN)
     for channel, name in enumerate(("lungs", "lesion")):
         scores = {}
         for t in SCANNED:
-            found = labelled(said, {"lungs": t, "lesion": t})[:, channel]
+            found = labelled(said, {"lungs": t, "lesion": t}, PLAIN)[:, channel]
             by = [dice(found[patients == one], truth[patients == one, channel]) for one in ("anna", "bert")]
             scores[t] = float(np.mean(by))
         assert scores[chosen[name]] == pytest.approx(max(scores.values()), abs=2e-6)
@@ -61,15 +61,15 @@ def test_of_thresholds_alike_the_one_nearest_to_a_half() -> None:
     truth[:, :, :3] = True
     said = np.where(truth, 255, 0).astype(np.uint8)
     said[:, 1][truth[:, 1]] = 60
-    assert choose_thresholds(said, truth, np.array(["anna"] * 4)) == {"lungs": 0.5, "lesion": 0.2}
+    assert choose_thresholds(said, truth, np.array(["anna"] * 4), PLAIN) == {"lungs": 0.5, "lesion": 0.2}
 
 
 def test_a_probability_at_the_threshold_counts_and_small_findings_do_not() -> None:
     said = np.zeros((2, 2, 4, 4), np.uint8)
     said[0, :, 0, :3], said[1, :, 0, :] = 128, 127
-    found = labelled(said, {"lungs": 0.5, "lesion": 127 / 255})
+    found = labelled(said, {"lungs": 0.5, "lesion": 127 / 255}, PLAIN)
     assert np.count_nonzero(found, (2, 3)).tolist() == [[3, 3], [0, 4]]
-    few = labelled(said, {"lungs": 0.5, "lesion": 127 / 255}, min_pixels=4)
+    few = labelled(said, {"lungs": 0.5, "lesion": 127 / 255}, PLAIN, min_pixels=4)
     assert np.count_nonzero(few, (2, 3)).tolist() == [[3, 0], [0, 4]]
 
 
@@ -77,7 +77,7 @@ def test_rows_of_patients() -> None:
     found, truth = np.zeros((2, 4, 2, 8, 8), bool)
     truth[:3, 0, 2:6, 2:6] = found[:3, 0, 2:6, 2:6] = True
     truth[0, 1, 2:4, 2:4] = found[0, 1, 2:4, 2:6] = found[1, 1, 0, 0] = True
-    anna, bert = patient_rows(found, truth, np.array(["anna", "anna", "bert", "anna"]))
+    anna, bert = patient_rows(found, truth, np.array(["anna", "anna", "bert", "anna"]), PLAIN)
     assert (anna["patient"], anna["slices"], bert["slices"]) == ("anna", 3, 1)
     lesion = anna["lesion"]
     assert lesion["by_slice"] == [[4, 4, 0], [0, 1, 0], [0, 0, 0]]
@@ -92,3 +92,58 @@ def test_rows_of_patients() -> None:
     empty = bert["lesion"]
     assert [empty[name] for name in ("dice", "sensitivity", "assd", "surface_dice")] == [None] * 4
     assert (empty["specificity"], empty["mae"], empty["by_slice"]) == (1.0, 0.0, [[0, 0, 0]])
+
+
+def test_unknown_pixels_are_left_out_and_an_unknown_output_has_no_value() -> None:
+    outputs = ("lungs", "ground-glass", "pleural effusion")
+    truth = np.zeros((3, 3, 4, 4), np.uint8)
+    truth[:, 0] = UNKNOWN
+    truth[0, 0, :2], truth[0, 0, 2:] = 1, 0  # of the lungs one slice is known
+    truth[1, 1, 0], truth[0, 1, 3] = UNKNOWN, 1
+    found = np.zeros(truth.shape, bool)
+    found[:, 0, :3] = found[1, 1, :2] = found[0, 1, 3] = True
+    truth[:2, 2] = UNKNOWN
+    found[2, 2, 0, 0] = True  # where there is no effusion
+    anna, bert = patient_rows(found, truth, np.array(["anna", "anna", "bert"]), outputs)
+    assert anna["lungs"]["by_slice"] == [[8, 4, 0], None]
+    assert anna["lungs"]["assd_by_slice"][1] is None
+    assert anna["lungs"]["dice"] == pytest.approx(16 / 20)
+    assert anna["ground-glass"]["by_slice"] == [[4, 0, 0], [0, 4, 0, 8]]
+    assert anna["ground-glass"]["dice"] == pytest.approx(8 / 12, abs=1e-4)
+    assert anna["ground-glass"]["assd"] == 0  # of the slice that is known whole
+    assert anna["pleural effusion"] is None is bert["lungs"]
+    assert bert["pleural effusion"]["by_slice"] == [[0, 1, 0]]
+    assert bert["pleural effusion"]["dice"] is None  # nothing is there to overlap with
+    said = np.where(found, 200, 0).astype(np.uint8)
+    chosen = choose_thresholds(said[:1], truth[:1], np.array(["anna"]), outputs)
+    assert chosen == {"lungs": 0.5, "ground-glass": 0.5, "pleural effusion": 0.5}
+    said[1, 1, 1] = 180  # wrong, but in the first row nobody knows
+    assert choose_thresholds(said[:2], truth[:2], np.array(["anna"] * 2), outputs)["ground-glass"] == 0.75
+
+
+class Apart(nn.Module):
+    """Says of ground-glass what it sees, and of consolidation always the same."""
+
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen = slices.clamp(1e-3, 1 - 1e-3).logit()
+        return {"ground-glass": seen, "consolidation": torch.zeros_like(seen)}
+
+
+def test_a_lesion_is_either_finding_of_a_network_that_tells_them_apart(model: Model) -> None:
+    images = np.tile(np.linspace(0, 250, 32).astype(np.uint8), (2, 32, 1))
+    outputs = ("ground-glass", "consolidation", "lesion")
+    slices = TrainingSet(images, np.zeros((2, 3, 32, 32), np.uint8), np.array(["anna"] * 2), outputs)
+    said = probabilities(dataclasses.replace(model, network=Apart()), slices).astype(float) / 255
+    assert said[:, 1] == pytest.approx(0.5, abs=0.01)
+    assert said[:, 2] == pytest.approx(1 - 0.5 * (1 - said[:, 0]), abs=0.02)
+
+
+def test_slices_are_prepared_as_the_model_asks_for(model: Model) -> None:
+    grey = np.linspace(-900, 900, 32).astype(np.int16)
+    images = np.tile(grey, (2, 32, 1))
+    masks = np.zeros((2, 2, 32, 32), np.uint8)
+    kinds = np.array(["HU", "HU"])
+    slices = TrainingSet(images, masks, np.array(["anna"] * 2), kinds=kinds)
+    flat = dataclasses.replace(model.preparation, clahe_clip=0.0, scaling="window", clip_hu=(-1000.0, 0.0))
+    said = probabilities(dataclasses.replace(model, network=Echo(), preparation=flat), slices)
+    assert said[0, 0, 0] == pytest.approx(np.clip((grey + 1000) / 1000, 0, 1) * 255, abs=2)

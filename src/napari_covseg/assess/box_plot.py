@@ -33,7 +33,7 @@ def draw_boxes(networks: Sequence[Network], path: Path) -> None:
             "The figure needs matplotlib, which is not installed here: install napari-covseg[docs]."
         ) from error
     figure = Figure(figsize=(10, 1.2 + 0.5 * len(networks)), layout="constrained")
-    names = [one.recipe + ("" if one.protocol == "patient" else " (by slice)") for one in networks]
+    names = [one.recipe + ("" if one.protocol == "patient" else f" (by {one.protocol})") for one in networks]
     places = range(len(networks), 0, -1)
     for axes, output, title in zip(
         figure.subplots(1, 2, sharey=True), ("lungs", "lesion"), ("lungs", "lesions"), strict=True

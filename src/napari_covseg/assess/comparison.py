@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from napari_covseg.assess.stored_run import Protocol, Record, read_record
+from napari_covseg.assess.stored_run import PLAIN, Protocol, Record, read_record
 from napari_covseg.assess.summary import Values, interval
+from napari_covseg.labels import OUTPUTS
 from napari_covseg.metrics.figure import SURFACES, Empty, Figure
 from napari_covseg.metrics.overlap import Counts, overlaps
 
@@ -30,7 +31,8 @@ class Mean:
     n : int
         Patients with a value.
     empty : int
-        Patients without one, because a mask is empty; they are left out.
+        Patients without one, because a mask is empty; they are left out. Nor are patients counted of
+        whom nobody has said where the output is.
     """
 
     mean: float
@@ -70,7 +72,7 @@ class Network:
     Attributes
     ----------
     recipe : str
-    protocol : {"patient", "slice"}
+    protocol : {"patient", "slice", "source"}
     records : list of dict
         One for each fold that is done.
     """
@@ -83,6 +85,12 @@ class Network:
     def complete(self) -> bool:
         """Whether all folds are done."""
         return {one["fold"] for one in self.records} == set(self.records[0]["folds"])
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What was measured, in the order of `labels.OUTPUTS`."""
+        there = {name for record in self.records for name in record.get("outputs", PLAIN)}
+        return tuple(name for name in OUTPUTS if name in there)
 
     @property
     def seconds(self) -> float:
@@ -106,26 +114,40 @@ class Network:
                 rows.setdefault(row["patient"], []).append(row)
         return dict(sorted(rows.items()))
 
-    def _counts(self, rows: Sequence[Record], output: str) -> list[Counts]:
-        """The confusion matrix of each slice."""
+    def _counts(self, rows: Sequence[Record], output: str) -> list[Counts | None]:
+        """The confusion matrix of each slice; None where nothing of it is known."""
         size = int(self.records[0]["grid"]) ** 2
-        slices = (one for row in rows for one in row[output]["by_slice"])
-        return [Counts(tp, fp, fn, size - tp - fp - fn) for tp, fp, fn in slices]
+        slices = (one for row in rows if row.get(output) for one in row[output]["by_slice"])
+        return [None if one is None else _matrix(one, size) for one in slices]
 
     def slices(self) -> dict[str, int]:
         """Return the number of slices that each patient was measured on."""
         return {name: sum(row["slices"] for row in rows) for name, rows in self._rows.items()}
 
     def by_patient(self, output: str, metric: str) -> dict[str, float]:
-        """Return a metric of each patient, pooled over all slices measured; NaN where it has no value.
+        """Return a metric of each patient of whom the output is known, pooled over all slices measured.
 
-        Distances of slices from several folds are averaged, weighted by the slices.
+        NaN where it has no value: no overlap with what is not there can be measured, so that a patient
+        without the output has no Dice (see `painted`). Distances of slices from several folds are
+        averaged, weighted by the slices.
         """
+        known = {name: rows for name, rows in self._rows.items() if any(row.get(output) for row in rows)}
         if metric in SURFACES:
-            return {
-                name: _average([row[output] for row in rows], metric) for name, rows in self._rows.items()
-            }
-        return {name: _pooled(self._counts(rows, output), metric) for name, rows in self._rows.items()}
+            return {name: _average([row.get(output) for row in rows], metric) for name, rows in known.items()}
+        return {name: _pooled(self._counts(rows, output), metric) for name, rows in known.items()}
+
+    def painted(self, output: str) -> dict[str, float]:
+        """Return, of each patient who is known not to have an output, in per cent what is painted of it."""
+        found = {}
+        for name, rows in self._rows.items():
+            c = _sum(self._counts(rows, output))
+            if c.fp + c.tn and not c.tp + c.fn:
+                found[name] = 100 * c.fp / (c.fp + c.tn)
+        return found
+
+    def of_folds(self, names: Sequence[str]) -> Network:
+        """Return the same with these folds only."""
+        return replace(self, records=[one for one in self.records if one["fold"] in names])
 
     def mean(self, output: str, metric: str) -> Mean:
         """Return a metric's mean over the patients."""
@@ -158,11 +180,12 @@ class Network:
         rows = [row for some in self._rows.values() for row in some]
         counts = self._counts(rows, output)
         if metric == "assd":
-            told = [one for row in rows for one in row[output]["assd_by_slice"]]
+            told = [one for row in rows if row.get(output) for one in row[output]["assd_by_slice"]]
             values = [math.nan if one is None else float(one) for one in told]
         else:
-            values = [overlaps(c)[metric] for c in counts]
-        chosen = [one for one in zip(values, counts, strict=True) if not infected or one[1].tp + one[1].fn]
+            values = [math.nan if c is None else overlaps(c)[metric] for c in counts]
+        known = [(value, c) for value, c in zip(values, counts, strict=True) if c is not None]
+        chosen = [one for one in known if not infected or one[1].tp + one[1].fn]
         without = sum(math.isnan(value) for value, _ in chosen)
         if empty == "agree":
             chosen = [(_agreed(value, c, metric), c) for value, c in chosen]
@@ -171,13 +194,26 @@ class Network:
         return Figure(float(np.mean(kept)) if kept else math.nan, sd, len(kept), without)
 
 
-def _pooled(counts: Sequence[Counts], metric: str) -> float:
-    return overlaps(sum(counts, Counts(0, 0, 0, 0)))[metric]
+def _matrix(numbers: Sequence[int], size: int) -> Counts:
+    """Return the confusion matrix of a slice of so many pixels, all known if it is not said."""
+    tp, fp, fn, *tn = numbers
+    return Counts(tp, fp, fn, tn[0] if tn else size - tp - fp - fn)
 
 
-def _average(rows: Sequence[Record], metric: str) -> float:
-    there = [row for row in rows if row[metric] is not None]
-    weights = [len(row["by_slice"]) for row in there]
+def _sum(counts: Sequence[Counts | None]) -> Counts:
+    return sum((c for c in counts if c is not None), Counts(0, 0, 0, 0))
+
+
+def _pooled(counts: Sequence[Counts | None], metric: str) -> float:
+    c = _sum(counts)
+    if metric in ("dice", "jaccard", "f1") and not c.tp + c.fn:
+        return math.nan
+    return overlaps(c)[metric]
+
+
+def _average(rows: Sequence[Record | None], metric: str) -> float:
+    there = [row for row in rows if row is not None and row[metric] is not None]
+    weights = [sum(one is not None for one in row["by_slice"]) for row in there]
     return float(np.average([row[metric] for row in there], weights=weights)) if there else math.nan
 
 

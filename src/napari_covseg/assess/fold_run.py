@@ -35,7 +35,7 @@ class FoldJob:
     ----------
     recipe : Recipe
         At the size that is wanted, and shortened if the steps were given.
-    protocol : {"patient", "slice"}
+    protocol : {"patient", "slice", "source"}
     fold : Fold
     folds : tuple of str
         Names of all folds.
@@ -168,9 +168,11 @@ def _tested(job: FoldJob, path: Path, card: ModelCard) -> Record:
     thresholds = dict(card.thresholds)
     if job.recipe.threshold == "scan" and len(rows := fold.rows("validation")):
         kept_out = fold.slices.only(set(fold.split["validation"]))
-        thresholds = choose_thresholds(probabilities(model, kept_out), kept_out.masks, fold.people[rows])
+        said = probabilities(model, kept_out)
+        thresholds = choose_thresholds(said, kept_out.masks, fold.people[rows], kept_out.outputs)
     tested = fold.slices.only(set(fold.split["test"]))
-    found = labelled(probabilities(model, tested), thresholds, job.recipe.min_pixels)
+    outputs = tested.outputs
+    found = labelled(probabilities(model, tested), thresholds, outputs, job.recipe.min_pixels)
     parameters, multiply_adds = count(card.network["name"], card.network["settings"])
     asked = job.asked()
     settings = json.loads(json.dumps(card.recipe))
@@ -195,7 +197,8 @@ def _tested(job: FoldJob, path: Path, card: ModelCard) -> Record:
         "thresholds": thresholds,
         "min_pixels": job.recipe.min_pixels,
         "grid": tested.masks.shape[-1],
-        "rows": patient_rows(found, tested.masks, fold.people[fold.rows("test")]),
+        "outputs": list(outputs),
+        "rows": patient_rows(found, tested.masks, fold.people[fold.rows("test")], outputs),
     }
 
 

@@ -1,12 +1,14 @@
-"""Who learns, who chooses and who is tested, fold by fold: by patient, or by slice as some papers do."""
+"""Who learns, who chooses and who is tested: by patient, by source, or by slice as some papers do."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
@@ -63,6 +65,8 @@ def make_folds(
 
     By patient: as the file or else the data's description says; without either, the
     patients with lesions are dealt to five folds, and the first of the next fold validates.
+    By source: one fold for each line of the table ``[leave_out]``, whose patients are tested; all others
+    are learned from, but those that ``[validation]`` names for that source.
     By slice: a random fifth of the slices of all these patients is tested, the next fifth
     validates, three fifths are learned from. Sources that no fold tests (healthy lungs,
     slices without lung) are always learned from.
@@ -70,9 +74,10 @@ def make_folds(
     Parameters
     ----------
     data : TrainingSet
-    protocol : {"patient", "slice"}
+    protocol : {"patient", "slice", "source"}
     file : Path, optional
-        TOML with the tables ``[folds]`` and ``[validation]``, as in a training description.
+        TOML with the tables ``[folds]`` and ``[validation]``, as in a training description; by source
+        it is needed, with the table ``[leave_out]`` of names, which may be patterns as of files.
     seed : int
         Of the random slices.
 
@@ -81,6 +86,14 @@ def make_folds(
     ModelError
         If the file cannot be used, or names patients that the data has not.
     """
+    if protocol == "source":
+        if file is None or not file.is_file():
+            raise ModelError("To leave a source out, give a .toml file with a table [leave_out].")
+        tables = _read_tables(file, "leave_out")
+        left_out = _sources(data, tables["leave_out"], file)
+        chosen = {name: tables["validation"][name] for name in left_out if name in tables["validation"]}
+        data = replace(data, folds=left_out, validation=chosen)
+        return [_by_patient(data, name) for name in left_out]
     if file is not None or not data.folds:
         tested, validated = _dealt(data) if file is None else _read_folds(file)
         data = replace(data, folds=tested, validation=validated)
@@ -124,7 +137,9 @@ def _by_slice(data: TrainingSet, tested: set[str], seed: int) -> list[Fold]:
 
 def _dealt(data: TrainingSet) -> tuple[_Names, _Names]:
     """Deal the patients with lesions to folds, in an order that is the same everywhere."""
-    ill = {str(name) for name in np.unique(data.patients[data.masks[:, 1].any((1, 2))])}
+    findings = [channel for channel, name in enumerate(data.outputs) if name != "lungs"] or [0]
+    with_some = (data.masks[:, findings] == 1).any((1, 2, 3))
+    ill = {str(name) for name in np.unique(data.patients[with_some])}
     names = sorted(ill, key=lambda name: (hashlib.sha256(name.encode()).digest(), name))
     number = min(FOLDS, len(names))
     if number < 3:
@@ -140,22 +155,48 @@ def _dealt(data: TrainingSet) -> tuple[_Names, _Names]:
 
 
 def _read_folds(file: Path) -> tuple[_Names, _Names]:
+    tables = _read_tables(file, "folds")
+    return tables["folds"], tables["validation"]
+
+
+def _read_tables(file: Path, needed: str) -> dict[str, _Names]:
+    """Read the table of test patients and, if there is one, that of validation patients."""
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"The folds {file} cannot be read ({error.strerror}): correct the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"The folds {file} are not valid TOML: {error}.") from error
-    tables = {key: content.get(key, {}) for key in ("folds", "validation")}
+    tables = {key: content.get(key, {}) for key in (needed, "validation")}
     for key, table in tables.items():
         if not isinstance(table, dict) or not all(
             isinstance(names, list) and all(isinstance(name, str) for name in names)
             for names in table.values()
         ):
             raise ModelError(f"[{key}] in {file} is no table of lists of patients: correct it.")
-    if not tables["folds"]:
-        raise ModelError(f"{file} has no table [folds]: name the test patients of each fold there.")
-    return tables["folds"], tables["validation"]
+    if not tables[needed]:
+        raise ModelError(f"{file} has no table [{needed}]: name the test patients of each fold there.")
+    return tables
+
+
+def _sources(data: TrainingSet, table: _Names, file: Path) -> _Names:
+    """Return the patients of each source that is left out; no patient may be in two."""
+    everyone = sorted(set(data.patients.tolist()))
+    found: _Names = {}
+    for source, patterns in table.items():
+        if not re.fullmatch(r"[\w.-]+( [\w.-]+)*", source):
+            raise ModelError(f"The source {source!r} in {file} cannot be the name of a file: rename it.")
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in everyone):
+                raise ModelError(
+                    f"No patient of the data is called {pattern}, as the source {source} in {file} says: "
+                    f"there are {', '.join(everyone)}."
+                )
+        found[source] = [name for name in everyone if any(fnmatchcase(name, one) for one in patterns)]
+    every = [name for names in found.values() for name in names]
+    if twice := sorted({name for name in every if every.count(name) > 1}):
+        raise ModelError(f"{', '.join(twice)} would be left out with two sources of {file}: name one.")
+    return found
 
 
 def _checksum(parts: dict[str, list[str]] | Sequence[object]) -> str:

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from napari_covseg.assess.comparison import Difference, Mean, Network, difference
-from napari_covseg.assess.stored_run import LEAK
+from napari_covseg.assess.stored_run import LEAK, PLAIN, PROTOCOLS
+from napari_covseg.assess.summary import interval
 from napari_covseg.metrics.figure import Figure
 from napari_covseg.networks.catalogue import CATALOGUE
 
@@ -46,14 +49,16 @@ def network_tables(networks: Sequence[Network], wanted: Sequence[str] = ()) -> s
     wanted : sequence of str
         Networks that are named as not trained if they have no runs; the catalogue's by default.
     """
-    by_patient, by_slice = (_under(networks, protocol) for protocol in ("patient", "slice"))
+    by_patient, by_slice, by_source = (_under(networks, protocol) for protocol in PROTOCOLS)
     parts = [
         _main_table(by_patient, "By patient"),
+        _labels_table(by_patient),
         _metrics_table(by_patient),
         _cases_table(by_patient),
         _paired_table(by_patient),
-        _averages_table(networks),
+        _averages_table([one for one in networks if one.protocol != "source"]),
         _leak_table(by_patient, by_slice),
+        _sources_table(by_source),
     ]
     missing = not_trained(networks, wanted)
     parts.append(f"Not trained: {', '.join(missing)}." if missing else "")
@@ -62,7 +67,7 @@ def network_tables(networks: Sequence[Network], wanted: Sequence[str] = ()) -> s
 
 def network_record(networks: Sequence[Network], wanted: Sequence[str] = ()) -> dict[str, Any]:
     """Return the same for machines: what `covseg assess --show --json` prints."""
-    by_patient, by_slice = (_under(networks, protocol) for protocol in ("patient", "slice"))
+    by_patient, by_slice, by_source = (_under(networks, protocol) for protocol in PROTOCOLS)
     best = _best(by_patient)
     paired = [
         {"network": one.recipe, "less": best.recipe, **asdict(difference(one, best))}
@@ -77,6 +82,7 @@ def network_record(networks: Sequence[Network], wanted: Sequence[str] = ()) -> d
         "networks": [_network_record(one) for one in networks],
         "paired": paired,
         "leak": leak,
+        "sources": [row for one in by_source for row in _sources(one)],
         "not_trained": not_trained(networks, wanted),
     }
     return {key: _without_nan(value) for key, value in record.items()}
@@ -91,7 +97,7 @@ def not_trained(networks: Sequence[Network], wanted: Sequence[str] = ()) -> list
 def _network_record(one: Network) -> dict[str, Any]:
     figures = {
         output: {metric: asdict(one.mean(output, metric)) for metric in ("dice", *_METRICS)}
-        for output in ("lungs", "lesion")
+        for output in one.outputs
     }
     first = one.records[0]
     return {
@@ -108,10 +114,13 @@ def _network_record(one: Network) -> dict[str, Any]:
         "seconds": one.seconds,
         **figures,
         "patients": {
-            name: {"slices": count, **{out: one.by_patient(out, "dice")[name] for out in ("lungs", "lesion")}}
+            name: {
+                "slices": count,
+                **{out: one.by_patient(out, "dice").get(name, math.nan) for out in one.outputs},
+            }
             for name, count in one.slices().items()
         },
-        "averages": {output: _averages(one, output) for output in ("lungs", "lesion")},
+        "averages": {output: _averages(one, output) for output in one.outputs},
     }
 
 
@@ -150,6 +159,61 @@ def _main_table(networks: Sequence[Network], title: str) -> str:
         "Minutes are by the clock, with pauses and beside other work."
     )
     return _section(title, note, heads, rows)
+
+
+def _labels_table(networks: Sequence[Network]) -> str:
+    """All labels of networks that tell findings apart."""
+    several = [one for one in networks if one.outputs != PLAIN]
+    labels = list(dict.fromkeys(name for one in several for name in one.outputs if name != "lungs"))
+    rows = [[one.recipe, *(_label(one, name) for name in labels)] for one in several]
+    note = (
+        "Dice by patient, of patients who have the label; after a semicolon how many, and what is painted "
+        "of it, in per cent of the slices, in patients who are known not to have it. Pixels of which "
+        "nobody has said what they are count nowhere."
+    )
+    return _section("Each label", note, ["Network", *labels], rows)
+
+
+def _label(one: Network, output: str) -> str:
+    mean, (false, *_), n = one.mean(output, "dice"), *_painted(one, output)
+    told = [f"{_mean(mean)}; {mean.n}" if mean.n else "–"]
+    return ", ".join([*told, *([f"{_number(false, '.2f')} % in {n}"] if n else [])])
+
+
+def _painted(one: Network, output: str) -> tuple[tuple[float, float, float], int]:
+    """Return the mean and interval of what is painted where there is nothing, and of how many patients."""
+    values = np.array(list(one.painted(output).values()))
+    return interval(values), len(values)
+
+
+def _sources(one: Network) -> list[dict[str, Any]]:
+    """Return, for each source that was left out and each label that is known there, the figures."""
+    found = []
+    for fold in [record["fold"] for record in one.records]:
+        tested = one.of_folds([fold])
+        for output in tested.outputs:
+            if tested.by_patient(output, "dice"):
+                (false, low, high), n = _painted(tested, output)
+                figures = {"mean": false, "low": low, "high": high, "n": n}
+                row = {"network": one.recipe, "source": fold, "label": output}
+                found.append({**row, "dice": asdict(tested.mean(output, "dice")), "painted": figures})
+    return found
+
+
+def _sources_table(networks: Sequence[Network]) -> str:
+    rows = []
+    for told in (row for one in networks for row in _sources(one)):
+        dice, painted = Mean(**told["dice"]), told["painted"]
+        row = [told["network"], told["source"], told["label"], str(dice.n), _mean(dice)]
+        false = "{mean:.2f} ({low:.2f}–{high:.2f})".format(**painted) if painted["n"] else "–"
+        rows.append([*row, str(painted["n"]), false])
+    heads = ["Network", "Source left out", "Label", "Patients", "Dice", "Without it", "Painted there, %"]
+    note = (
+        "Taught on all other sources. Dice pooled over each patient's slices; mean ± sd over the patients "
+        "who have the label (95 % bootstrap interval). Of patients who are known not to have it, what is "
+        "painted of it in per cent of their slices."
+    )
+    return _section("Leave one source out", note, heads, rows)
 
 
 def _metrics_table(networks: Sequence[Network]) -> str:

@@ -9,10 +9,13 @@ from typing import Any, Literal
 from napari_covseg.errors import JobError
 
 Record = dict[str, Any]
-Protocol = Literal["patient", "slice"]
+Protocol = Literal["patient", "slice", "source"]
 
-FORMAT = 1
-PROTOCOLS: tuple[Protocol, ...] = ("patient", "slice")
+FORMAT = 2
+"""1 had the outputs lungs and lesion, known everywhere; it is still read."""
+PROTOCOLS: tuple[Protocol, ...] = ("patient", "slice", "source")
+PLAIN = ("lungs", "lesion")
+"""The outputs of a run of format 1."""
 LEAK = (
     "With the protocol `slice`, slices of one patient lie on both sides of the split: its figures tell how "
     "well a network knows patients that it has learned from, not how well it labels a new one."
@@ -50,6 +53,6 @@ def read_record(path: Path) -> Record:
         missing = {"recipe", "protocol", "fold", "folds", "asked", "rows"} - set(record)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise JobError(f"{path} cannot be read ({error}): delete it to make it anew.") from error
-    if number != FORMAT or missing:
+    if number not in range(1, FORMAT + 1) or missing:
         raise JobError(f"{path} is no run that is known here (format {number}): update napari-covseg.")
     return record

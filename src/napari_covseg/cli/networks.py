@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from napari_covseg.assess.fold_run import FoldJob
+    from napari_covseg.assess.folds import Fold
     from napari_covseg.jobs.events import Event
 
 RUNS = Path("benchmarks/runs")
@@ -33,14 +34,21 @@ def networks(
         list[str] | None, typer.Option(help="Network to train, may be repeated; a wrong name lists all.")
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="patient; or slice, as in the papers, where patients are on both sides.")
+        str,
+        typer.Option(
+            help="patient; source, which leaves out one source after the other; or slice, as in the "
+            "papers, where patients are on both sides."
+        ),
     ] = "patient",
     folds: Annotated[
         Path | None,
-        typer.Option(help="TOML file with [folds] and [validation]; by default those of the data."),
+        typer.Option(
+            help="TOML file with [folds] and [validation], by source with [leave_out]; by default those of "
+            "the data."
+        ),
     ] = None,
     fold: Annotated[
-        list[str] | None, typer.Option(help="Do only this fold; may be repeated. By default all.")
+        list[str] | None, typer.Option(help="Do only this fold, or source; may be repeated. By default all.")
     ] = None,
     size: Annotated[
         int | None, typer.Option(min=32, help="Pixels per side; by default the recipe's.")
@@ -75,7 +83,7 @@ def networks(
         if data is None or not recipe:
             raise JobError("Give the data and at least one --recipe, or --show to print the stored runs.")
         if protocol not in PROTOCOLS:
-            raise JobError(f"There is no protocol {protocol!r}: choose patient or slice.")
+            raise JobError(f"There is no protocol {protocol!r}: choose patient, source or slice.")
         if protocol == "slice":
             typer.echo(f"Warning: {LEAK}", err=True)
         if steps is not None and budget is not None:
@@ -114,23 +122,30 @@ def _jobs(
     from napari_covseg.assess.fold_run import FoldJob
     from napari_covseg.assess.folds import make_folds
     from napari_covseg.jobs.allocator import keep_freed_memory
-    from napari_covseg.learn.training_set import read_training_set
+    from napari_covseg.learn.run import GUISES_SIZE, read_for
     from napari_covseg.models.file import choose_device
 
     where = str(choose_device(device))
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
-    divided = make_folds(read_training_set(data), protocol, file)
-    every = tuple(one.name for one in divided)
-    if unknown := set(names or ()) - set(every):
-        raise JobError(f"There is no fold {', '.join(sorted(unknown))}: there are {', '.join(every)}.")
-    return [
-        FoldJob(one, protocol, fold, every, *places, where, seconds, half)
-        for one in chosen
-        for fold in divided
-        if not names or fold.name in names
-    ]
+    if protocol == "source" and file is None:
+        file = data
+    divided: dict[tuple[Any, ...], list[Fold]] = {}
+    jobs = []
+    for one in chosen:
+        seen = one.outputs, max(one.size, GUISES_SIZE)  # what the slices that are read depend on
+        if seen not in divided:
+            divided[seen] = make_folds(read_for(data, one), protocol, file)
+        every = tuple(fold.name for fold in divided[seen])
+        if unknown := set(names or ()) - set(every):
+            raise JobError(f"There is no fold {', '.join(sorted(unknown))}: there are {', '.join(every)}.")
+        jobs += [
+            FoldJob(one, protocol, fold, every, *places, where, seconds, half)
+            for fold in divided[seen]
+            if not names or fold.name in names
+        ]
+    return jobs
 
 
 def _events(output: Output, jobs: Sequence[FoldJob]) -> Generator[Event, None, None]:
