@@ -16,11 +16,12 @@ from napari_covseg.jobs.find_model import find_model
 from napari_covseg.jobs.memory import loaded_model
 from napari_covseg.jobs.requests import Refine
 from napari_covseg.jobs.run import in_thread
-from napari_covseg.labels import LESIONS
+from napari_covseg.labels import LESIONS, UNION, UNITED, joins
 from napari_covseg.learn.corrections import check_whole, shrink
 from napari_covseg.learn.refine import refine
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import clean_slice, guess_sides
+from napari_covseg.predict.forward import thresholded
 from napari_covseg.predict.slices import restore
 
 Mask = npt.NDArray[np.uint8]
@@ -55,7 +56,7 @@ def refine_slice(job: Refine) -> Iterator[Event]:
 
 def _refined(job: Refine, case: Case, model: Model) -> tuple[Mask, Mask]:
     output = _output(job.label, model)
-    outputs, levels = model.card.outputs, model.card.thresholds
+    outputs = model.card.outputs
     check_whole(model.card)
     image = model.preparation(case.read_slice(job.z), case.intensity)
     with torch.no_grad():
@@ -69,17 +70,8 @@ def _refined(job: Refine, case: Case, model: Model) -> tuple[Mask, Mask]:
     said[0, channel] = torch.from_numpy(refine(model, image, probability, positive, negative)).to(
         model.device
     )
-    full = restore(said, (case.shape[1], case.shape[2]))[0].cpu().numpy()
-    lungs = np.zeros(case.shape[1:], np.uint8)
-    lesions, best = lungs.copy(), np.zeros(case.shape[1:], np.float32)
-    for name, here in zip(outputs, full, strict=True):
-        wins = here >= levels[name]
-        if name == "lungs":
-            lungs[wins] = 3
-        else:
-            wins &= here > best
-            lesions[wins] = _value(name)
-            best[wins] = here[wins]
+    full = restore(said, (case.shape[1], case.shape[2]))
+    lungs, lesions = (part[0].cpu().numpy() for part in thresholded(full, outputs, model.card.levels))
     spacing = None if case.spacing is None else case.spacing[1:]
     lungs, lesions = clean_slice(lungs, lesions, model.card.lesions if "lungs" in outputs else (), spacing)
     if case.intensity == "HU":
@@ -95,13 +87,11 @@ def _output(value: int, model: Model) -> str:
         if label.value == value:
             if label.name in model.card.outputs:
                 return label.name
-            if label.inside_lungs and "lesion" in model.card.outputs:
-                return "lesion"
+            if label.inside_lungs and UNION in model.card.outputs:
+                return UNION
+            if label.name == UNION and joins(model.card.outputs):
+                return UNITED[0]  # whichever of them: both count for the union
     raise ModelError(f"The model {model.card.id} does not know label {value}: choose one of its own labels.")
-
-
-def _value(name: str) -> int:
-    return next(label.value for label in LESIONS if label.name == name)
 
 
 def _hints(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:

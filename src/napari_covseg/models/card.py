@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import LESIONS, Label, lesion
+from napari_covseg.labels import LESIONS, UNION, UNITED, Label, joins, lesion
 
 FORMAT = 1
 RESEARCH_USE = "Research use only, not for diagnosis."
@@ -38,7 +38,8 @@ class ModelCard:
     outputs : tuple of str
         Channel names: ``"lungs"`` and names of `labels.LESIONS`.
     thresholds : dict of str to float
-        Probability from which a voxel is labelled, per output.
+        Probability from which a voxel is labelled, per output; where ground-glass and consolidation are
+        told apart, of their union, "lesion".
     tta : {"none", "lungs", "flip", "flips"}
         Test-time augmentation that it is used with unless another is asked for.
     parent : str
@@ -79,6 +80,14 @@ class ModelCard:
     def lesions(self) -> tuple[Label, ...]:
         """Labels of the lesion outputs, in the order of the outputs."""
         return tuple(lesion(name) for name in self.outputs if name != "lungs")
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Thresholds of the outputs, and of the union of ground-glass and consolidation where it decides."""
+        levels = {name: self.thresholds[name] for name in self.outputs}
+        if joins(self.outputs):
+            levels[UNION] = self.thresholds.get(UNION, min(self.thresholds[name] for name in UNITED))
+        return levels
 
     def to_json(self) -> str:
         """Return the card as JSON text."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_covseg.errors import ModelError
+from napari_covseg.labels import UNITED, joins
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model
 from napari_covseg.predict.options import FLIPS, Tta
@@ -76,15 +77,21 @@ class Ensemble:
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
-        """The mean of the cards' thresholds, per output."""
-        cards = [model.card for model in self.models]
-        return {name: sum(card.thresholds[name] for card in cards) / len(cards) for name in self.card.outputs}
+        """The mean of the cards' thresholds, per output; see `ModelCard.levels`."""
+        levels = [model.card.levels for model in self.models]
+        return {name: sum(level[name] for level in levels) / len(levels) for name in self.card.levels}
 
-    @property
-    def findings(self) -> list[int]:
-        """Channels of the lesion outputs; that of the lungs where there is nothing else."""
+    def finding(self, probability: Tensor) -> Tensor:
+        """Return the probability of any finding, (n, y, x); of the lungs where there is nothing else.
+
+        Parameters
+        ----------
+        probability : Tensor, shape (n, outputs, y, x)
+        """
         outputs = self.card.outputs
-        return [channel for channel, name in enumerate(outputs) if name != "lungs"] or [0]
+        found = [channel for channel, name in enumerate(outputs) if name != "lungs"] or [0]
+        most = probability[:, found].amax(1)
+        return torch.maximum(most, united(probability, outputs)) if joins(outputs) else most
 
     @property
     def knows_lungs(self) -> bool:
@@ -143,6 +150,12 @@ class Ensemble:
         if not bool(found.any()):
             return None
         return (..., *(_span(found.any(axis)) for axis in (1, 0)))
+
+
+def united(probability: Tensor, outputs: tuple[str, ...]) -> Tensor:
+    """Return the probability of ground-glass or consolidation, (n, y, x), of (n, outputs, y, x)."""
+    first, second = (probability[:, outputs.index(name)] for name in UNITED)
+    return 1 - (1 - first) * (1 - second)
 
 
 def _span(found: Tensor) -> slice:

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_covseg.labels import UNION, UNITED, joins, lesion
 from napari_covseg.metrics.entropy import entropy_map, slice_entropy
 from napari_covseg.models.file import Model
 from napari_covseg.models.placement import Placement
-from napari_covseg.predict.ensemble import Ensemble
+from napari_covseg.predict.ensemble import Ensemble, united
 from napari_covseg.scans.scan import Intensity
 
 Mask = npt.NDArray[np.uint8]
@@ -122,7 +123,9 @@ def ask(ensemble: Ensemble, slices: list[Looked], levels: dict[str, float], *, k
         voices.append(_on_scan(ensemble, voice, views, shape))
     probability = _mean([voice.mean for voice in voices])
     entropies = _entropies(ensemble, probability if coarse is None else coarse, shape)
-    lungs, lesions = _labels(ensemble, probability, levels)
+    lungs, lesions = (
+        labels.cpu().numpy() for labels in thresholded(probability, ensemble.card.outputs, levels)
+    )
     none: list[Mask | None] = [None] * len(slices)
     kept = list(_as_bytes(probability)) if keep else none
     unsure = list(_uncertainty(ensemble, voices)) if ensemble.uncertainty else none
@@ -138,7 +141,7 @@ def _voice(ensemble: Ensemble, model: Model, images: list[Mask]) -> _Voice | Non
     opinions = list(ensemble.opinions(model, images))
     if not ensemble.uncertainty:
         return _Voice(_mean(opinions))
-    found = torch.cat([opinion[:, ensemble.findings].amax(1, keepdim=True) for opinion in opinions], 1)
+    found = torch.stack([ensemble.finding(opinion) for opinion in opinions], 1)
     variance = found.var(1, correction=0, keepdim=True)
     return _Voice(_mean(opinions), found.mean(1, keepdim=True), variance)
 
@@ -178,24 +181,33 @@ def _mean(values: list[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(values).mean(0)
 
 
-def _labels(ensemble: Ensemble, probability: Tensor, levels: dict[str, float]) -> tuple[Mask, Mask]:
-    """Threshold, shape (n, outputs, y, x) -> twice (n, y, x)."""
+def thresholded(
+    probability: Tensor, outputs: tuple[str, ...], levels: dict[str, float]
+) -> tuple[Tensor, Tensor]:
+    """Threshold probabilities, shape (n, outputs, y, x): lungs (3 or 0) and lesions, uint8 (n, y, x).
+
+    Where ground-glass and consolidation are told apart, their union decides whether there is one of
+    them, and the likelier names it. Where several findings are likely, the likeliest names the voxel.
+    """
     lungs = torch.zeros_like(probability[:, 0], dtype=torch.uint8)
     lesions = torch.zeros_like(lungs)
-    best: Tensor | None = None
-    values = {label.name: label.value for label in ensemble.card.lesions}
-    for channel, name in enumerate(ensemble.card.outputs):
+    best = torch.zeros_like(probability[:, 0])
+    together = joins(outputs)
+    if together:
+        first, second = (probability[:, outputs.index(name)] for name in UNITED)
+        best = united(probability, outputs)
+        found = best >= levels[UNION]
+        names = torch.where(second > first, lesion(UNITED[1]).value, lesion(UNITED[0]).value)
+        lesions = torch.where(found, names, 0).byte()
+    for channel, name in enumerate(outputs):
         here = probability[:, channel]
-        wins = here >= levels[name]
         if name == "lungs":
-            lungs = wins.byte().mul_(3)
-        elif best is None:
-            lesions, best = wins.byte().mul_(values[name]), here
-        else:  # where several lesions are likely, the likeliest names the voxel
-            wins &= (here > best) | (lesions == 0)
-            lesions.masked_fill_(wins, values[name])
+            lungs = (here >= levels[name]).byte().mul_(3)
+        elif not (together and name in UNITED):
+            wins = (here >= levels[name]) & ((here > best) | (lesions == 0))
+            lesions.masked_fill_(wins, lesion(name).value)
             best = torch.where(wins, here, best)
-    return lungs.cpu().numpy(), lesions.cpu().numpy()
+    return lungs, lesions
 
 
 def _uncertainty(ensemble: Ensemble, voices: list[_Voice]) -> Mask:
@@ -220,7 +232,7 @@ def _entropies(ensemble: Ensemble, probability: Tensor, shape: tuple[int, int]) 
     """Entropy of each slice, counted on the grid of the probabilities and given for the scan's."""
     if len(ensemble.card.outputs) == 1 and "lungs" in ensemble.card.outputs:
         return [math.nan] * len(probability)
-    findings = _as_bytes(probability[:, ensemble.findings].amax(1))
+    findings = _as_bytes(ensemble.finding(probability))
     side = max(probability.shape[-2:])
     pixels = (max(shape) / side) ** 2
     return [pixels * slice_entropy(finding) for finding in findings]

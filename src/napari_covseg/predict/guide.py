@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from napari_covseg.labels import UNION, UNITED, joins, lesion
 from napari_covseg.models.card import ModelCard
 from napari_covseg.predict.clean import clean_slice
 from napari_covseg.predict.labeller import SlicePrediction
@@ -97,16 +98,22 @@ class Guide:
             raise ValueError(f"slice {predicted.z} has no probabilities")
         lesions = np.zeros_like(predicted.lesions)
         best = np.zeros(lesions.shape, np.float32)
-        values = {label.name: label.value for label in self._card.lesions}
-        for channel, name in enumerate(self._card.outputs):
-            if name == "lungs":
-                continue
-            level = np.float32(_log_odds(self._card.thresholds[name]))
-            odds = _LOG_ODDS[predicted.probabilities[channel]] - level
+        odds: dict[str, Values] = {}
+        for label in self._card.lesions:
+            said = predicted.probabilities[self._card.outputs.index(label.name)]
+            odds[label.name] = _LOG_ODDS[said]
             for one, strength in near.items():
-                odds += np.float32(strength) * self._say_at(predicted.z, one, values[name])
-            wins = (odds >= 0) & ((lesions == 0) | (odds > best))
-            lesions[wins], best[wins] = values[name], odds[wins]
+                odds[label.name] += np.float32(strength) * self._say_at(predicted.z, one, label.value)
+        if joins(self._card.outputs):  # their union decides, the likelier names it
+            first, second = (odds.pop(name) for name in UNITED)
+            best = np.logaddexp(np.logaddexp(first, second), first + second)
+            best -= np.float32(_log_odds(self._card.levels[UNION]))
+            names = np.where(second > first, lesion(UNITED[1]).value, lesion(UNITED[0]).value)
+            lesions = np.where(best >= 0, names, 0).astype(np.uint8)
+        for name, here in odds.items():
+            here -= np.float32(_log_odds(self._card.levels[name]))
+            wins = (here >= 0) & ((lesions == 0) | (here > best))
+            lesions[wins], best[wins] = lesion(name).value, here[wins]
         labels = self._card.lesions if "lungs" in self._card.outputs else ()
         _, lesions = clean_slice(predicted.lungs, lesions, labels, self._pixel)
         return replace(predicted, lesions=lesions)

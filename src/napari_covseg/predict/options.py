@@ -53,7 +53,8 @@ class PredictOptions:
 
     def levels(self, card: ModelCard) -> dict[str, float]:
         """Return the thresholds of a card's lesion outputs where they are not the card's."""
-        return {} if self.threshold is None else {label.name: self.threshold for label in card.lesions}
+        found = [name for name in card.levels if name != "lungs"]
+        return {} if self.threshold is None else dict.fromkeys(found, self.threshold)
 
 
 PLAIN = PredictOptions()
