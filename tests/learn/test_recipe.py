@@ -6,10 +6,12 @@ import dataclasses
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.recipe import Recipe, parse_recipes, read_recipe, recipe_names
+from napari_covseg.models.preparation import LUNG_WINDOW, Preparation
 from napari_covseg.networks.catalogue import CATALOGUE
 
 
@@ -25,7 +27,40 @@ def test_our_own_comes_first_and_by_default() -> None:
     assert recipe_names()[0] == "covseg"
     assert read_recipe() == read_recipe("covseg")
     ours = {name for name in recipe_names() if name.startswith("covseg")}
-    assert set(recipe_names()) == {*ours, *(entry.name for entry in CATALOGUE)}
+    assert set(recipe_names()) == {*ours, *STREAMS, *(entry.name for entry in CATALOGUE)}
+
+
+STREAMS = ("elbana2020-ground-glass", "elbana2020-consolidation", "elbana2020-effusion")
+
+
+def test_every_stream_is_a_network_of_one_finding() -> None:
+    whole = read_recipe("elbana2020-deeplabv3plus-quarter")
+    findings = [read_recipe(name).outputs for name in STREAMS]
+    assert findings == [(name,) for name in whole.outputs]
+    assert whole.settings["width"] == 0.25
+    for name in STREAMS:
+        for key in ("network", "settings", "preparation", "learning_rate", "loss", "notes"):
+            assert getattr(read_recipe(name), key) == getattr(whole, key)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "clahe"),
+    [
+        ("amer2021-rdunet", 256, 0.0),
+        ("punn2022-raiunet", 256, 0.0),
+        ("salehi2022-unet", 224, 2.0),
+        ("yazdekhasty2020-bifurcated", 256, 0.0),
+        ("elbana2020-deeplabv3plus", 512, 2.0),
+    ],
+)
+def test_every_paper_prepares_slices_in_its_own_way(name: str, size: int, clahe: float) -> None:
+    preparation = Preparation.from_card(read_recipe(name).preparation)
+    assert (preparation.size, preparation.clahe_clip) == (size, clahe)
+    assert (preparation.clip_hu, preparation.scaling) == (LUNG_WINDOW, "window")
+    hounsfield = np.linspace(-2000, 2000, size * size).reshape(size, size)
+    if not clahe:
+        shown = preparation(hounsfield)
+        assert set(shown[hounsfield <= -1000]) == {0} and shown[hounsfield >= 400].min() == 255
 
 
 @pytest.mark.parametrize(

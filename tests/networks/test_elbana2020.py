@@ -57,6 +57,20 @@ def test_every_parameter_has_a_finite_gradient_from_one_odd_slice(network: nn.Mo
     network.zero_grad()
 
 
+def test_a_quarter_of_the_widths_sees_as_far() -> None:
+    network = build_network("deeplabv3plus", ("lesion",), {"width": 0.25, "middle_blocks": 1}).eval()
+    whole = build_network("deeplabv3plus", ("lesion",), {"middle_blocks": 1})
+    shapes = [
+        [module.weight.shape for module in one.modules() if isinstance(module, nn.Conv2d)]
+        for one in (network, whole)
+    ]
+    assert all(4 * a[0] == b[0] for a, b in zip(*shapes, strict=True) if b[0] > 1)
+    with torch.inference_mode():
+        low, deep = network.backbone(torch.rand(1, 1, 64, 64))
+        assert (low.shape, deep.shape) == ((1, 64, 16, 16), (1, 512, 4, 4))
+        assert network(torch.rand(1, 1, 64, 48))["lesion"].shape == (1, 1, 64, 48)
+
+
 @pytest.mark.parametrize(("stride", "size", "dilations"), [(8, 8, {1, 2, 4}), (16, 4, {1, 2}), (32, 2, {1})])
 def test_what_is_not_shrunk_is_dilated(stride: int, size: int, dilations: set[int]) -> None:
     backbone = Xception65(stride, middle_blocks=1).eval()
@@ -90,7 +104,7 @@ def test_the_whole_map_counts_in_a_batch_of_one_as_in_a_larger_one() -> None:
     assert pyramid(x[:1]).shape == (1, 8, 6, 6)
 
 
-@pytest.mark.parametrize("settings", [{"output_stride": 4}, {"rates": 6}, {"width": 3}])
+@pytest.mark.parametrize("settings", [{"output_stride": 4}, {"rates": 6}, {"width": 0.01}, {"depth": 3}])
 def test_settings_that_do_not_fit_are_a_model_error(settings: dict[str, Any]) -> None:
     with torch.device("meta"), pytest.raises(ModelError, match="does not take the settings"):
         build_network("deeplabv3plus", ("lesion",), settings)

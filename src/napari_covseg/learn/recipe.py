@@ -81,6 +81,10 @@ class Recipe:
         (share of the steps done, crop size in pixels): small crops first, whole slices last.
         A crop costs in proportion to its area and still holds most of the lungs. Empty:
         whole slices.
+    phases : tuple of (float, str)
+        (share of the steps done, output): which part of a network of several is learned until then, one
+        after the other, see `networks.punn2022.CHSNet`. A phase begins with what validated best in the one
+        before, and with optimiser and rate anew; only the last may end early. Empty: all parts at once.
     augmentation : str
         See `learn.augment`.
     average : float
@@ -134,6 +138,7 @@ class Recipe:
     negatives: float = 0.0
     slab: float = 0.0
     stages: tuple[tuple[float, int], ...] = ()
+    phases: tuple[tuple[float, str], ...] = ()
     augmentation: str = "none"
     average: float = 0.0
     selection: str = "dice"
@@ -171,10 +176,19 @@ class Recipe:
         rates = 1 + math.ceil(math.log10(self.learning_rate / self.min_rate) - 1e-9)
         return max(1, min(self.drop_every * self.epoch(slices), self.length(slices) // rates))
 
+    def phase(self, step: int, steps: int) -> tuple[int, int, str]:
+        """Return the phase of a step: its first step, the one after its last, and what is learned."""
+        first = 0
+        for share, part in self.phases:
+            if step < (end := round(share * steps)):
+                return first, end, part
+            first = end
+        return 0, steps, ""
+
     def shortened(self, steps: int) -> Recipe:
         """Return the same recipe for this many steps, validated ten times on the way.
 
-        Schedules and stages are shares of the length and shrink with it. A short run does
+        Schedules, stages and phases are shares of the length and shrink with it. A short run does
         not end early, but still keeps what validated best.
         """
         return replace(
@@ -270,8 +284,9 @@ def _recipe(name: str, values: dict[str, Any], source: str) -> Recipe:
     stages = tuple((float(share), int(size)) for share, size in values.get("stages", ()))
     if "network" not in values:
         raise ModelError(f"{source}: it names no network, and there is none of its name.")
+    phases = tuple((float(share), str(part)) for share, part in values.get("phases", ()))
     outputs = tuple(values.get("outputs", Recipe.outputs))
-    recipe = Recipe(name=name, **{**values, "stages": stages, "outputs": outputs})
+    recipe = Recipe(name=name, **{**values, "stages": stages, "phases": phases, "outputs": outputs})
     if wrong := problem(recipe):
         raise ModelError(f"{source}: {wrong}.")
     return recipe

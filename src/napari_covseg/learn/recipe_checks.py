@@ -33,6 +33,8 @@ _POSITIVE = (
     "drop_every",
     "validate_every",
 )
+STAGED = ("chsnet",)
+"""Networks whose parts can be trained one after the other."""
 _SHARES = ("average", "negatives", "slab", "momentum")
 
 
@@ -47,10 +49,9 @@ def fits(value: object, kind: Any) -> bool:
     if get_origin(kind) is tuple and get_args(kind)[0] is str:
         return isinstance(value, list) and all(type(one) is str for one in value)
     if get_origin(kind) is tuple:
-        pairs = value if isinstance(value, list) else [value]
+        pairs, wanted = value if isinstance(value, list) else [value], get_args(get_args(kind)[0])
         return all(
-            isinstance(pair, list) and len(pair) == 2 and fits(pair[0], float) and type(pair[1]) is int
-            for pair in pairs
+            isinstance(pair, list) and len(pair) == 2 and all(map(fits, pair, wanted)) for pair in pairs
         )
     return kind is Any or any(fits(value, one) for one in get_args(kind) if one is not type(None))
 
@@ -81,4 +82,10 @@ def problem(recipe: Recipe) -> str:
         return "it has neither epochs nor steps"
     if recipe.stages and [share for share, _ in recipe.stages] != sorted({s for s, _ in recipe.stages}):
         return f"the shares of stages = {recipe.stages} do not rise"
+    if recipe.phases:
+        shares = [share for share, _ in recipe.phases]
+        if shares != sorted(set(shares)) or shares[0] <= 0 or shares[-1] != 1:
+            return f"the shares of phases = {recipe.phases} do not rise from above 0 to 1"
+        if recipe.network not in STAGED or {part for _, part in recipe.phases} - set(recipe.outputs):
+            return f"phases = {recipe.phases} are not outputs of a network in parts ({', '.join(STAGED)})"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,12 @@ class TrainingRun:
         What is trained, and what is validated and kept: the moving average of its weights,
         or the network itself where the recipe has none.
     loss : Loss
+        Of the phase at hand, if the recipe has phases.
+    learned : tuple of str
+        The outputs by which weights are chosen: all, or that of the phase at hand.
     steps, validate_every : int
+    ends : set of int
+        Steps after which a phase ends, the last one included.
     """
 
     def __init__(
@@ -81,14 +86,16 @@ class TrainingRun:
         self.recipe = recipe
         self.steps = recipe.length(len(training))
         self.validate_every = recipe.validate_every or recipe.epoch(len(training))
+        self.ends = {round(share * self.steps) for share, _ in recipe.phases} | {self.steps}
         self.loss = Loss(recipe.loss, recipe.heads, training.outputs)
+        self.learned = training.outputs
         network = build_network(recipe.network, recipe.outputs, recipe.settings)
         if recipe.pretrained:
             load_imagenet(network)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval() if recipe.average else self.network
-        self.optimiser = make_optimiser(recipe, self.network)
-        self.schedule = make_schedule(recipe, self.optimiser, len(training))
+        self._phase, self._outputs, self._slices = "", training.outputs, len(training)
+        self._begin(0)
         self._data = [part.checksum() for part in (training, validation) if part is not None]
         self._half = half
         self._since = time.perf_counter()
@@ -115,10 +122,14 @@ class TrainingRun:
     @property
     def done(self) -> bool:
         """Whether all steps are taken, or validation has not improved for long enough."""
-        return self.step >= self.steps or 0 < self.recipe.patience <= self._state["without_better"]
+        first, _, _ = self.recipe.phase(self.steps - 1, self.steps)
+        tired = 0 < self.recipe.patience <= self._state["without_better"]
+        return self.step >= self.steps or (tired and self.step > first)
 
     def update(self, images: Tensor, masks: Tensor) -> float:
         """Take one optimiser step and return its loss."""
+        if self.recipe.phases:
+            self._enter()
         if self._half and self.step == WARM_UP:
             self._state["half"] = compare(self.network, self.loss, images, masks).good
         self.network.train()
@@ -137,6 +148,27 @@ class TrainingRun:
         if self.recipe.average:
             follow(self.average, self.network, min(self.recipe.average, self.step / (self.step + 9)))
         return float(loss.detach())
+
+    def _begin(self, step: int) -> None:
+        """Make a new optimiser, and the schedule of the phase that a step belongs to."""
+        first, end, _ = self.recipe.phase(step, self.steps)
+        self.optimiser = make_optimiser(self.recipe, self.network)
+        self.schedule = make_schedule(replace(self.recipe, steps=end - first), self.optimiser, self._slices)
+
+    def _enter(self) -> None:
+        """Let the part of the network learn whose turn it is; a resumed run comes by in the middle."""
+        first, _, part = self.recipe.phase(self.step, self.steps)
+        if part != self._phase:
+            self._phase, self.learned = part, (part,)
+            heads = {name: float(name == part) for name in self.recipe.outputs}
+            self.loss = Loss(self.recipe.loss, heads, self._outputs)
+            for network in (self.network, self.average):
+                network.learn_only(part)  # type: ignore[operator]
+        if self.step == first > 0:
+            self.network.load_state_dict(self._state["weights"])
+            self.average.load_state_dict(self._state["weights"])
+            self._begin(self.step)
+            self._state.update(best=float("-inf"), without_better=0)
 
     def keep(self, value: float) -> bool:
         """Tell what validation found, the more the better; return whether it is the best so far."""
@@ -201,6 +233,7 @@ class TrainingRun:
         try:
             same = saved["recipe"] == self.recipe.decisive() and saved["data"] == self._data
             if same:
+                self._begin(max(0, saved["state"]["step"] - 1))  # that of the step taken last
                 for name in _PARTS:
                     getattr(self, name).load_state_dict(saved[name])
                 self._state, self._since = saved["state"], time.perf_counter()

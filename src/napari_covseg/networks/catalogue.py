@@ -265,6 +265,16 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
         {"rates": [2, 4, 6]},
         preset_of="elbana2020-deeplabv3plus",
     ),
+    NetworkEntry(
+        "elbana2020-deeplabv3plus-quarter",
+        "DeepLab-v3+ of a quarter of the widths, for slices of 256 pixels",
+        ELBANA,
+        "deeplabv3plus",
+        2_689_557,
+        0.836,
+        {"rates": [2, 4, 6], "width": 0.25},
+        preset_of="elbana2020-deeplabv3plus",
+    ),
 )
 
 

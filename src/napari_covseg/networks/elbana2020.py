@@ -14,7 +14,7 @@ from napari_covseg.networks.xception import Xception65, conv_norm, separable
 class AtrousPyramid(nn.Module):
     """Atrous spatial pyramid pooling: what surrounds a pixel, at several distances, and the whole map.
 
-    Branches of 256 channels each: 1x1, one separable 3x3 per rate, and the map's mean. They are
+    Branches of 256 channels each, or as told: 1x1, one separable 3x3 per rate, and the map's mean. They are
     joined by a 1x1 convolution and dropout of 0.1. The branch of the mean has a bias instead of
     batch normalisation, whose statistics would be those of one value per slice: they are
     undefined for a batch of one.
@@ -30,7 +30,7 @@ class AtrousPyramid(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute 256 channels of the size of `x`, shape (N, in_channels, H, W)."""
+        """Compute `channels` channels of the size of `x`, shape (N, in_channels, H, W)."""
         whole = self.whole(x.mean((2, 3), keepdim=True)).expand(-1, -1, x.shape[-2], x.shape[-1])
         out: Tensor = self.join(torch.cat([self.centre(x), *(branch(x) for branch in self.around), whole], 1))
         return out
@@ -59,6 +59,8 @@ class DeepLabV3Plus(nn.Module):
         How many times smaller than the slice the deepest map is; 16 in the paper.
     middle_blocks : int
         Blocks of Xception's middle flow.
+    width : float
+        Factor of the channels of every layer; 1 in the paper.
     """
 
     def __init__(
@@ -67,14 +69,16 @@ class DeepLabV3Plus(nn.Module):
         rates: Sequence[int] = (2, 4, 6),
         output_stride: int = 16,
         middle_blocks: int = 16,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         self.outputs = tuple(outputs)
-        self.backbone = Xception65(output_stride, middle_blocks)
-        self.pyramid = AtrousPyramid(Xception65.channels, rates)
-        self.low = nn.Sequential(*conv_norm(Xception65.low_channels, 48), nn.ReLU(inplace=True))
-        self.refine = nn.Sequential(separable(256 + 48, 256), separable(256, 256))
-        self.head = nn.Conv2d(256, len(self.outputs), 1)
+        self.backbone = Xception65(output_stride, middle_blocks, width)
+        wide, thin = int(256 * width), int(48 * width)
+        self.pyramid = AtrousPyramid(self.backbone.channels, rates, wide)
+        self.low = nn.Sequential(*conv_norm(self.backbone.low_channels, thin), nn.ReLU(inplace=True))
+        self.refine = nn.Sequential(separable(wide + thin, wide), separable(wide, wide))
+        self.head = nn.Conv2d(wide, len(self.outputs), 1)
         he_normal(self, "linear")
 
     def forward(self, slices: Tensor) -> dict[str, Tensor]:

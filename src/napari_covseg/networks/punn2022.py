@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -259,10 +259,44 @@ class CHSNet(nn.Module):
         self.joint = joint
         self.lungs = RAIUNet(("lungs",), **settings)
         self.lesion = RAIUNet(("lesion",), **settings)
+        self._learned = ""
+
+    def learn_only(self, part: str) -> None:
+        """Train one of the two networks alone, as the paper's figure 5 has them one after the other.
+
+        The other stands still, the running statistics of its normalisation included, and only the
+        logits of the one that learns come out while training.
+
+        Parameters
+        ----------
+        part : {"lungs", "lesion", ""}
+            Empty: both at once again.
+        """
+        self._learned = part
+        for name in ("lungs", "lesion"):
+            getattr(self, name).requires_grad_(part in ("", name))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation; what stands still always evaluates."""
+        super().train(mode)
+        if self._learned == "lesion":
+            self.lungs.eval()
+        return self
 
     def forward(self, slices: Tensor) -> dict[str, Tensor]:
         """Compute logits, as `RAIUNet`; while training also ``"lungs@aux"`` if the lungs are no output."""
+        if self.training and self._learned:
+            return self._part(slices)
         lungs = self.lungs(slices)["lungs"]
         gate = self.gate(lungs if self.joint else lungs.detach())
         lesion = self.lesion(slices * gate)["lesion"]
         return name_logits(self.outputs, lungs, lesion, self.training)
+
+    def _part(self, slices: Tensor) -> dict[str, Tensor]:
+        """Compute the logits of the network that learns alone."""
+        lungs: dict[str, Tensor] = self.lungs(slices)
+        if self._learned == "lungs":
+            return lungs
+        lesion: dict[str, Tensor] = self.lesion(slices * self.gate(lungs["lungs"]))
+        return lesion

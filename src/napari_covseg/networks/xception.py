@@ -101,44 +101,56 @@ class Xception65(nn.Module):
         How many times smaller than the slice the deepest map is; what is not shrunk is dilated.
     middle_blocks : int
         Blocks of the middle flow: 16 in Xception-65, 8 in Xception-41.
+    width : float
+        Factor of the channels of every layer.
+
+    Attributes
+    ----------
+    low_channels, channels : int
+        Of the two maps that come out; 256 and 2048 at full width.
 
     Raises
     ------
     ValueError
-        If `output_stride` is none of these.
+        If `output_stride` is none of these, or nothing is left of a layer.
     """
 
-    low_channels = 256
-    channels = 2048
-
-    def __init__(self, output_stride: int = 16, middle_blocks: int = 16) -> None:
+    def __init__(self, output_stride: int = 16, middle_blocks: int = 16, width: float = 1.0) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"the output stride is 8, 16 or 32, not {output_stride}")
+        if int(32 * width) < 1:
+            raise ValueError(f"a width of {width} leaves nothing of the first layer's 32 channels")
+
+        def wide(*channels: int) -> tuple[int, ...]:
+            return tuple(int(each * width) for each in channels)
+
+        (self.low_channels, self.channels), (first, second) = wide(256, 2048), wide(32, 64)
+        (early, low, middle_wide, late) = wide(128, 256, 728, 1024)
         third = 2 if output_stride > 8 else 1
         fourth = 2 if output_stride > 16 else 1
         middle = 2 // third  # dilation once a stride has been left out
         last = middle * 2 // fourth
         self.stem = nn.Sequential(
-            *conv_norm(1, 32, 3, stride=2),
+            *conv_norm(1, first, 3, stride=2),
             nn.ReLU(inplace=True),
-            *conv_norm(32, 64, 3),
+            *conv_norm(first, second, 3),
             nn.ReLU(inplace=True),
         )
         self.entry = nn.ModuleList(
             [
-                Block(64, (128, 128, 128), 2, 1, "conv"),
-                Block(128, (256, 256, 256), 2, 1, "conv"),
-                Block(256, (728, 728, 728), third, 1, "conv"),
+                Block(second, (early,) * 3, 2, 1, "conv"),
+                Block(early, (low,) * 3, 2, 1, "conv"),
+                Block(low, (middle_wide,) * 3, third, 1, "conv"),
             ]
         )
         self.middle = nn.ModuleList(
-            Block(728, (728, 728, 728), 1, middle, "identity") for _ in range(middle_blocks)
+            Block(middle_wide, (middle_wide,) * 3, 1, middle, "identity") for _ in range(middle_blocks)
         )
         self.exit = nn.ModuleList(
             [
-                Block(728, (728, 1024, 1024), fourth, middle, "conv"),
-                Block(1024, (1536, 1536, 2048), 1, last, "none"),
+                Block(middle_wide, (middle_wide, late, late), fourth, middle, "conv"),
+                Block(late, wide(1536, 1536, 2048), 1, last, "none"),
             ]
         )
 
@@ -151,9 +163,9 @@ class Xception65(nn.Module):
 
         Returns
         -------
-        low : Tensor, shape (N, 256, H / 4, W / 4), rounded up
+        low : Tensor, shape (N, low_channels, H / 4, W / 4), rounded up
             After the second separable convolution of the second entry block.
-        deep : Tensor, shape (N, 2048, H / output_stride, W / output_stride), rounded up
+        deep : Tensor, shape (N, channels, H / output_stride, W / output_stride), rounded up
         """
         x, _ = self.entry[0](self.stem(slices))
         x, low = self.entry[1](x)
