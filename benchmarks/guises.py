@@ -158,7 +158,8 @@ def radiographs(half: int) -> Iterator[Source]:
 
 def teaching(most: int = 14) -> list[Source]:
     """Return slices to fit on."""
-    root, found = data(), []
+    root = data()
+    found: list[Source] = []
     for path in [root / "lidc_0003.nii.gz", *sorted((root / "effusion").glob("*_ct.nii.gz"))]:
         found += hu_slices(path.name.split(".")[0], read_scan(path).voxels, most, "abdomen CT")
     found += hu_slices("LUNG1-005", read_scan(_ct(root / "dicom_effusion" / "LUNG1-005")).voxels, most)
@@ -193,7 +194,8 @@ def teaching(most: int = 14) -> list[Source]:
 
 def blind(most: int = 30) -> list[Source]:
     """Return slices to test on: patients that nothing was fitted to."""
-    root, found = data(), []
+    root = data()
+    found: list[Source] = []
     found += hu_slices("lidc_0001", read_scan(root / "lidc_0001.nii.gz").voxels, most, "abdomen CT")
     found += hu_slices("P002", read_scan(root / "dicom_covid_P002").voxels, most)
     found += hu_slices("LUNG1-016", read_scan(_ct(root / "dicom_effusion" / "LUNG1-016")).voxels, most)
@@ -240,10 +242,10 @@ def guise(source: Source, rng: np.random.Generator) -> tuple[Array, Source, str]
         )
         how.append(f"CLAHE {clip:.1f}")
     if lungs is not None and source.kind == "chest CT":
-        margin = rng.choice([None, 0.0, 0.15])
+        margin = (None, 0.0, 0.15)[rng.integers(3)]
         if margin is not None:
             ys, xs = np.nonzero(lungs)
-            dy, dx = (round(float(margin) * (np.ptp(a) + 1)) for a in (ys, xs))
+            dy, dx = (round(margin * (np.ptp(a) + 1)) for a in (ys, xs))
             values = values[
                 max(ys.min() - dy, 0) : ys.max() + dy + 1, max(xs.min() - dx, 0) : xs.max() + dx + 1
             ]
@@ -266,7 +268,8 @@ def guise(source: Source, rng: np.random.Generator) -> tuple[Array, Source, str]
     values = cv2.resize(np.ascontiguousarray(values), None, fx=scale, fy=scale, interpolation=area)
     if rng.random() < 0.7:
         quality = int(rng.integers(60, 96))
-        values = cv2.imdecode(cv2.imencode(".jpg", values, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
+        stored = cv2.imencode(".jpg", values, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        values = np.asarray(cv2.imdecode(stored, cv2.IMREAD_GRAYSCALE))
         how.append(f"JPEG {quality}")
     return np.asarray(values), replace(truth, turned=90 * turns), ", ".join(how)
 
@@ -525,8 +528,6 @@ def fit_kinds(values: Array, kinds: Array, l2: float = 3e-4) -> Array:
 # --- test -------------------------------------------------------------------------------------------
 
 DECISIONS = ("kind", "contrast", "inverted", "turned", "mirrored", "cropped")
-FAINT = 6.0
-"""Grey levels: CLAHE that moves the lungs and body by less on average changes nothing that matters."""
 
 
 def wilson(right: int, number: int) -> str:
@@ -569,6 +570,7 @@ def even(sources: list[Source], number: int, rng: np.random.Generator) -> Iterat
 def run(title: str, sources: list[Source], number: int, rng: np.random.Generator, show: Path | None) -> None:
     """Print how many decisions of a set of slices are right."""
     rows, seconds, wrong = [], [], []
+    clahe: dict[bool, list[bool]] = {False: [], True: []}
     for source in even(sources, number, rng):
         grey, truth, how = guise(source, rng)
         start = time.perf_counter()
@@ -576,9 +578,14 @@ def run(title: str, sources: list[Source], number: int, rng: np.random.Generator
         seconds.append(time.perf_counter() - start)
         right = judged(found, truth)
         rows.append((truth, found, right))
+        if "CLAHE" in how and "contrast" in right:
+            faint = float(how.split("CLAHE ")[1].split(",")[0]) < 2
+            clahe[faint].append(right["contrast"])
         if not all(right.values()):
             wrong.append((grey, truth, found, right, how))
-    print(f"{title}: {number} guises of {len({t.patient for t, _, _ in rows})} patients")
+    patients = sorted({t.patient for t, _, _ in rows})
+    names = ", ".join(patients[:8]) + " …" * (len(patients) > 8)
+    print(f"{title}: {number} guises of {len(patients)} patients ({names})")
     for name in DECISIONS:
         values = [right[name] for _, _, right in rows if name in right]
         print(f"  {name:<10} {wilson(sum(values), len(values))} of {len(values)}")
@@ -590,6 +597,8 @@ def run(title: str, sources: list[Source], number: int, rng: np.random.Generator
         f.mirrored == t.mirrored for t, f, _ in rows if t.mirrored is not None and f.mirrored is not None
     ]
     print(f"  mirror: right where decided {wilson(sum(decided), len(decided))} of {len(decided)}")
+    for faint, name in ((True, "below 2"), (False, "from 2 on")):
+        print(f"  CLAHE with a clip limit {name}: seen in {wilson(sum(clahe[faint]), len(clahe[faint]))}")
     print(f"  {1000 * np.median(seconds):.0f} ms a slice, {1000 * max(seconds):.0f} ms at most")
     causes = Counter(
         f"{name}: {getattr(t, name)} taken for {getattr(f, name)}"
@@ -635,10 +644,16 @@ def confusion(chests: list[Source], number: int, rng: np.random.Generator) -> No
     for kind in ("COVID", "NonCOVID"):
         for path in sorted((data() / "ct_covid_ucsd" / kind).glob("*.png")):
             counts["pictures of ct_covid_ucsd"][looks.look(picture(path), "grey").kind] += 1
-    for folder in ("lungs", "infection"):
-        for path in sorted((data() / "covid_png256" / "coronacases_005" / folder).glob("*.png"))[::9]:
+    for labels in ("lungs", "infection"):
+        for path in sorted((data() / "covid_png256" / "coronacases_005" / labels).glob("*.png"))[::9]:
             counts["masks"][looks.look(picture(path), "grey").kind] += 1
     counts["half a chest (ibsi_ct_phantom), in HU"][looks.look(_half().voxels, "HU").kind] += 1
+    folder = data() / "dicom_seg_sr"
+    for path in (folder / "ct_image.dcm", folder / "dcmqi" / "segmentations" / "ct-3slice"):
+        voxels = read_scan(path).voxels
+        counts[f"{path.name} of dicom_seg_sr (head, neck or abdomen), in HU"][
+            looks.look(voxels, "HU").kind
+        ] += 1
     print("kinds: what it is, and what it is taken for")
     for kind, row in sorted(counts.items()):
         print(f"  {kind}: " + ", ".join(f"{name} {n}" for name, n in row.most_common()))
