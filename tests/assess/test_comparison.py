@@ -199,3 +199,74 @@ def test_box_plots(store: Callable[..., Path], tmp_path: Path) -> None:
     assert "amer2021-unet" in (tmp_path / "pictures" / "boxes.svg").read_text()
     with pytest.raises(JobError, match="cannot be written"):
         draw_boxes(read_networks(folder), tmp_path / "boxes.unknown")
+
+
+def known(*slices: list[int] | None) -> dict[str, Any]:
+    distances = {"assd": 1.0, "hd95": 1.0, "surface_dice": 1.0}
+    return {
+        **distances,
+        "by_slice": list(slices),
+        "assd_by_slice": [None if one is None else 1.0 for one in slices],
+    }
+
+
+@pytest.fixture
+def left_out(store: Callable[..., Path]) -> Path:
+    """Runs that leave out one source each: of some patients not every output is known."""
+    folder = store("mine", {"anna": 0.5, "bert": 0.5}, "source")
+    rows = [
+        [
+            {"patient": "anna", "slices": 2, "lungs": None, "ground-glass": known([3, 1, 1], None)},
+            {"patient": "bert", "slices": 1, "lungs": known([9, 0, 0]), "ground-glass": known([0, 4, 0, 36])},
+        ],
+        [{"patient": "cleo", "slices": 1, "lungs": known([1, 1, 1, 7]), "ground-glass": None}],
+    ]
+    for k, (source, some) in enumerate(zip(("north", "south"), rows, strict=True)):
+        path = folder / f"source/mine/fold{k + 1}.json"
+        record = json.loads(path.read_text())
+        outputs = ["lungs", "ground-glass"]
+        write_record(path, record | {"format": 2, "fold": source, "outputs": outputs, "rows": some})
+    return folder
+
+
+def test_patients_of_whom_an_output_is_unknown_have_no_value(left_out: Path) -> None:
+    (one,) = read_networks(left_out)
+    assert one.outputs == ("lungs", "ground-glass")
+    assert one.by_patient("lungs", "dice") == {"bert": 1.0, "cleo": 0.5}
+    assert one.by_patient("ground-glass", "dice") == pytest.approx(
+        {"anna": 0.75, "bert": math.nan}, nan_ok=True
+    )
+    mean = one.mean("ground-glass", "dice")
+    assert (mean.mean, mean.n, mean.empty) == (0.75, 1, 1)
+    assert one.painted("ground-glass") == {"bert": 10.0}
+    assert one.painted("lungs") == {}
+    assert one.by_patient("lungs", "specificity")["cleo"] == 7 / 8  # of the known pixels
+    assert (one.by_slice("ground-glass").n, one.by_slice("ground-glass", infected=True).n) == (2, 1)
+    assert one.by_slice("ground-glass", "assd").n == 2
+    assert one.mean("lesion", "dice").n == 0  # nobody measured that
+
+
+def test_sources_have_a_table_of_their_own(left_out: Path, tmp_path: Path) -> None:
+    networks = read_networks(left_out)
+    text = network_tables(networks)
+    assert "### By patient" not in text
+    assert "### Leave one source out" in text
+    assert "| mine | north | lungs | 1 | 1.000 ± – (1.000–1.000) | 0 | – |" in text
+    assert "| mine | north | ground-glass | 1 | 0.750 ± – (0.750–0.750) | 1 | 10.00 (10.00–10.00) |" in text
+    assert "| mine | south | lungs | 1 | 0.500 ± – (0.500–0.500) | 0 | – |" in text
+    assert "| mine | south | ground-glass" not in text
+    record = network_record(networks)
+    assert [(row["source"], row["label"]) for row in record["sources"]] == [
+        ("north", "lungs"),
+        ("north", "ground-glass"),
+        ("south", "lungs"),
+    ]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_labels_that_are_told_apart_have_a_table(left_out: Path) -> None:
+    for path in left_out.glob("source/mine/*.json"):
+        write_record(path, json.loads(path.read_text()) | {"protocol": "patient"})
+    text = network_tables(read_networks(left_out))
+    assert "### Each label" in text
+    assert "| mine | 0.750 ± – (0.750–0.750); 1, 10.00 % in 1 |" in text

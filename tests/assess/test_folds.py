@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from napari_covseg.assess.folds import make_folds
 from napari_covseg.errors import ModelError
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 
 HEALTHY, NECK = "healthy", "neck"
 
@@ -129,3 +130,48 @@ def test_too_few_slices() -> None:
     data = made({"anna": 1, "bert": 1, "cleo": 1})
     with pytest.raises(ModelError, match="3 slices cannot be divided into 5"):
         make_folds(data, "slice")
+
+
+def test_a_source_leaves_with_all_of_its_patients(tmp_path: Path) -> None:
+    file = tmp_path / "all.toml"
+    file.write_text('[leave_out]\n"two of them" = ["anna", "b*"]\nhealthy = ["h?althy"]\n')
+    first, second = make_folds(NAMED, "source", file)
+    assert (first.name, first.split["test"]) == ("two of them", ["anna", "bert"])
+    assert first.split["training"] == ["cleo", HEALTHY, NECK]
+    assert (second.split["test"], second.split["validation"]) == ([HEALTHY], [])
+    assert first.rows("test").tolist() == list(range(7))
+    file.write_text('[leave_out]\nfirst = ["anna"]\n[validation]\nfirst = ["bert"]\n1 = ["zoe"]\n')
+    (only,) = make_folds(NAMED, "source", file)
+    assert only.split == {"training": ["cleo", HEALTHY, NECK], "validation": ["bert"], "test": ["anna"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[folds]\n1 = ['anna']", r"has no table \[leave_out\]"),
+        ("[leave_out]\na = ['zoe*']", "No patient of the data is called zoe"),
+        ("[leave_out]\na = ['anna']\nb = ['a*']", "anna would be left out with two sources"),
+        ("[leave_out]\n'a/b' = ['anna']", "cannot be the name of a file"),
+        ("leave_out = ['anna']", "no table of lists"),
+    ],
+)
+def test_sources_that_cannot_be_left_out(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "all.toml"
+    file.write_text(text)
+    with pytest.raises(ModelError, match=message):
+        make_folds(NAMED, "source", file)
+    with pytest.raises(ModelError, match=r"give a \.toml file with a table \[leave_out\]"):
+        make_folds(NAMED, "source", tmp_path)
+
+
+def test_whoever_has_a_finding_is_dealt_and_unknown_pixels_are_none() -> None:
+    data = made({"anna": 2, "bert": 2, "cleo": 2, "dora": 2})
+    masks = np.zeros((len(data), 3, 4, 4), np.uint8)
+    masks[:, 1:] = UNKNOWN
+    masks[np.isin(data.patients, ["anna", "bert", "cleo"]), 2, 0, 0] = 1
+    several = replace(data, masks=masks, outputs=("lungs", "ground-glass", "pleural effusion"))
+    assert sorted(name for fold in make_folds(several) for name in fold.split["test"]) == [
+        "anna",
+        "bert",
+        "cleo",
+    ]

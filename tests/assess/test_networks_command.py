@@ -62,13 +62,31 @@ def test_from_pictures_to_the_table_and_back(data: Path, tmp_path: Path) -> None
     assert "| tiny | 1 of 5 |" in told
 
 
+def test_leaving_a_source_out(data: Path, tmp_path: Path) -> None:
+    file, runs = tmp_path / "all.toml", tmp_path / "runs"
+    file.write_text(
+        f"root = '{data}'\n[[source]]\npatients = '.'\n"
+        "[leave_out]\nnorth = ['anna', 'bert']\nsouth = ['cleo']\n"
+    )
+    options = ["--recipe", "tiny", "--steps", 1, "--device", "cpu", "--threads", 1, "--out", runs]
+    code, told, notes = ask(file, *options, "--protocol", "source")
+    assert code == 0, notes
+    assert "| tiny | north | lesion | 2 |" in told
+    assert "| tiny | south | lungs | 1 |" in told
+    record = json.loads((runs / "source/tiny/foldnorth.json").read_text())
+    assert record["split"]["training"]["patients"] == ["cleo", "dora"]
+    assert record["folds"] == ["north", "south"]
+    code, _, notes = ask(data, *options, "--protocol", "source")
+    assert (code, "table [leave_out]" in " ".join(notes.split())) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["data"], "Give the data and at least one --recipe"),
         (["--recipe", "tiny"], "Give the data and at least one --recipe"),
         (["data", "--recipe", "other"], "There is no recipe called 'other'"),
-        (["data", "--recipe", "tiny", "--protocol", "pixel"], "choose patient or slice"),
+        (["data", "--recipe", "tiny", "--protocol", "pixel"], "choose patient, source or slice"),
         (["data", "--recipe", "tiny", "--steps", "1", "--budget", "1h"], "either --steps or --budget"),
         (["data", "--recipe", "tiny", "--budget", "soon"], "is no time"),
         (["data", "--recipe", "tiny", "--fold", "9"], "There is no fold 9: there are 1, 2, 3, 4"),
