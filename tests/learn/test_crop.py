@@ -14,7 +14,7 @@ from napari_covseg.errors import ModelError
 from napari_covseg.learn.crop import crop_to_lungs
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.run import split_patients, train_model
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 from napari_covseg.models.card import read_card
 from napari_covseg.models.file import Model, load_model
 from napari_covseg.models.preparation import Preparation
@@ -57,7 +57,9 @@ def test_the_truth_crops_nothing(data: TrainingSet, finder: Model) -> None:
     np.testing.assert_array_equal(elsewhere.images, crop_to_lungs(data, finder, CROP).images)
     dark = dataclasses.replace(data, images=data.images // 4)
     whole = crop_to_lungs(dark, finder, CROP)
-    np.testing.assert_array_equal(whole.images[3], Preparation(size=32)(dark.images[3], "grey"))
+    np.testing.assert_array_equal(
+        whole.images[3], Preparation(size=32)(dark.images[3], "grey", equalised=True)
+    )
     np.testing.assert_array_equal(whole.masks, data.resized(32).masks)
 
 
@@ -71,7 +73,7 @@ def test_a_model_that_sees_the_lungs_only(
     with pytest.raises(ModelError, match="other slices"):  # the checkpoint has seen the crops
         list(train_model(data, split, out, short))
     asked = dataclasses.replace(short, preparation={"size": 32, "crop": "lungs"})
-    with pytest.raises(ModelError, match="covseg sees slices cropped to the lungs: name a model"):
+    with pytest.raises(ModelError, match="covseg-equalised sees slices cropped to the lungs: name a model"):
         list(train_model(data, split, out, asked))
 
 
@@ -79,3 +81,25 @@ def test_a_model_without_lungs(data: TrainingSet, finder: Model) -> None:
     blind = dataclasses.replace(finder, card=dataclasses.replace(finder.card, outputs=("lesion",)))
     with pytest.raises(ModelError, match="The model parent finds no lungs"):
         crop_to_lungs(data, blind, CROP)
+
+
+def test_raw_slices_are_cropped_with_what_is_unknown_of_them(data: TrainingSet, finder: Model) -> None:
+    """HU are windowed after the crop, equalised slices are not equalised again; unknown pixels stay so."""
+    raw = (data.images.astype(np.int16) - 30) * 10 - 1000
+    kinds = np.array(["HU", "grey", "equalised"] * 4)
+    raw[kinds != "HU"] = data.images[kinds != "HU"]
+    masks = data.masks.astype(np.uint8)
+    masks[0, 1] = UNKNOWN  # all of the slice
+    masks[1, 1][masks[1, 0] > 0] = UNKNOWN  # of its lungs
+    asked = dataclasses.replace(CROP, clip_hu=(-1000.0, 1000.0), scaling="window", clahe_clip=2.0)
+    slices = dataclasses.replace(data, images=raw, masks=masks, kinds=kinds)
+    got = crop_to_lungs(slices, finder, asked)
+    assert got.kinds is None and got.images.dtype == got.masks.dtype == np.uint8
+    assert (got.masks[0, 1] == UNKNOWN).all()
+    lungs = got.masks[1, 0] == 1
+    assert (got.masks[1, 1][lungs] == UNKNOWN).mean() > 0.95
+    assert not got.masks[1, 1][~lungs].any()
+    assert set(np.unique(got.masks[2:])) == {0, 1}
+    plain = crop_to_lungs(slices, finder, dataclasses.replace(asked, clahe_clip=0.0))
+    same = [np.array_equal(a, b) for a, b in zip(got.images, plain.images, strict=True)]
+    assert same == [kind == "equalised" for kind in kinds]

@@ -163,7 +163,7 @@ class TrainingRun:
             heads = {name: float(name == part) for name in self.recipe.outputs}
             self.loss = Loss(self.recipe.loss, heads, self._outputs)
             for network in (self.network, self.average):
-                network.learn_only(part)  # type: ignore[operator]
+                network.learn_only(part)
         if self.step == first > 0:
             self.network.load_state_dict(self._state["weights"])
             self.average.load_state_dict(self._state["weights"])
@@ -227,8 +227,8 @@ class TrainingRun:
         saved = _read(path)
         if saved.get("format", 1) != FORMAT:
             raise ModelError(
-                f"The checkpoint {path} was written by another version of napari-covseg: go on with that one, "
-                "or delete it to start over."
+                f"The checkpoint {path} was written by another version of napari-covseg: go on with "
+                "that one, or delete it to start over."
             )
         try:
             same = saved["recipe"] == self.recipe.decisive() and saved["data"] == self._data
