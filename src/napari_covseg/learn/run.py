@@ -18,7 +18,7 @@ from napari_covseg.learn.crop import crop_to_lungs
 from napari_covseg.learn.recipe import Recipe, read_recipe
 from napari_covseg.learn.train import TrainingProgress, train
 from napari_covseg.learn.training_run import TrainedNetwork
-from napari_covseg.learn.training_set import TrainingSet, read_training_set
+from napari_covseg.learn.training_set import UNKNOWN, TrainingSet, read_training_set
 from napari_covseg.learn.validation import choose_thresholds, score
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, save_model
@@ -151,6 +151,8 @@ def train_model(
             )
     training, validation, test = (parts.get(part) for part in ("training", "validation", "test"))
     assert training is not None  # split_patients has seen to it
+    # a slice of which nothing is known would only take its turn
+    parts["training"] = training = training.rows((training.masks != UNKNOWN).any((1, 2, 3)))
     if untaught := [
         name for name, taught in zip(training.outputs, _taught(training), strict=True) if not taught
     ]:
