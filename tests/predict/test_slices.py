@@ -187,12 +187,17 @@ def test_findings_go_with_the_lungs_that_are_none(make_model: MakeModel) -> None
     voxels = np.full((256, 256), -850, np.int16)
     voxels[:, 128:] = -95  # fat
 
+    def apart(slices: Tensor) -> Tensor:
+        logits = everywhere(slices)
+        logits[..., 28:36] = -9.0
+        return logits
+
     def lesions(intensity: Any) -> npt.NDArray[np.uint8]:
-        model = make_model(lungs=everywhere, lesion=everywhere)
+        model = make_model(lungs=apart, lesion=everywhere)
         return next(predict_slices(lambda z: voxels, model, SliceOrder(1), intensity=intensity))[0].lesions
 
-    assert lesions("grey").all()  # pictures have no HU
-    assert lesions("HU")[:, :120].all() and not lesions("HU")[:, 140:].any()
+    assert lesions("grey")[:, :108].all() and lesions("grey")[:, 148:].all()  # pictures have no HU
+    assert lesions("HU")[:, :108].all() and not lesions("HU")[:, 148:].any()
 
 
 def test_the_likeliest_finding_names_the_voxel(make_model: MakeModel) -> None:
@@ -228,7 +233,8 @@ def test_pictures_are_prepared_as_pictures(make_model: MakeModel) -> None:
     model = make_model(64, 7.0, lungs=keep)
     for intensity in ("HU", "grey"):
         list(predict_slices(noise, model, SliceOrder(1), intensity=intensity))  # type: ignore[arg-type]
-        expected = torch.from_numpy(model.preparation(noise(0), intensity)) / 255  # type: ignore[arg-type]
+        prepared = model.preparation(noise(0), intensity, equalised=intensity == "grey")  # type: ignore[arg-type]
+        expected = torch.from_numpy(prepared) / 255
         torch.testing.assert_close(seen[-1][0, 0], expected)
     assert not torch.equal(seen[0], seen[1])
 

@@ -38,7 +38,7 @@ def keep_raised(
     A grey opening takes away what is narrower than a disc of 7 mm; a finding stays where half of it
     or more is still above -800 HU, and 100 HU above the rest of the slice's lungs. Vessels near the
     hilum are wider: of what has its middle deeper than 20 mm and covers less than 6 cm2, three
-    tenths must be raised still with a disc of 11 mm.
+    tenths must be raised still with a disc of 11 mm. And what is fat by three fifths is no finding.
 
     Parameters
     ----------
@@ -50,6 +50,8 @@ def keep_raised(
         (y, x) in mm.
     labels : sequence of Label
         Those that do not lie inside the lungs (effusion) are left as they are.
+    rules : frozenset of Rule
+        Of "vessels", "hilum" and "fat findings", those that are followed.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def keep_raised(
         return share(between > (max(_RAISED_HU, normal + _RAISED_BY_HU) - _LOWEST_HU) / _LEVEL_HU)
 
     drop = np.zeros(number, bool)
-    if "fat" in rules:
+    if "fat findings" in rules:
         drop |= share((values > _FAT_HU[0]) & (values <= _FAT_HU[1])) > 0.6
     if "vessels" in rules:
         drop |= raised(_VESSEL_MM) < _BETWEEN_SHARE

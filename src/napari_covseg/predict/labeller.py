@@ -106,20 +106,20 @@ class Labeller:
         return Looked(z, voxels, tuple(view(one, voxels, self.intensity) for one in first))
 
     def _look_again(self, now: Looked, found: Mask) -> Looked:
-        lungs = drop_gas_and_fat(found, now.voxels, self.rules) if self.intensity == "HU" else found
+        lungs = self._lungs(found, now.voxels)
         lungs, _ = clean_slice(lungs, np.zeros_like(lungs), (), self.spacing, self.rules)
         views = tuple(view(one, now.voxels, self.intensity, lungs) for one in self.ensemble.models)
         return Looked(now.z, now.voxels, views, lungs)
+
+    def _lungs(self, found: Mask, voxels: npt.NDArray[np.int16]) -> Mask:
+        known = self.intensity == "HU" and "gas or fat" in self.rules
+        return drop_gas_and_fat(found, voxels) if known else found
 
     def _clean(self, row: tuple[Looked, Mask, Mask, Mask | None, Mask | None, float]) -> SlicePrediction:
         now, lungs, lesions, kept, unsure, entropy = row
         # without lungs there is nothing that findings could have to lie inside
         labels = self.ensemble.card.lesions if self.ensemble.knows_lungs else ()
-        if self.intensity == "HU":
-            kept_lungs = drop_gas_and_fat(lungs, now.voxels, self.rules)
-            inside = np.isin(np.arange(256), [label.value for label in labels if label.inside_lungs])
-            lesions = _drop_where(lesions, (lungs > kept_lungs) & (lesions > 0), inside)
-            lungs = kept_lungs
+        lungs = self._lungs(lungs, now.voxels)
         lungs, lesions = clean_slice(lungs, lesions, labels, self.spacing, self.rules)
         if self.intensity == "HU" and self.spacing is not None:
             lesions = keep_raised(lesions, lungs, now.voxels, self.spacing, labels, self.rules)
@@ -127,8 +127,3 @@ class Labeller:
             lungs = guess_sides(lungs)
         lesions = drop_small(lesions, self.min_pixels)
         return SlicePrediction(now.z, lungs, lesions, kept, entropy, unsure)
-
-
-def _drop_where(lesions: Mask, lost: npt.NDArray[np.bool_], inside: npt.NDArray[np.bool_]) -> Mask:
-    """Zero findings, (y, x), where lungs were dropped, if their label lies inside the lungs."""
-    return np.where(lost & inside[lesions], 0, lesions).astype(np.uint8) if lost.any() else lesions

@@ -5,18 +5,14 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Rule = Literal[
-    "gas or fat",
-    "bowel",
-    "even fat",
-    "bowel wall",
-    "vessels",
+    "gas or fat",  # see tissue.drop_gas_and_fat
+    "vessels",  # see findings.keep_raised
     "hilum",
-    "fat",
-    "small lungs",
+    "fat findings",
+    "small lungs",  # see clean.clean_slice
     "holes",
     "small findings",
     "inside",
 ]
-"""See `tissue.drop_gas_and_fat`, `findings.keep_raised` and `clean.clean_slice`."""
 RULES: frozenset[Rule] = frozenset(get_args(Rule))
-"""All of them, which is what a scan gets."""
+"""All of them, which is what a scan gets; each has its row in the results."""
