@@ -132,20 +132,6 @@ def test_what_is_imported_is_declared_and_nothing_else() -> None:
     assert {names.get(name, name).lower() for name in imported} == declared | optional
 
 
-@pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_module_is_short(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) < 350
-
-
-@pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_functions_fit_on_a_screen(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]
-            lines = (node.end_lineno or 0) - first.lineno + 1
-            assert lines <= 60, f"{node.name} has {lines} lines"
-
-
 def project_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT)
     if listed.returncode:

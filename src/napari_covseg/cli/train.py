@@ -13,6 +13,7 @@ import typer
 
 from napari_covseg.cli.output import DeviceOption, JsonOption, Output
 from napari_covseg.errors import ModelError
+from napari_covseg.labels import OUTPUTS
 from napari_covseg.learn.recipe import OURS, read_recipe
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ def train(
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Patient to keep out; may be repeated.")] = None,
     recipe: Annotated[str, typer.Option(help="How to train; a wrong name lists all.")] = OURS,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            help='What to teach, as "lungs, consolidation"; by default what the recipe knows and the data labels.',
+            show_default=False,
+        ),
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Time to take, as 90s, 60m or 8h: the recipe is shortened to fit.")
     ] = None,
@@ -79,7 +87,7 @@ def train(
     if [steps, epochs, budget].count(None) < 2:
         raise ModelError("Give one of --steps, --epochs and --budget: each says how long to train.")
     from napari_covseg.jobs.allocator import keep_freed_memory
-    from napari_covseg.learn.run import read_for, split_patients, train_model
+    from napari_covseg.learn.run import read_for, split_patients, teachable, train_model
     from napari_covseg.models.catalogue import find
     from napari_covseg.models.file import choose_device, load_model
 
@@ -89,7 +97,16 @@ def train(
         import torch
 
         torch.set_num_threads(threads)
+    if outputs is not None:
+        named = tuple(name.strip() for name in outputs.split(","))
+        if unknown := [name for name in named if name not in OUTPUTS]:
+            raise ModelError(f"There is no output {unknown[0]!r}: known are {', '.join(OUTPUTS)}.")
+        chosen = dataclasses.replace(chosen, outputs=named)
     slices = read_for(data, chosen)
+    if outputs is None:
+        chosen = teachable(chosen, slices)
+        slices = slices.teaching(chosen.outputs)
+    output.line(f"outputs     {', '.join(chosen.outputs)}")
     split = split_patients(slices, fold, validation or (), test or ())
     for part, names in split.items():
         output.line(f"{part:<10}  {', '.join(names) or 'nobody'}")

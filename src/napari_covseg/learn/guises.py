@@ -160,8 +160,8 @@ class Guises:
         if random.random() < self.blur:
             image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(random.uniform(0.4, 1.2))), np.float32)
         if random.random() < self.noise:
-            sigma = np.float32(random.uniform(0.01, 0.06))
-            image = (image + sigma * random.standard_normal(image.shape, np.float32)).astype(np.float32)
+            grain = random.standard_normal(image.shape, np.float32) * random.uniform(0.01, 0.06)
+            image = (image + grain).astype(np.float32)
         if random.random() < self.jpeg:
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(30, 96))]
             _, packed = cv2.imencode(".jpg", (np.clip(image, 0, 1) * 255).astype(np.uint8), quality)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import UNION
+from napari_covseg.labels import UNION, UNITED
 from napari_covseg.learn.budget import within
 from napari_covseg.learn.crop import crop_to_lungs
 from napari_covseg.learn.recipe import Recipe, read_recipe
@@ -75,6 +75,18 @@ GUISES_SIZE = 256
 def read_for(path: str | os.PathLike[str], recipe: Recipe) -> TrainingSet:
     """Read what a recipe teaches, as it is: `train_model` prepares it. Raises ScanError."""
     return read_training_set(path, outputs=recipe.outputs, size=max(recipe.size, GUISES_SIZE))
+
+
+def teachable(recipe: Recipe, data: TrainingSet) -> Recipe:
+    """Return the recipe with those of its outputs that the data teaches.
+
+    Where nobody has told ground-glass and consolidation apart, their union stands for them: "lesion".
+    """
+    taught = {name for name, some in zip(data.outputs, _taught(data), strict=True) if some}
+    outputs = tuple(name for name in recipe.outputs if name in taught)
+    if UNION in taught and not set(UNITED) <= taught and UNION not in outputs:
+        outputs = (*(name for name in outputs if name not in UNITED), UNION)
+    return replace(recipe, outputs=outputs or recipe.outputs)
 
 
 def train_model(
@@ -157,8 +169,8 @@ def train_model(
         name for name, taught in zip(training.outputs, _taught(training), strict=True) if not taught
     ]:
         raise ModelError(
-            f"The patients to train on teach nothing of {', '.join(untaught)}: add a source that labels it, or "
-            "leave the output out."
+            f"The patients to train on teach nothing of {', '.join(untaught)}: add a source that "
+            "labels it, or leave the output out."
         )
     if budget is not None:
         recipe = within(budget, recipe, training, validation, test, device=device, checkpoint=checkpoint)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from napari_covseg.learn.augment import Augment
-from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.guises import Guises
+from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 
 

