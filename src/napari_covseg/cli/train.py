@@ -37,7 +37,7 @@ def train(
     outputs: Annotated[
         str | None,
         typer.Option(
-            help='What to teach, as "lungs, consolidation"; by default what the recipe knows and the data labels.',
+            help='What to teach, as "lungs, consolidation"; by default all that the data labels.',
             show_default=False,
         ),
     ] = None,

@@ -160,12 +160,13 @@ class Guises:
         if random.random() < self.blur:
             image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(random.uniform(0.4, 1.2))), np.float32)
         if random.random() < self.noise:
-            grain = random.standard_normal(image.shape, np.float32) * random.uniform(0.01, 0.06)
-            image = (image + grain).astype(np.float32)
+            grain = random.standard_normal(image.shape) * random.uniform(0.01, 0.06)
+            image = np.asarray(image + grain, np.float32)
         if random.random() < self.jpeg:
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(30, 96))]
             _, packed = cv2.imencode(".jpg", (np.clip(image, 0, 1) * 255).astype(np.uint8), quality)
-            image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE)).astype(np.float32) / 255
+            image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE), np.float32)
+            image = image / np.float32(255)
         if random.random() < self.invert:
             image = 1 - image
         return np.clip(image, 0, 1).astype(np.float32)
