@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from training_queue import Folder
+
 QUEUE = Path(__file__).with_name("training_queue.py")
 PATIENCE = 600.0  # seconds without a step
 NAME = "killed"
@@ -33,7 +35,7 @@ TABLE = """
 [[training]]
 name = "{name}"
 command = [
-    "train", "{data}", "--recipe", "{recipe}", "--size", "64", "--batch", "2",
+    "train", "{data}", "--recipe", "{recipe}", "--size", "32", "--batch", "2",
     "--steps", "{steps}", "--validation", "b", "--seed", "{seed}",
 ]
 """
@@ -56,11 +58,15 @@ def main() -> None:
         for place in (undisturbed, killed):
             (place / "benchmarks").mkdir(parents=True)
             (place / "benchmarks" / "training_queue.toml").write_text(filled)
-        begun = time.monotonic()
-        run(undisturbed, [], random.Random(given.seed))
-        print(f"undisturbed: {given.steps} steps in {time.monotonic() - begun:.0f} s")
-        chance = random.Random(given.seed)
-        run(killed, sorted(chance.sample(range(2, given.steps), given.kills)), chance)
+        begun, chance = time.monotonic(), random.Random(given.seed)
+        moments = sorted(chance.sample(range(2, given.steps), given.kills))
+        try:
+            run(undisturbed, [], chance)
+            print(f"undisturbed: {given.steps} steps in {time.monotonic() - begun:.0f} s", flush=True)
+            run(killed, moments, chance)
+        finally:  # also when it is interrupted: nothing is left running
+            for place in (undisturbed, killed):
+                kill(Folder(place / "trained-weights"), "queue")
         right, seen = losses(undisturbed), losses(killed)
         expected = dict(right)
         wrong = [step for step, loss in seen if expected[step] != loss]
@@ -78,7 +84,7 @@ def run(place: Path, kills: list[int], chance: random.Random) -> None:
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" --trains "{place / "losses"}" "$@"\n')
     python.chmod(0o755)
     start = [sys.executable, str(QUEUE), "start", f"--checkout={place}", f"--python={python}"]
-    start += ["--nice=5", "--cores=1"]
+    start += ["--nice=1", "--cores=1"]
     folder = place / "trained-weights"
     subprocess.run(start, check=True, stdout=subprocess.DEVNULL)
     moved = time.monotonic()
@@ -87,7 +93,7 @@ def run(place: Path, kills: list[int], chance: random.Random) -> None:
         if kills and step >= kills[0]:
             kills.pop(0)
             who = chance.choice(["queue", "training", "both"])
-            kill(read(folder / "queue.json"), who)
+            kill(Folder(folder), who)
             print(f"step {step}: killed {who}", flush=True)
             subprocess.run(start, check=True, stdout=subprocess.DEVNULL)
             moved = time.monotonic()
@@ -96,22 +102,15 @@ def run(place: Path, kills: list[int], chance: random.Random) -> None:
         time.sleep(0.02)
 
 
-def kill(at: dict[str, int], who: str) -> None:
-    """Kill what the queue says that it is, and wait until the queue is gone if it was killed."""
-    for process in {"queue": [at["pid"]], "training": [at["child"]], "both": [at["pid"], at["child"]]}[who]:
-        with contextlib.suppress(ProcessLookupError):  # between two processes
-            os.kill(process, signal.SIGKILL)
-    while who != "training" and there(at["pid"]):
+def kill(folder: Folder, who: str) -> None:
+    """Kill what a running queue says that it is, and wait until the queue is gone if it was killed."""
+    at = folder.queue()
+    for process in {"queue": ["pid"], "training": ["child"], "both": ["pid", "child"]}[who]:
+        if at.get(process):  # there may be no training process just now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(at[process], signal.SIGKILL)
+    while who != "training" and folder.queue():
         time.sleep(0.02)
-
-
-def there(process: int) -> bool:
-    """Return whether a process is there."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def trains(path: Path, words: list[str]) -> None:

@@ -163,14 +163,14 @@ def alive(process: int) -> bool:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(script: ModuleType, tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path)
     yield desk
-    queue = desk.read("queue.json")
     (desk.folder / "paused").unlink(missing_ok=True)
-    if queue and alive(queue["pid"]):
-        os.kill(queue["pid"], signal.SIGTERM)
-        until(lambda: not alive(queue["pid"]))
+    running = script.Folder(desk.folder).queue()
+    if running:
+        os.kill(running["pid"], signal.SIGTERM)
+        until(lambda: not script.Folder(desk.folder).queue())
 
 
 ONE = """
