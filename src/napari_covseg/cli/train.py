@@ -58,6 +58,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Begin with the layers of this model whose names and shapes agree.",
+            show_default=False,
+        ),
+    ] = None,
     half: Annotated[
         bool | None,
         typer.Option(
@@ -83,6 +91,7 @@ def train(
     chosen = dataclasses.replace(read_recipe(recipe), seed=seed)
     chosen = chosen if batch is None else dataclasses.replace(chosen, batch=batch)
     chosen = chosen if size is None else chosen.at_size(size)
+    chosen = chosen if start_from is None else dataclasses.replace(chosen, warm_start=str(start_from))
     seconds = None if budget is None else seconds_of(budget)
     if [steps, epochs, budget].count(None) < 2:
         raise ModelError("Give one of --steps, --epochs and --budget: each says how long to train.")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from napari_covseg.errors import ModelError
@@ -38,6 +39,9 @@ class Recipe:
         them where both are.
     pretrained : str
         ``"imagenet"`` begins with such weights in the network's body; by default with random ones.
+    warm_start : str
+        A model file, whose layers are taken where their names and shapes agree with the network's own;
+        the others begin as without it.
     preparation : dict
         Settings of `models.preparation.Preparation` that differ from its defaults; `size`
         is what training slices are resized to, and ``crop = "lungs"`` needs a model that finds
@@ -117,6 +121,7 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("lungs", "lesion")
     pretrained: str = ""
+    warm_start: str = ""
     preparation: dict[str, Any] = field(default_factory=dict)
     loss: str = "bce_dice"
     heads: dict[str, float] = field(default_factory=dict)
@@ -157,7 +162,8 @@ class Recipe:
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that decide about the weights: all but words."""
-        return {key: value for key, value in asdict(self).items() if key not in _WORDS}
+        values = {key: value for key, value in asdict(self).items() if key not in _WORDS}
+        return values | {"warm_start": Path(self.warm_start).name}  # its folder may be moved
 
     def epoch(self, slices: int) -> int:
         """Return the steps of one pass over this many slices."""

@@ -20,6 +20,7 @@ from napari_covseg.learn.train import TrainingProgress, train
 from napari_covseg.learn.training_run import TrainedNetwork
 from napari_covseg.learn.training_set import UNKNOWN, TrainingSet, read_training_set
 from napari_covseg.learn.validation import choose_thresholds, score
+from napari_covseg.learn.warm_start import share
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, save_model
 from napari_covseg.models.preparation import Preparation
@@ -219,6 +220,8 @@ def _card(
     network.cpu()
     facts = {key: getattr(trained, key) for key in ("steps", "best_step", "precision")}
     facts |= {"seconds": round(trained.seconds), "device": device_name(device)}
+    if recipe.warm_start:
+        facts["share_started_with"] = round(share(network, recipe.warm_start), 4)
     facts |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     if scores:
         scores["protocol"] = (
@@ -240,7 +243,7 @@ def _card(
         tta=recipe.tta,
         trained_on=f"{len(parts['training'])} slices of {len(split['training'])} sources",
         split=split,
-        recipe={**asdict(recipe), "trained": facts},
+        recipe={**asdict(recipe), "warm_start": Path(recipe.warm_start).name, "trained": facts},
         scores=scores,
         licence=data.licence,
         created=datetime.date.today().isoformat(),

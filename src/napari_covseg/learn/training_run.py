@@ -18,6 +18,7 @@ from napari_covseg.learn.optimise import make_optimiser, make_schedule
 from napari_covseg.learn.precision import WARM_UP, compare
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.warm_start import agreeing
 from napari_covseg.networks.build import build_network
 from napari_covseg.networks.efficientnet import load_imagenet
 
@@ -92,6 +93,8 @@ class TrainingRun:
         network = build_network(recipe.network, recipe.outputs, recipe.settings)
         if recipe.pretrained:
             load_imagenet(network)
+        if recipe.warm_start:
+            network.load_state_dict(agreeing(network, recipe.warm_start), strict=False)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval() if recipe.average else self.network
         self._phase, self._outputs, self._slices = "", training.outputs, len(training)
