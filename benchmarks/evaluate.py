@@ -439,7 +439,8 @@ def main(words: Sequence[str] | None = None) -> None:
                     taught = Value(case.patient, one.taught(case.patient), value)
                     for set_ in case.sets:
                         kept.setdefault((set_, label, figure), {})[case.unit] = taught
-            print(f"{name}: {case.unit}", file=sys.stderr, flush=True)
+                told = ", ".join(f"{of} {figure} {value:.3f}" for (of, figure), value in figures.items())
+                print(f"{name}, {case.unit}: {told}", file=sys.stderr, flush=True)
     found = rows(values, others if against else None)
     if not arguments.json:
         print(table(found))
