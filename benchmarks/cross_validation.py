@@ -27,6 +27,7 @@ from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.options import Tta
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import predict_slices
+from napari_covseg.scans.appearance import PREPARED
 from record import record
 
 HERE = Path(__file__).parent
@@ -58,7 +59,7 @@ def main() -> None:
             order = SliceOrder(len(images))
             asked = Ensemble((model,), tta)
             for predictions in predict_slices(
-                images.__getitem__, asked, order, intensity="grey", thresholds={"lesion": level}
+                images.__getitem__, asked, order, appearance=PREPARED, thresholds={"lesion": level}
             ):
                 for predicted in predictions:
                     lungs[predicted.z], lesions[predicted.z] = predicted.lungs > 0, predicted.lesions > 0

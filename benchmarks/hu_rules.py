@@ -48,6 +48,7 @@ from napari_covseg.predict.labeller import Labeller
 from napari_covseg.predict.options import Tta
 from napari_covseg.predict.rules import RULES, Rule
 from napari_covseg.scans import read_scan
+from napari_covseg.scans.appearance import HOUNSFIELD, Appearance
 from napari_covseg.scans.phantom import phantom
 from napari_covseg.scans.scan import Intensity, Scan
 
@@ -116,6 +117,9 @@ class Case:
     volume: bool = True
 
 
+_SEEN = {"HU": HOUNSFIELD, "grey": Appearance("grey", contrast="lung window")}
+
+
 class Said:
     """What a model says of a case, cleaned by any rules.
 
@@ -131,7 +135,7 @@ class Said:
         self._case = case
         pixel = case.spacing[1:] if case.spacing else None
         read = case.voxels.__getitem__
-        self._labeller = Labeller(read, asked, levels, case.intensity, pixel, False, 0)
+        self._labeller = Labeller(read, asked, levels, _SEEN[case.intensity], pixel, False, 0)
         self._said = []
         for first in range(0, len(case.voxels), BATCH):
             now = self._labeller.look(list(range(first, min(first + BATCH, len(case.voxels)))))

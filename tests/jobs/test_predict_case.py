@@ -182,7 +182,7 @@ def test_ml_need_the_size_of_a_voxel(workspace: Workspace, predict: Predict) -> 
     job = replace(predict, case=workspace.add_case(scan), options=PredictOptions(min_ml=1.0))
     with pytest.raises(JobError, match="not known in pictures: give the smallest finding in pixels"):
         list(run(job))
-    list(run(replace(job, options=PredictOptions(min_pixels=4))))
+    list(run(replace(job, options=PredictOptions(min_pixels=4, anyway=True))))
 
 
 def test_a_model_that_crops_takes_the_lungs_of_another(case: Case, predict: Predict, tmp_path: Path) -> None:

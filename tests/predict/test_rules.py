@@ -16,6 +16,7 @@ from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.forward import Looked, Said
 from napari_covseg.predict.labeller import Labeller
 from napari_covseg.predict.rules import RULES, Rule
+from napari_covseg.scans.appearance import HOUNSFIELD
 
 Slice = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 LESION = lesion("lesion").value
@@ -69,7 +70,9 @@ SHOWS: dict[Rule, Slice] = {
 @pytest.fixture
 def labeller(make_model: Callable[..., Model]) -> Labeller:
     model = make_model(lungs=torch.zeros_like, lesion=torch.zeros_like)
-    return Labeller(lambda z: np.zeros((1, 1), np.int16), Ensemble((model,)), {}, "HU", (1.4, 1.4), False, 0)
+    return Labeller(
+        lambda z: np.zeros((1, 1), np.int16), Ensemble((model,)), {}, HOUNSFIELD, (1.4, 1.4), False, 0
+    )
 
 
 def cleaned(labeller: Labeller, rules: frozenset[Rule], shown: Slice) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ from napari_covseg.predict.labeller import SlicePrediction
 from napari_covseg.predict.motion import Motion
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import predict_slices
+from napari_covseg.scans.appearance import PREPARED
 
 CONDITIONS = ("none", "guide", "memory", "no-memory")
 """Nothing but the corrections; corrected slices guide those around them; the model learns, too; and
@@ -177,7 +178,8 @@ def _predict(model: Model, images: npt.NDArray[np.uint8], corrected: dict[int, M
     said: list[SlicePrediction] = []
     found = [channel for channel, name in enumerate(model.card.outputs) if name != "lungs"]
     order = SliceOrder(len(images))
-    for predictions in predict_slices(slices.__getitem__, model, order, intensity="grey", probabilities=True):
+    labelled = predict_slices(slices.__getitem__, model, order, appearance=PREPARED, probabilities=True)
+    for predictions in labelled:
         said += predictions
     for one in said:
         assert one.probabilities is not None  # asked for

@@ -32,6 +32,7 @@ from napari_covseg.cases.store import (
 )
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import Group
+from napari_covseg.scans.appearance import MOST_SLICES, Appearance, look
 from napari_covseg.scans.scan import Intensity, Scan
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,6 +65,10 @@ class Activity:
         """Rebuild from `as_record`."""
         opened, modified = (NEVER + timedelta(microseconds=int(time)) for time in record[:2])
         return cls(opened, modified, int(record[2]))
+
+
+APPEARANCE = "napari_covseg_appearance"
+"""The attribute that says what the scan looks like; beside the others, as it alone can change."""
 
 
 class Case:
@@ -113,6 +118,21 @@ class Case:
     def intensity(self) -> Intensity:
         """Whether voxels are HU or grey values."""
         return "HU" if self._own["header"]["intensity"] == "HU" else "grey"
+
+    @property
+    def appearance(self) -> Appearance:
+        """What the scan looks like: as it was found, or as a person has said. Raises CaseError."""
+        with reading("What the scan looks like", self.path):
+            stored = self._group.attrs.get(APPEARANCE)
+        if isinstance(stored, dict):
+            return Appearance.from_json(stored)
+        few = np.linspace(0, self.shape[0] - 1, min(self.shape[0], MOST_SLICES)).round().astype(int)
+        return look(np.stack([self.read_slice(int(z)) for z in few]), self.intensity)
+
+    def write_appearance(self, appearance: Appearance) -> None:
+        """Keep what the scan looks like; only for who holds the lock. Raises CaseError."""
+        with writing("what the scan looks like", self.path):
+            self._group.attrs[APPEARANCE] = appearance.to_json()
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ import platformdirs
 import zarr
 from zarr.errors import ContainsGroupError
 
-from napari_covseg.cases.case import NEVER, Activity, Case, now
+from napari_covseg.cases.case import APPEARANCE, NEVER, Activity, Case, now
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.ome import LUNG_WINDOW, image_metadata, label_metadata, labels_metadata
 from napari_covseg.cases.store import (
@@ -38,6 +38,7 @@ from napari_covseg.cases.store import (
 )
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS
+from napari_covseg.scans.appearance import look
 from napari_covseg.scans.scan import Scan
 
 _log = logging.getLogger(__name__)
@@ -223,7 +224,8 @@ def _write_case(folder: Path, scan: Scan, progress: Callable[[int, int], None]) 
     name = scan.name or "scan"
     grey_range = LUNG_WINDOW if scan.intensity == "HU" else (0, 255)
     ome = image_metadata(name, scan.spacing, grey_range)
-    case = zarr.open_group(folder, mode="w-", attributes={"ome": ome, KEY: own})
+    attributes: dict[str, Any] = {"ome": ome, KEY: own, APPEARANCE: look(scan.voxels, scan.intensity).to_json()}
+    case = zarr.open_group(folder, mode="w-", attributes=attributes)
     labels = case.create_group("labels", attributes={"ome": labels_metadata()})
     for group in GROUPS:
         ome = label_metadata(group, scan.spacing)

@@ -38,12 +38,13 @@ def import_scan(job: Import) -> Iterator[Event]:
             raise _Abandoned
         pace.at(done)
 
-    def work() -> tuple[str, tuple[str, ...]]:
+    def work() -> tuple[str, list[str]]:
         nonlocal pace
         workspace = Workspace.open(job.workspace)
         scan = read_scan(job.path, series=job.series)
         pace = Pace(len(scan.voxels))
-        return workspace.add_case(scan, progress), scan.notes
+        case_id = workspace.add_case(scan, progress)
+        return case_id, [*scan.notes, *workspace.case(case_id).appearance.remarks()]
 
     try:
         case_id, notes = yield from in_thread(work, lambda: pace.progress)

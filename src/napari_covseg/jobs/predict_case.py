@@ -32,6 +32,7 @@ from napari_covseg.predict.options import PredictOptions
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import predict_slices
 from napari_covseg.predict.small import drop_small_findings
+from napari_covseg.scans.appearance import Appearance
 
 Coarse = npt.NDArray[np.bool_]
 Change = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -51,14 +52,15 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
         size of a voxel is not known.
     """
 
-    def load() -> tuple[Case, Ensemble, Guide | None]:
+    def load() -> tuple[Case, Appearance, Ensemble, Guide | None]:
         workspace = Workspace.open(job.workspace, create=False)
         case = workspace.case(job.case)
         check_measurable(job.options, case.spacing, case.name)
+        appearance = appearance_of(case, job.options)
         ensemble = loaded_ensemble(job.model, job.options, job.device, workspace)
-        return case, ensemble, _guide(job, case, ensemble) if job.guided else None
+        return case, appearance, ensemble, _guide(job, case, ensemble) if job.guided else None
 
-    case, ensemble, guide = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
+    case, appearance, ensemble, guide = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
     run = case.begin_run(
         ensemble.card.id,
         _settings(job, ensemble, guided=guide is not None),
@@ -68,7 +70,7 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
         uncertainty=job.options.uncertainty,
     )
     yield RunStarted(run.id)
-    coarse = yield from _slices(job, case, ensemble, run, control, guide)
+    coarse = yield from _slices(job, case, appearance, ensemble, run, control, guide)
     give_back_memory()  # of the network: the viewer needs its own for what comes now
     yield from _last_pass(job, case, ensemble, run, coarse)
     run.finish()
@@ -89,6 +91,19 @@ def check_measurable(options: PredictOptions, spacing: tuple[float, float, float
         raise JobError(
             f"The size of a voxel is not known in {name or 'this scan'}: give the smallest finding in pixels."
         )
+
+
+def appearance_of(case: Case, options: PredictOptions) -> Appearance:
+    """Return what a case looks like, or as the asker says; JobError if it is no chest CT and not meant."""
+    return approved(case.appearance, options, case.name or case.id)
+
+
+def approved(appearance: Appearance, options: PredictOptions, name: str) -> Appearance:
+    """Return what a scan looks like, or as the asker says; JobError if it is no chest CT and not meant."""
+    appearance = appearance.overruled(**dict(options.seen_as))
+    if (refusal := appearance.refusal(name)) and not options.anyway:
+        raise JobError(f"{refusal} To label it all the same, say so: --anyway, or a second click on Run.")
+    return appearance
 
 
 def _settings(job: Predict, ensemble: Ensemble, *, guided: bool) -> dict[str, Any]:
@@ -120,7 +135,13 @@ def _guide(job: Predict, case: Case, ensemble: Ensemble) -> Guide | None:
 
 
 def _slices(
-    job: Predict, case: Case, ensemble: Ensemble, run: Run, control: Control, guide: Guide | None
+    job: Predict,
+    case: Case,
+    appearance: Appearance,
+    ensemble: Ensemble,
+    run: Run,
+    control: Control,
+    guide: Guide | None,
 ) -> Generator[Event, None, list[Coarse]]:
     """Label every slice and write it, also when cancelled; return the lungs as the last pass wants them."""
     order = SliceOrder(case.shape[0], job.first_slice)
@@ -130,7 +151,7 @@ def _slices(
         case.read_slice,
         ensemble,
         order,
-        intensity=case.intensity,
+        appearance=appearance,
         spacing=case.spacing[1:] if case.spacing else None,
         batch=job.batch,
         thresholds=job.options.levels(ensemble.card),

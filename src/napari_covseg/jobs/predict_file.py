@@ -13,11 +13,12 @@ from napari_covseg.jobs.events import Event, Notice, Written
 from napari_covseg.jobs.memory import loaded_ensemble
 from napari_covseg.jobs.output_file import check_output
 from napari_covseg.jobs.pace import Pace
-from napari_covseg.jobs.predict_case import check_measurable
+from napari_covseg.jobs.predict_case import approved, check_measurable
 from napari_covseg.jobs.requests import PredictFile
 from napari_covseg.jobs.run import in_thread
 from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans import read_scan, write_labels
+from napari_covseg.scans.appearance import look
 
 
 class _Abandoned(Exception):
@@ -54,13 +55,15 @@ def predict_file(job: PredictFile) -> Iterator[Event]:
         ensemble = loaded_ensemble(job.model, options, job.device)
         scan = read_scan(job.path, series=job.series)
         check_measurable(options, scan.spacing, scan.name)
-        notices.extend(scan.notes)
+        appearance = approved(look(scan.voxels, scan.intensity), options, scan.name)
+        notices.extend((*scan.notes, *appearance.remarks()))
         pace = Pace(len(scan.voxels))
         unsure = np.zeros(scan.voxels.shape, np.uint8) if options.uncertainty else None
         labels = predict_volume(
             scan,
             ensemble,
             batch=job.batch,
+            appearance=appearance,
             thresholds=options.levels(ensemble.card),
             min_pixels=options.min_pixels,
             min_ml=options.min_ml,

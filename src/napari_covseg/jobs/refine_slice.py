@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from napari_covseg.learn.refine import refine
 from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import clean_slice, guess_sides
 from napari_covseg.predict.forward import thresholded
+from napari_covseg.predict.labeller import lay, stand
 from napari_covseg.predict.slices import restore
 
 Mask = npt.NDArray[np.uint8]
@@ -58,20 +60,26 @@ def _refined(job: Refine, case: Case, model: Model) -> tuple[Mask, Mask]:
     output = _output(job.label, model)
     outputs = model.card.outputs
     check_whole(model.card)
-    image = model.preparation(case.read_slice(job.z), case.intensity)
+    appearance = case.appearance
+    slice_ = stand(case.read_slice(job.z), appearance)
+    image = model.preparation(slice_, case.intensity, equalised=appearance.equalised)
     with torch.no_grad():
         inputs = torch.from_numpy(image).to(model.device)[None, None].float().div_(255)
         logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
         said = torch.cat([logits[name] for name in outputs], 1).sigmoid()
     size = model.preparation.size
-    positive, negative = _hints(job.positive, size), _hints(job.negative, size)
+    # scribbles turn with the slice; what is added around it holds none
+    marks = replace(appearance, inverted=False)
+    positive, negative = (_hints(stand(part, marks), size) for part in (job.positive, job.negative))
     channel = outputs.index(output)
     probability = said[0, channel].float().cpu().numpy()
     said[0, channel] = torch.from_numpy(refine(model, image, probability, positive, negative)).to(
         model.device
     )
-    full = restore(said, (case.shape[1], case.shape[2]))
-    lungs, lesions = (part[0].cpu().numpy() for part in thresholded(full, outputs, model.card.levels))
+    full = restore(said, (slice_.shape[0], slice_.shape[1]))
+    lungs, lesions = (
+        lay(part[0].cpu().numpy(), appearance) for part in thresholded(full, outputs, model.card.levels)
+    )
     spacing = None if case.spacing is None else case.spacing[1:]
     lungs, lesions = clean_slice(lungs, lesions, model.card.lesions if "lungs" in outputs else (), spacing)
     if case.intensity == "HU":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from napari_covseg.labels import LESIONS, Group, lesion
 from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.preparation import Preparation
+from napari_covseg.scans.appearance import upright
 
 Mask = npt.NDArray[np.uint8]
 Masks = npt.NDArray[np.bool_]
@@ -49,9 +51,12 @@ def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> Label
     size, outputs = preparation.size, card.outputs
     images = np.zeros((len(zs), size, size), np.uint8)
     targets, valid = (np.zeros((len(zs), len(outputs), size, size), np.bool_) for _ in range(2))
+    appearance = case.appearance
     for row, z in enumerate(zs):
-        images[row] = preparation(case.read_slice(z), case.intensity)
-        lungs, lesions = (read_labels(case, group, z) for group in ("lungs", "lesions"))
+        slice_ = upright(case.read_slice(z), appearance)
+        images[row] = preparation(slice_, case.intensity, equalised=appearance.equalised)
+        turned = replace(appearance, inverted=False)
+        lungs, lesions = (upright(read_labels(case, group, z), turned) for group in ("lungs", "lesions"))
         targets[row], valid[row] = targets_of(lungs, lesions, outputs, size)
     return LabelledSlices(images, targets, tuple((case.id, z) for z in zs), valid)
 

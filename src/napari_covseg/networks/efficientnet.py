@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.blocks import by_name, conv_bn_relu, he_normal
 
-STAGES = ((16, 1, 1, 3, 1), (24, 2, 2, 3, 6), (40, 2, 2, 5, 6), (80, 3, 2, 3, 6), (112, 3, 1, 5, 6), (192, 4, 2, 5, 6), (320, 1, 1, 3, 6))  # fmt: skip
+STAGES = (
+    (16, 1, 1, 3, 1), (24, 2, 2, 3, 6), (40, 2, 2, 5, 6), (80, 3, 2, 3, 6),
+    (112, 3, 1, 5, 6), (192, 4, 2, 5, 6), (320, 1, 1, 3, 6),
+)  # fmt: skip
 """Of EfficientNet-B0, without squeeze and excitation: channels, blocks, stride, kernel, expansion."""
 STEM = 32
 _SKIPS = (0, 1, 2, 4)
@@ -116,7 +119,7 @@ class EfficientUNet(nn.Module):
         x = self.squeeze(x)
         for decoder in self.decoders:
             skip = skips.pop()
-            # nearest: a 3x3 convolution follows, and a step of training takes a seventh less than with bilinear
+            # nearest: a convolution follows, and a step of training takes a seventh less than with bilinear
             x = decoder(torch.cat([skip, F.interpolate(x, skip.shape[-2:], mode="nearest")], 1))
         return by_name(self.head(x), self.outputs)
 

@@ -15,7 +15,7 @@ from napari_covseg.metrics.entropy import entropy_map, slice_entropy
 from napari_covseg.models.file import Model
 from napari_covseg.models.placement import Placement
 from napari_covseg.predict.ensemble import Ensemble, united
-from napari_covseg.scans.scan import Intensity
+from napari_covseg.scans.appearance import Appearance
 
 Mask = npt.NDArray[np.uint8]
 
@@ -74,7 +74,7 @@ class _Voice(NamedTuple):
 
 
 def view(
-    model: Model, voxels: npt.NDArray[np.int16], intensity: Intensity, lungs: Mask | None = None
+    model: Model, voxels: npt.NDArray[np.int16], appearance: Appearance, lungs: Mask | None = None
 ) -> View | None:
     """Prepare a slice, shape (y, x), for a model; None where it has nothing to see.
 
@@ -82,14 +82,16 @@ def view(
     ----------
     model : Model
     voxels : ndarray of int16, shape (y, x)
-    intensity : {"HU", "grey"}
+    appearance : Appearance
     lungs : ndarray of uint8, shape (y, x), optional
         Not 0 where the first pass has found lung.
     """
     placement = model.preparation.place(voxels.shape, lungs)
     if placement is None:
         return None
-    return View(placement, model.preparation(voxels, intensity, placement, equalised=intensity == "grey"))
+    return View(
+        placement, model.preparation(voxels, appearance.intensity, placement, equalised=appearance.equalised)
+    )
 
 
 @torch.inference_mode()

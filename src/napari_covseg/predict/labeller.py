@@ -16,6 +16,7 @@ from napari_covseg.predict.findings import keep_raised
 from napari_covseg.predict.forward import Looked, Said, ask, lungs_of, view
 from napari_covseg.predict.rules import RULES, Rule
 from napari_covseg.predict.tissue import drop_gas_and_fat
+from napari_covseg.scans.appearance import Appearance, back, upright
 from napari_covseg.scans.scan import Intensity
 
 Mask = npt.NDArray[np.uint8]
@@ -50,6 +51,36 @@ class SlicePrediction:
     uncertainty: Mask | None = None
 
 
+_MARGIN = 0.15
+"""Of a side: what a picture that is cropped to the lungs gets around it."""
+
+
+def stand(slice_: npt.NDArray[Any], appearance: Appearance) -> npt.NDArray[Any]:
+    """Return a slice (y, x) as a network is to see it: a picture upright, and with a margin if it has none.
+
+    HU come back as they are.
+    """
+    slice_ = upright(slice_, appearance)
+    if (margin := _margin(slice_.shape, appearance)) == 0:
+        return slice_
+    return np.pad(slice_, margin, constant_values=slice_.min())
+
+
+def lay(labels: npt.NDArray[Any], appearance: Appearance) -> npt.NDArray[Any]:
+    """Return what lies on a slice of `stand`, (..., y, x), on the slice as it was read."""
+    if appearance.cropped and appearance.intensity == "grey":
+        shape = labels.shape[-2:]
+        # the margin was a share of the side before there was one
+        side = max(shape)
+        margin = next(m for m in range(side // 2) if m == _margin((side - 2 * m,), appearance))
+        labels = labels[..., margin : shape[0] - margin, margin : shape[1] - margin]
+    return np.ascontiguousarray(back(labels, appearance))
+
+
+def _margin(shape: tuple[int, ...], appearance: Appearance) -> int:
+    return round(_MARGIN * max(shape)) if appearance.cropped and appearance.intensity == "grey" else 0
+
+
 @dataclass(frozen=True, eq=False)
 class Labeller:
     """Reads and prepares slices, asks the networks and cleans what they say; from several threads.
@@ -61,7 +92,9 @@ class Labeller:
     ensemble : Ensemble
     thresholds : dict of str to float
         Of every output.
-    intensity : {"HU", "grey"}
+    appearance : Appearance
+        Pictures are turned upright, and get a margin if they are cropped, before a network sees them; the
+        labels lie on the slices as they were read.
     spacing : tuple of float, or None
         (y, x) in mm.
     probabilities : bool
@@ -77,12 +110,17 @@ class Labeller:
     read_slice: ReadSlice
     ensemble: Ensemble
     thresholds: dict[str, float]
-    intensity: Intensity
+    appearance: Appearance
     spacing: tuple[float, float] | None
     probabilities: bool
     min_pixels: int
     share: Share = map
     rules: frozenset[Rule] = RULES
+
+    @property
+    def intensity(self) -> Intensity:
+        """Whether voxels are HU or grey values."""
+        return self.appearance.intensity
 
     def look(self, zs: list[int]) -> list[Looked]:
         """Read and prepare slices."""
@@ -100,15 +138,15 @@ class Labeller:
         return list(self.share(self._clean, zip(now, *said, strict=True)))
 
     def _look(self, z: int) -> Looked:
-        voxels = self.read_slice(z)
+        voxels = stand(self.read_slice(z), self.appearance)
         finder = self.ensemble.lungs_from
         first = self.ensemble.models if finder is None else (finder,)
-        return Looked(z, voxels, tuple(view(one, voxels, self.intensity) for one in first))
+        return Looked(z, voxels, tuple(view(one, voxels, self.appearance) for one in first))
 
     def _look_again(self, now: Looked, found: Mask) -> Looked:
         lungs = self._lungs(found, now.voxels)
         lungs, _ = clean_slice(lungs, np.zeros_like(lungs), (), self.spacing, self.rules)
-        views = tuple(view(one, now.voxels, self.intensity, lungs) for one in self.ensemble.models)
+        views = tuple(view(one, now.voxels, self.appearance, lungs) for one in self.ensemble.models)
         return Looked(now.z, now.voxels, views, lungs)
 
     def _lungs(self, found: Mask, voxels: npt.NDArray[np.int16]) -> Mask:
@@ -126,4 +164,6 @@ class Labeller:
         if self.intensity == "HU":  # pictures have no reliable orientation
             lungs = guess_sides(lungs)
         lesions = drop_small(lesions, self.min_pixels)
+        lungs, lesions = (lay(part, self.appearance) for part in (lungs, lesions))
+        kept, unsure = (None if part is None else lay(part, self.appearance) for part in (kept, unsure))
         return SlicePrediction(now.z, lungs, lesions, kept, entropy, unsure)

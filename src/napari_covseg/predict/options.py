@@ -41,6 +41,10 @@ class PredictOptions:
         Findings of fewer pixels in a slice are dropped.
     uncertainty : bool
         Whether to keep how unsure the models are of each voxel.
+    anyway : bool
+        Label also what does not look like a chest CT.
+    seen_as : tuple of (str, value)
+        What a person says of how the scan looks, see `scans.appearance.Appearance.overruled`.
     """
 
     threshold: float | None = None
@@ -50,6 +54,8 @@ class PredictOptions:
     min_ml: float = 0.0
     min_pixels: int = 0
     uncertainty: bool = False
+    anyway: bool = False
+    seen_as: tuple[tuple[str, bool | int | str | None], ...] = ()
 
     def levels(self, card: ModelCard) -> dict[str, float]:
         """Return the thresholds of a card's lesion outputs where they are not the card's."""

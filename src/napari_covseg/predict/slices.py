@@ -21,7 +21,7 @@ from napari_covseg.predict.forward import Looked, Said
 from napari_covseg.predict.labeller import Labeller, ReadSlice, SlicePrediction
 from napari_covseg.predict.lanes import Lanes
 from napari_covseg.predict.order import SliceOrder
-from napari_covseg.scans.scan import Intensity
+from napari_covseg.scans.appearance import HOUNSFIELD, Appearance
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def predict_slices(
     model: Model | Ensemble,
     order: SliceOrder,
     *,
-    intensity: Intensity = "HU",
+    appearance: Appearance = HOUNSFIELD,
     spacing: tuple[float, float] | None = None,
     batch: int | None = None,
     thresholds: dict[str, float] | None = None,
@@ -83,7 +83,8 @@ def predict_slices(
         z -> ndarray of int16, shape (y, x); called from several threads.
     model : Model or Ensemble
     order : SliceOrder
-    intensity : {"HU", "grey"}
+    appearance : Appearance
+        From `scans.appearance.look`; by default HU.
     spacing : tuple of float, optional
         (y, x) in mm; None where it is unknown.
     batch : int, optional
@@ -114,7 +115,7 @@ def predict_slices(
     with Lanes(device) as lanes:
         fitting = _Fitting(lanes, batch or default_batch(device), device, notice)
         labeller = Labeller(
-            read_slice, ensemble, levels, intensity, spacing, probabilities, min_pixels, lanes.share
+            read_slice, ensemble, levels, appearance, spacing, probabilities, min_pixels, lanes.share
         )
 
         def label(zs: list[int]) -> list[SlicePrediction]:

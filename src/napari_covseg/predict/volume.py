@@ -15,6 +15,7 @@ from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import predict_slices
 from napari_covseg.predict.small import drop_small_findings
+from napari_covseg.scans.appearance import Appearance, look
 from napari_covseg.scans.scan import Scan
 
 Labels = npt.NDArray[np.uint8]
@@ -25,6 +26,7 @@ def predict_volume(
     model: Model | Ensemble,
     *,
     batch: int | None = None,
+    appearance: Appearance | None = None,
     thresholds: dict[str, float] | None = None,
     min_pixels: int = 0,
     min_ml: float = 0.0,
@@ -38,6 +40,8 @@ def predict_volume(
     ----------
     scan : Scan
     model : Model or Ensemble
+    appearance : Appearance, optional
+        What the scan looks like; by default it is looked at.
     batch, thresholds, min_pixels
         See `predict_slices`.
     min_ml : float
@@ -68,7 +72,7 @@ def predict_volume(
         scan.voxels.__getitem__,
         model,
         order,
-        intensity=scan.intensity,
+        appearance=appearance or look(scan.voxels, scan.intensity),
         spacing=scan.spacing[1:] if scan.spacing else None,
         batch=batch,
         thresholds=thresholds,

@@ -8,7 +8,10 @@ For HU only the kind and a mirror image are looked at; both functions return wha
 
 Every rule is linear in a few measures or in a picture of 16 × 16 fields around the lungs. The
 coefficients lie in ``appearance.json`` with their names; ``benchmarks/guises.py --fit`` makes them, on
-patients that are not those it tests with.
+patients that are not those it tests with (both lists stand there). The few thresholds below were chosen
+by eye on the same teaching patients. Of heads, magnetic resonance and photographs there were only made-up
+slices and scikit-image's pictures: what is said of them is a hint, and so is text, of which single
+letters, arrows and all that lies on the body are not seen.
 """
 
 from __future__ import annotations
@@ -94,6 +97,8 @@ def _parted(coarse: Array, threshold: float) -> Shape:
     )
     _, parts, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     large = stats[:, cv2.CC_STAT_AREA] >= 0.012 * coarse.size
+    # of a crop to the lungs little more than the corners is chest wall
+    large[_at_corners(parts)] |= stats[_at_corners(parts), cv2.CC_STAT_AREA] >= 0.002 * coarse.size
     large[0] = False
     points = cv2.findNonZero(large[parts].astype(np.uint8))
     if points is not None:
@@ -101,11 +106,19 @@ def _parted(coarse: Array, threshold: float) -> Shape:
     dark = cv2.morphologyEx((coarse <= threshold).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, parts, stats, _ = cv2.connectedComponentsWithStats(dark, connectivity=4)
     area = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
-    keep = (area >= 0.006 * coarse.size) & (np.bincount(parts[body > 0], minlength=count) > 0.7 * area)
-    keep[[0, *(parts[y, x] for y in (0, -1) for x in (0, -1))]] = (
-        False  # what reaches a corner is outside air
-    )
-    return Shape(coarse, keep[parts] & (body > 0), body > 0, threshold)
+    inside = np.bincount(parts[body > 0], minlength=count) / area
+    keep = (area >= 0.006 * coarse.size) & ((inside > 0.7) | (area >= 0.04 * coarse.size))
+    keep[0] = keep[_at_corners(parts)] = False  # what reaches a corner is outside air
+    lungs = keep[parts]
+    return Shape(coarse, lungs, (body > 0) | lungs, threshold)
+
+
+def _at_corners(parts: Array) -> Array:
+    """Return which parts lie at a corner, or at one inside of a thin frame."""
+    high, wide = parts.shape
+    inset = min(4, high // 8, wide // 8)
+    places = [(y, x) for i in (0, inset) for y in (i, high - 1 - i) for x in (i, wide - 1 - i)]
+    return np.unique(np.array([parts[place] for place in places]))
 
 
 MEASURES = (
@@ -426,6 +439,18 @@ class Appearance:
                 )
         return replace(self, **what, confidence={**self.confidence, **dict.fromkeys(what, 1.0)})
 
+    def refusal(self, name: str) -> str:
+        """Return why this is not to be labelled, one sentence; empty for a chest CT.
+
+        Parameters
+        ----------
+        name : str
+            What to call it.
+        """
+        if self.kind == "chest CT":
+            return ""
+        return f"{name}: {self._sentence('kind', _KIND_SENTENCES[self.kind])}"
+
     def sentences(self) -> list[str]:
         """Return what a person should read, one sentence each, what matters most first."""
         said = [self._sentence("kind", _KIND_SENTENCES[self.kind])]
@@ -460,10 +485,21 @@ class Appearance:
             said.append("Whether it is a mirror image cannot be seen.")
         return said
 
+    def remarks(self) -> list[str]:
+        """Return the sentences about what is unusual: what is undone, what cannot be, what it is if no CT."""
+        usual = {_KIND_SENTENCES["chest CT"], "Whether it is a mirror image cannot be seen"}
+        usual |= set(_CONTRAST_SENTENCES.values())
+        return [one for one in self.sentences() if not one.startswith(tuple(usual))]
+
     def _sentence(self, name: str, text: str) -> str:
         sure = self.confidence.get(name, 1.0)
         return f"{text}." if sure >= 0.995 else f"{text} ({100 * sure:.0f} % sure)."
 
+
+HOUNSFIELD = Appearance("HU")
+"""A chest CT in HU that nobody has looked at."""
+PREPARED = Appearance("grey", contrast="equalised")
+"""Pictures that are upright and equalised, as the first model's training slices are."""
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "kind": KINDS,
@@ -496,7 +532,8 @@ _CONTRAST_SENTENCES: dict[Contrast, str] = {
 
 
 _SURE_MIRROR = 0.9
-"""Less sure than this, nothing is said: on teaching patients (cross-validated) 96 % are right above it."""
+"""Less sure than this, nothing is said. Above it, by cross-validation over teaching patients, 99 % of single
+slices of scans are right (69 % decided) and 96 to 97 % of single pictures (72 to 78 % decided)."""
 
 _COLOURED, _COLOURED_PART = 24, 0.002
 """A pixel is coloured if its channels differ by more; JPEG alone makes them differ by a few."""
