@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from napari_covseg.assess import fold_run
+from napari_covseg.assess.comparison import read_networks
 from napari_covseg.assess.fold_run import FoldJob, run_folds
 from napari_covseg.assess.folds import make_folds
 from napari_covseg.assess.stored_run import read_record
 from napari_covseg.cases.lock import Lock
 from napari_covseg.errors import JobError
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 from napari_covseg.models.card import read_card
 from napari_covseg.networks.size import count
 
@@ -120,6 +122,36 @@ def test_split_by_slice(tiny_recipe: Recipe, divided: TrainingSet, tmp_path: Pat
     assert parts[0] & parts[1]
     assert {row["patient"] for row in done.record["rows"]} == parts[1] <= {"anna", "bert", "cleo", "dora"}
     assert sum(row["slices"] for row in done.record["rows"]) == done.record["split"]["test"]["slices"]
+
+
+def test_findings_that_are_told_apart_and_only_partly_known(
+    tiny_recipe: Recipe, divided: TrainingSet, tmp_path: Path
+) -> None:
+    outputs = ("ground-glass", "consolidation")
+    masks = np.repeat(divided.masks[:, 1:].astype(np.uint8), 3, 1)
+    masks[:3, :2] = UNKNOWN  # of anna only the union is known
+    masks[3:9, 1] = 0  # bert and cleo have no consolidation
+    data = replace(divided, masks=masks, outputs=(*outputs, "lesion"))
+    recipe = replace(tiny_recipe, outputs=outputs, threshold="scan")
+    first, second = (
+        FoldJob(recipe, "patient", fold, ("1", "2"), tmp_path / "runs", tmp_path / "weights")
+        for fold in make_folds(data)
+    )
+    *_, done = run_folds([first, second])
+    (row,) = read_record(first.record)["rows"]
+    assert (row["patient"], row["ground-glass"], row["consolidation"]) == ("anna", None, None)
+    assert len(row["lesion"]["by_slice"]) == 3
+    assert done.record is not None
+    assert (
+        done.record["outputs"]
+        == ["ground-glass", "consolidation", "lesion"]
+        == list(done.record["thresholds"])
+    )
+    assert [one["ground-glass"]["dice"] is None for one in done.record["rows"]] == [False, False]
+    assert [one["consolidation"]["dice"] for one in done.record["rows"]] == [None, None]
+    (network,) = read_networks(tmp_path / "runs")
+    assert list(network.by_patient("ground-glass", "dice")) == ["bert", "cleo"]
+    assert list(network.painted("consolidation")) == ["bert", "cleo"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 2, "rows": []}'])
