@@ -215,13 +215,26 @@ def _ct(folder: Path) -> Path:
     return max({path.parent for path in folder.rglob("*.dcm")}, key=lambda p: len(list(p.glob("*.dcm"))))
 
 
-def guise(source: Source, rng: np.random.Generator) -> tuple[Array, Source, str]:
-    """Return a random guise of a slice as uint8, what is true of it, and how it was made."""
+def guise(source: Source, rng: np.random.Generator, vary: bool = False) -> tuple[Array, Source, str]:
+    """Return a random guise of a slice as uint8, what is true of it, and how it was made.
+
+    `vary` is for fitting: windows that nobody has listed, gamma, pictures cut at their sides.
+    """
     values, lungs, truth, how = source.values, source.lungs, source, []
     if source.hu:
         contrast = str(rng.choice([*WINDOWS, "equalised"]))
         base = contrast if contrast != "equalised" else str(rng.choice(["whole range", "lung window"]))
         low, high = WINDOWS[base][int(rng.integers(len(WINDOWS[base])))]
+        if vary and base != "whole range" and rng.random() < 0.5:
+            lung = base == "lung window"
+            low, high = (
+                (rng.uniform(-1400, -950), rng.uniform(50, 500))
+                if lung
+                else (
+                    rng.uniform(-200, -100),
+                    rng.uniform(180, 350),
+                )
+            )
         values = np.clip(values.astype(np.float32), low, high)
         if base == "whole range":
             low, high = float(values.min()), float(values.max())
@@ -241,6 +254,12 @@ def guise(source: Source, rng: np.random.Generator) -> tuple[Array, Source, str]
             replace(truth, contrast="equalised"),
         )
         how.append(f"CLAHE {clip:.1f}")
+    if vary and not source.hu and rng.random() < 0.4 and truth.contrast != "equalised":
+        gamma = rng.uniform(0.75, 1.35)
+        values = np.asarray(255 * (values / np.float32(255)) ** gamma, np.uint8)
+    if vary and lungs is None and rng.random() < 0.4:
+        top, bottom, left, right = (int(rng.uniform(0, 0.08) * values.shape[i // 2]) for i in range(4))
+        values = values[top : values.shape[0] - bottom, left : values.shape[1] - right]
     if lungs is not None and source.kind == "chest CT":
         margin = (None, 0.0, 0.15)[rng.integers(3)]
         if margin is not None:
@@ -340,10 +359,10 @@ SHARES = {
     "phantom": 0.09,
     "ct_pictures": 0.25,
     "folds": 0.12,
-    "semiseg": 0.04,
+    "semiseg": 0.06,
     "x-ray": 0.07,
     "other HU": 0.07,
-    "made up": 0.06,
+    "made up": 0.08,
 }
 """How often each group is drawn to fit on; inside of a group every patient is as likely."""
 
@@ -383,7 +402,7 @@ def fit(number: int, seed: int) -> None:
     sources = teaching()
     truths, seen = [], []
     for source in drawn(sources, number, rng):
-        grey, truth, _ = guise(source, rng)
+        grey, truth, _ = guise(source, rng, vary=True)
         truths.append(truth)
         seen.append(looks.see(grey))
     measures, planes = np.array([s.measures for s in seen]), np.array([s.planes for s in seen])

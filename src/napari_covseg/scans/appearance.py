@@ -97,8 +97,6 @@ def _parted(coarse: Array, threshold: float) -> Shape:
     )
     _, parts, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     large = stats[:, cv2.CC_STAT_AREA] >= 0.012 * coarse.size
-    # of a crop to the lungs little more than the corners is chest wall
-    large[_at_corners(parts)] |= stats[_at_corners(parts), cv2.CC_STAT_AREA] >= 0.002 * coarse.size
     large[0] = False
     points = cv2.findNonZero(large[parts].astype(np.uint8))
     if points is not None:
@@ -106,19 +104,11 @@ def _parted(coarse: Array, threshold: float) -> Shape:
     dark = cv2.morphologyEx((coarse <= threshold).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, parts, stats, _ = cv2.connectedComponentsWithStats(dark, connectivity=4)
     area = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
-    inside = np.bincount(parts[body > 0], minlength=count) / area
-    keep = (area >= 0.006 * coarse.size) & ((inside > 0.7) | (area >= 0.04 * coarse.size))
-    keep[0] = keep[_at_corners(parts)] = False  # what reaches a corner is outside air
-    lungs = keep[parts]
-    return Shape(coarse, lungs, (body > 0) | lungs, threshold)
-
-
-def _at_corners(parts: Array) -> Array:
-    """Return which parts lie at a corner, or at one inside of a thin frame."""
-    high, wide = parts.shape
-    inset = min(4, high // 8, wide // 8)
-    places = [(y, x) for i in (0, inset) for y in (i, high - 1 - i) for x in (i, wide - 1 - i)]
-    return np.unique(np.array([parts[place] for place in places]))
+    keep = (area >= 0.006 * coarse.size) & (np.bincount(parts[body > 0], minlength=count) > 0.7 * area)
+    keep[[0, *(parts[y, x] for y in (0, -1) for x in (0, -1))]] = (
+        False  # what reaches a corner is outside air
+    )
+    return Shape(coarse, keep[parts] & (body > 0), body > 0, threshold)
 
 
 MEASURES = (
