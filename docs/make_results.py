@@ -2,8 +2,9 @@
 
     python docs/make_results.py [--runs benchmarks/runs] [--out docs]
 
-Reads the runs of `covseg assess`, the times of `benchmarks/network_times.py`, the card of the default
-model and `paper_figures.toml`; trains nothing. Needs ``napari-covseg[docs]`` if there are runs to draw.
+Reads the runs of `covseg assess`, the times of `benchmarks/network_times.py`, the table of
+`benchmarks/hu_rules.py`, the card of the default model and `paper_figures.toml`; trains nothing.
+Needs ``napari-covseg[docs]`` if there are runs to draw.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
 RUNS = REPOSITORY / "benchmarks" / "runs"
 TIMES = REPOSITORY / "benchmarks" / "network_times.json"
+RULES = REPOSITORY / "benchmarks" / "hu_rules.json"
 PAPERS = HERE / "paper_figures.toml"
 TEMPLATE = HERE / "results.template"
 METRICS = {
@@ -57,12 +59,15 @@ class Found:
         One for each device, as `network_times.py` records them.
     papers : dict
         `paper_figures.toml`.
+    rules : dict
+        What `hu_rules.py` stored.
     """
 
     networks: list[Network]
     card: ModelCard
     times: list[dict[str, Any]] = field(default_factory=list)
     papers: dict[str, Any] = field(default_factory=dict)
+    rules: dict[str, Any] = field(default_factory=dict)
 
     def under(self, protocol: str) -> dict[str, Network]:
         """Return the networks that were run under a protocol, the best first."""
@@ -87,6 +92,7 @@ def page(found: Found, pictures: Sequence[str] = ()) -> str:
         reported=reported(found),
         notes=notes(found),
         timing=timing(found),
+        rules=rules(found.rules),
         asked=asked(),
     )
     return re.sub(r"\n{3,}", "\n\n", filled)
@@ -228,6 +234,22 @@ def timing(found: Found) -> str:
     return "\n\n".join([*parts, how])
 
 
+def rules(stored: dict[str, Any]) -> str:
+    """Return what each rule on a network's labels does: on real scans, then on phantoms and abdomens."""
+    if not stored:
+        return ""
+    heads, cells = stored["heads"], stored["rows"]
+    half = 6
+    parts = [table(heads[:half], [row[:half] for row in cells])]
+    parts.append(table([heads[0], *heads[half:]], [[row[0], *row[half:]] for row in cells]))
+    number = stored["phantoms"]
+    note = (
+        f"Model: `{stored['model']}`, and its fold models on the pictures; {number} phantoms with "
+        f"findings and {number} without."
+    )
+    return "\n\n".join([note, *parts])
+
+
 def asked() -> str:
     """Return what asks `covseg assess` for all networks."""
     names = [f"--recipe {entry.name}" for entry in CATALOGUE]
@@ -288,7 +310,8 @@ def main() -> None:
     arguments = parser.parse_args()
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else []
     papers = tomllib.loads(PAPERS.read_text(encoding="utf-8"))
-    found = Found(read_networks(arguments.runs), find(DEFAULT).card, times, papers)
+    measured = json.loads(RULES.read_text(encoding="utf-8")) if RULES.is_file() else {}
+    found = Found(read_networks(arguments.runs), find(DEFAULT).card, times, papers, measured)
     pictures = draw_all(found.networks, found.card, times, arguments.out / "images")
     (arguments.out / "results.md").write_text(page(found, pictures), encoding="utf-8")
     print(f"wrote {arguments.out / 'results.md'}: {len(found.networks)} networks, {len(pictures)} pictures")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_results_of_made_up_runs(tmp_path: Path) -> None:
     assert text.index("| `amer2021-unet` ") < text.index("| `amer2021-rdunet` ")  # complete ones first
     assert network_tables(found.networks).strip() in text
     assert (
-        "Trained so far: 2 of 26 networks, 1 of them on all folds; slices of 128²" in text
+        f"Trained so far: 2 of {len(CATALOGUE)} networks, 1 of them on all folds; slices of 128²" in text
         and "**shortened**" in text
         and "fewer patients" in text
     )
@@ -125,6 +126,22 @@ def test_results_without_runs_and_times(tmp_path: Path) -> None:
     assert "ms per slice |" not in text
     for entry in CATALOGUE:
         assert f"--recipe {entry.name}" in text
+
+
+def test_each_rule_that_is_followed_has_its_row() -> None:
+    from make_results import RULES as STORED
+    from make_results import rules
+
+    from napari_covseg.predict.rules import RULES
+
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    text = rules(stored)
+    for rule in RULES:
+        both = rows(text, f"{rule}, after the others")
+        assert len(both) == 2 and sum(len(row) for row in both) == len(stored["heads"]) + 1
+        assert len(rows(text, f"{rule}, alone")) == 2
+    assert text in (DOCS / "results.md").read_text(encoding="utf-8"), "Write it again: make_results.py"
+    assert rules({}) == ""
 
 
 def test_the_papers_figures_belong_to_networks_and_the_marked_are_impossible() -> None:
