@@ -11,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ModelError, ScanError
-from napari_covseg.learn.training_set import TrainingSet, read_training_set
+from napari_covseg.learn.training_set import UNKNOWN, TrainingSet, read_training_set
 from napari_covseg.models.card import ModelCard, read_card
+from napari_covseg.models.preparation import Preparation
+
+_SIZE = 256
+"""Height and width that slices are read at, before a model's own preparation."""
 
 Images = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -98,7 +102,7 @@ def read_assessed(
     ScanError
         If the data has no such patient.
     """
-    slices = read_training_set(data)
+    slices = read_training_set(data, size=_SIZE)
     folder = Path(models)
     cards = {path: read_card(path) for path in sorted(folder.glob("*.safetensors"))}
     if not cards:
@@ -110,7 +114,15 @@ def read_assessed(
         raise ScanError(
             f"The data has no patient {', '.join(sorted(unknown))}: it has {', '.join(sorted(there))}."
         )
-    return [_assessed(slices, name, *_model_for(name, cards), memory, known) for name in wanted]
+    prepared: dict[str, TrainingSet] = {}
+    assessed = []
+    for name in wanted:
+        path, card = _model_for(name, cards)
+        key = repr(sorted(card.preparation.items()))
+        if key not in prepared:  # fold models have one preparation
+            prepared = {key: slices.prepared(Preparation.from_card(card.preparation))}
+        assessed.append(_assessed(prepared[key], name, path, card, memory, known))
+    return assessed
 
 
 def _model_for(name: str, cards: dict[Path, ModelCard]) -> tuple[Path, ModelCard]:
@@ -151,7 +163,8 @@ def _sample(slices: TrainingSet, name: str, number: int) -> list[Patient]:
 
 def _patient(slices: TrainingSet, name: str) -> Patient:
     one = slices.only({name})
-    return Patient(name, one.images, one.masks[:, 1].astype(np.uint8))
+    one = one.rows((one.masks[:, 1] != UNKNOWN).any((1, 2)))  # of others the truth is not known
+    return Patient(name, one.images.astype(np.uint8), (one.masks[:, 1] == 1).astype(np.uint8))
 
 
 def evenly(count: int, number: int) -> npt.NDArray[np.intp]:
