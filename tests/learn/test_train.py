@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,24 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert steps == ["3", "6", "9"]
     _, resumed = run(PLATEAU, *parts, checkpoint=tmp_path / "a.checkpoint")
     assert same(ended[1], resumed)
+
+
+def test_a_run_that_is_asked_to_end_goes_on_from_there(
+    recipe: Recipe, data: TrainingSet, tmp_path: Path
+) -> None:
+    whole, network = run(recipe, data)
+    steps: list[int] = []
+    path = tmp_path / "a.checkpoint"
+    ended = list(train(recipe, data, checkpoint=path, stop=lambda: steps.append(1) or len(steps) == 5))
+    assert not any(isinstance(told, TrainedNetwork) for told in ended)
+    assert json.loads((tmp_path / "a.checkpoint.progress").read_text())["step"] == 5
+    (early,) = train(recipe, data, checkpoint=path, as_it_is=True)
+    assert isinstance(early, TrainedNetwork) and early.steps == 5
+    assert not same(early.network, network)
+    told, again = run(recipe, data, checkpoint=path)
+    assert told[-1].step == whole[-1].step
+    assert same(network, again)
+    assert not (tmp_path / "a.checkpoint.progress").exists()
 
 
 def test_a_run_that_is_done_gives_its_network_at_once(

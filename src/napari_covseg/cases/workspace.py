@@ -224,7 +224,8 @@ def _write_case(folder: Path, scan: Scan, progress: Callable[[int, int], None]) 
     name = scan.name or "scan"
     grey_range = LUNG_WINDOW if scan.intensity == "HU" else (0, 255)
     ome = image_metadata(name, scan.spacing, grey_range)
-    attributes: dict[str, Any] = {"ome": ome, KEY: own, APPEARANCE: look(scan.voxels, scan.intensity).to_json()}
+    appearance = look(scan.voxels, scan.intensity).to_json()
+    attributes: dict[str, Any] = {"ome": ome, KEY: own, APPEARANCE: appearance}
     case = zarr.open_group(folder, mode="w-", attributes=attributes)
     labels = case.create_group("labels", attributes={"ome": labels_metadata()})
     for group in GROUPS:

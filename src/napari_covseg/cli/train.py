@@ -76,6 +76,10 @@ def train(
         Path | None,
         typer.Option(help="Where it goes on from; by default beside the model.", show_default=False),
     ] = None,
+    export_average: Annotated[
+        Path | None,
+        typer.Option(help="Train no further: write the weights of the checkpoint here.", show_default=False),
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -125,6 +129,11 @@ def train(
         chosen = chosen.shortened(steps)
     options: dict[str, Any] = {"device": where, "budget": seconds, "half": half, "checkpoint": checkpoint}
     options["stop"] = _stopped_by(signal.SIGTERM)
+    if export_average is not None:
+        options |= {"as_it_is": True, "checkpoint": checkpoint or out.with_suffix(".checkpoint")}
+        if not options["checkpoint"].is_file():
+            raise ModelError(f"There is no checkpoint {options['checkpoint']}: nothing was trained yet.")
+        out = export_average
     if lungs_from is not None:
         options["lungs_from"] = load_model(find(lungs_from).path, where)
     output.follow(_events(output, train_model(slices, split, out, chosen, **options), out), "Training")

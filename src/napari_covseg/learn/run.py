@@ -103,6 +103,7 @@ def train_model(
     half: bool | None = None,
     lungs_from: Model | None = None,
     stop: Callable[[], bool] = lambda: False,
+    as_it_is: bool = False,
 ) -> Iterator[TrainingProgress | ModelCard]:
     """Train on the split's training patients and write a model file.
 
@@ -129,6 +130,8 @@ def train_model(
         Finds the lungs that all slices are cropped to; without it the network sees whole slices.
     stop : callable
         Asked after every step; once it says so, the checkpoint is written, and no model file.
+    as_it_is : bool
+        Write a model of the weights, averaged where the recipe averages, that the checkpoint holds so far.
 
     Yields
     ------
@@ -158,10 +161,10 @@ def train_model(
     for part, names in split.items():
         if names:
             chosen = data.only(set(names))
-            as_it_is = guised and part == "training"
-            parts[part] = (
-                chosen.resized(max(recipe.size, GUISES_SIZE)) if as_it_is else chosen.prepared(preparation)
-            )
+            if guised and part == "training":
+                parts[part] = chosen.resized(max(recipe.size, GUISES_SIZE))
+            else:
+                parts[part] = chosen.prepared(preparation)
     training, validation, test = (parts.get(part) for part in ("training", "validation", "test"))
     assert training is not None  # split_patients has seen to it
     # a slice of which nothing is known would only take its turn
@@ -177,7 +180,14 @@ def train_model(
         recipe = within(budget, recipe, training, validation, test, device=device, checkpoint=checkpoint)
     half = device.startswith("cuda") if half is None else half
     for told in train(
-        recipe, training, validation, device=device, checkpoint=checkpoint, half=half, stop=stop
+        recipe,
+        training,
+        validation,
+        device=device,
+        checkpoint=checkpoint,
+        half=half,
+        stop=stop,
+        as_it_is=as_it_is,
     ):
         if isinstance(told, TrainingProgress):
             yield told

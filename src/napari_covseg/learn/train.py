@@ -61,6 +61,7 @@ def train(
     checkpoint: Path | None = None,
     half: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    as_it_is: bool = False,
 ) -> Iterator[TrainingProgress | TrainedNetwork]:
     """Train a network; the last thing yielded is what came of it.
 
@@ -82,6 +83,8 @@ def train(
         Whether bfloat16 may take over from float32; see `learn.precision`.
     stop : callable
         Asked after every step; once it says so, the checkpoint is written and the run ends there.
+    as_it_is : bool
+        Take no further step: yield what a checkpoint holds so far.
 
     Yields
     ------
@@ -99,6 +102,10 @@ def train(
     run = TrainingRun(recipe, training, validation, device, half)
     if checkpoint is not None and not run.resume(checkpoint):
         run.write(checkpoint)
+    if as_it_is:
+        run.keep(float("inf"))
+        yield run.result()
+        return
     sample = Sampler(recipe, training, augmentation(recipe.augmentation, training.images.shape[-1]))
     watched = recipe.selection == "loss"
     started, losses = time.perf_counter(), []
