@@ -52,9 +52,9 @@ from napari_covseg.labels import LESIONS, UNION
 from napari_covseg.metrics.overlap import Counts, count, overlaps
 from napari_covseg.models.catalogue import find
 from napari_covseg.models.file import Model, load_model
-from napari_covseg.models.preparation import Preparation
 from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans import read_scan
+from napari_covseg.scans.appearance import Appearance, look
 from napari_covseg.scans.phantom import phantom
 from napari_covseg.scans.pictures import natural_order, read_pictures
 from napari_covseg.scans.scan import Scan
@@ -68,6 +68,8 @@ SEEDS = 20000
 PHANTOM = (32, 256, 256), (10.0, 1.4, 1.4)
 VALUES = {label.name: label.value for label in LESIONS}
 INSIDE = [label.value for label in LESIONS if label.inside_lungs]
+SEEN_AS = ("found", "plain", "equalised")
+"""As the product finds; or as they lie, with nothing turned or put right: not yet equalised, or equalised."""
 ORDER = ("lungs", UNION, "ground-glass", "consolidation", "pleural effusion")
 FIGURES = {"dice": "Dice", "sensitivity": "sensitivity", "precision": "precision", "painted": "painted, %"}
 
@@ -245,16 +247,6 @@ def _scan(voxels: npt.NDArray[np.int16], spacing: tuple[float, float, float] | N
     return Scan(voxels, spacing, "HU", affine, (z, y, x), np.diag([*spacing[::-1], 1.0]), name=name)
 
 
-class As(Preparation):
-    """A preparation that is told whether pictures are equalised."""
-
-    equalised = False
-
-    def __call__(self, voxels: Any, intensity: Any = "HU", placement: Any = None, **_: Any) -> Any:
-        """Prepare one slice, see `Preparation`."""
-        return super().__call__(voxels, intensity, placement, equalised=self.equalised)
-
-
 class Models:
     """The models of which one labels each patient.
 
@@ -263,22 +255,21 @@ class Models:
     names : sequence of str
         Ids or files.
     device : str
-    equalised : bool, optional
-        Whether pictures are taken to be equalised; by default as the product takes them.
+    seen_as : str
+        How pictures are taken, of `SEEN_AS`.
     levels : dict of str to float
         Thresholds that differ from the card's.
+
+    Attributes
+    ----------
+    refused : set of str
+        Units that the product does not take for a chest CT, and labels only when it is asked twice.
     """
 
-    def __init__(
-        self, names: Sequence[str], device: str, equalised: bool | None, levels: dict[str, float]
-    ) -> None:
+    def __init__(self, names: Sequence[str], device: str, seen_as: str, levels: dict[str, float]) -> None:
         self._models = [load_model(find(name).path, device) for name in names]
-        self._levels = levels
-        if equalised is not None:
-            for number, model in enumerate(self._models):
-                forced = As(**vars(model.preparation))
-                object.__setattr__(forced, "equalised", equalised)
-                self._models[number] = replace(model, preparation=forced)
+        self._seen_as, self._levels = seen_as, levels
+        self.refused: set[str] = set()
 
     @property
     def names(self) -> list[str]:
@@ -293,7 +284,15 @@ class Models:
         """Label a case, and return its figures by label and figure."""
         unseen = [model for model in self._models if case.patient not in _seen(model)]
         model = (unseen or self._models)[0]
-        said = [predict_volume(part.scan, model, thresholds=self._levels) for part in case.parts]
+        said = []
+        for part in case.parts:
+            seen = look(part.scan.voxels, part.scan.intensity)
+            if seen.refusal(case.unit):
+                self.refused.add(case.unit)
+            if part.scan.intensity == "grey" and self._seen_as != "found":
+                equalised = self._seen_as == "equalised"
+                seen = Appearance("grey", contrast="equalised" if equalised else "lung window")
+            said.append(predict_volume(part.scan, model, appearance=seen, thresholds=self._levels))
         found = dict(_overlaps(case.parts, said, model)) | dict(_painted(case.parts, said, model))
         return {key: value for key, value in found.items() if math.isfinite(value)}
 
@@ -406,7 +405,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--left-out-only", action="store_true", help="skip patients that were taught")
     parser.add_argument("--phantoms", type=int, default=4, help="how many, at most 100")
     parser.add_argument("--threshold", action="append", default=[], metavar="LABEL=P")
-    parser.add_argument("--equalised", choices=("yes", "no"), help="what pictures are; the product's choice")
+    parser.add_argument("--seen-as", choices=SEEN_AS, default="found", help="how pictures are taken")
+    parser.add_argument("--against-seen-as", choices=SEEN_AS, default="found")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("COVSEG_DATA", ".")))
@@ -415,10 +415,11 @@ def main(words: Sequence[str] | None = None) -> None:
     if unknown := set(arguments.on.split(",")) - set(SETS):
         parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(SETS)}")
     torch.set_num_threads(arguments.threads)
-    forced = None if arguments.equalised is None else arguments.equalised == "yes"
     levels = {name: float(p) for name, _, p in (one.partition("=") for one in arguments.threshold)}
-    models = Models(arguments.models, arguments.device, forced, levels)
-    against = Models(arguments.against, arguments.device, forced, levels) if arguments.against else None
+    models = Models(arguments.models, arguments.device, arguments.seen_as, levels)
+    against = None
+    if arguments.against:
+        against = Models(arguments.against, arguments.device, arguments.against_seen_as, levels)
     elsewhere = _of_other_folds(arguments.fold)
     values: Values = {}
     others: Values = {}
@@ -446,9 +447,12 @@ def main(words: Sequence[str] | None = None) -> None:
         print(table(found))
         print(f"\n{', '.join(models.names)}" + (f"; other: {', '.join(against.names)}" if against else ""))
         print(f"{slices} slices in {seconds:.0f} s, {100 * seconds / max(slices, 1):.1f} s for 100")
+        if models.refused:
+            print(f"Labelled only when asked twice, as no chest CT: {', '.join(sorted(models.refused))}")
         return
     record = {"models": models.names, "against": against.names if against else [], "rows": found}
     record |= {"words": list(sys.argv[1:] if words is None else words), "slices": slices}
+    record["refused"] = sorted(models.refused)
     record |= {"seconds": round(seconds, 1), "values": _plain(values), "other_values": _plain(others)}
     print(json.dumps(record, indent=1, ensure_ascii=False))
 

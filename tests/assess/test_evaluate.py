@@ -166,21 +166,30 @@ def test_what_is_painted_where_nothing_is(evaluate: ModuleType, model_file: Path
     nodule = np.zeros(grey.shape, bool)
     nodule[:, -SIDE // 4 :] = True
     part = evaluate.Part(scan, free=[0], left_out=nodule)
-    models = evaluate.Models([str(model_file)], "cpu", None, {})
+    models = evaluate.Models([str(model_file)], "cpu", "found", {})
     case = evaluate.Case(("lidc",), "chest", "chest", [part])
     assert models.measure(case) == {("lesion", "painted"): pytest.approx(100 / 3)}
     assert not models.taught("chest")
 
 
-def test_pictures_may_be_said_to_be_equalised(evaluate: ModuleType, model_file: Path) -> None:
-    grey = np.arange(32 * 32).reshape(32, 32) % 251
-    plain, yes, no = (
-        evaluate.Models([str(model_file)], "cpu", forced, {})._models[0].preparation
-        for forced in (None, True, False)
-    )
-    assert np.array_equal(yes(grey, "grey", equalised=False), plain(grey, "grey", equalised=True))
-    assert np.array_equal(no(grey, "grey", equalised=True), plain(grey, "grey", equalised=False))
-    assert not np.array_equal(yes(grey, "grey"), no(grey, "grey"))
+def test_pictures_may_be_taken_otherwise_than_they_are_found(
+    evaluate: ModuleType, data: Path, model_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    seen = []
+
+    def watched(scan: Any, model: Any, *, appearance: Any, **rest: Any) -> tuple[np.ndarray, np.ndarray]:
+        seen.append((appearance.turned, appearance.equalised))
+        return honest(scan, model)
+
+    monkeypatch.setattr(evaluate, "predict_volume", watched)
+    blank = evaluate.Appearance("grey", kind="blank", turned=90)
+    monkeypatch.setattr(evaluate, "look", lambda voxels, intensity: blank)
+    words = [model_file, "--data", data, "--on", "pictures", "--seen-as"]
+    assert ask(evaluate, capsys, *words, "found")["refused"] == ["0", "1", "40", "41"]
+    ask(evaluate, capsys, *words, "equalised", "--against", model_file, "--against-seen-as", "plain")
+    assert seen == [(90, False)] * 4 + [(0, True), (0, False)] * 4
+    evaluate.main(list(map(str, [*words, "found"])))
+    assert "as no chest CT: 0, 1, 40, 41" in capsys.readouterr().out
 
 
 def test_only_the_patients_of_a_fold(evaluate: ModuleType) -> None:
