@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,9 +69,7 @@ def test_a_phase_is_judged_by_what_it_learns_and_does_not_end_the_run(
 ) -> None:
     judged = []
 
-    def validate(
-        network: object, slices: object, device: str, loss: object
-    ) -> tuple[dict[str, float], float]:
+    def validate(network: object, slices: object, device: str, loss: Any) -> tuple[dict[str, float], float]:
         judged.append(loss({name: torch.full((1, 1, 4, 4), sign) for name, sign in SIGNS.items()}, truth))
         return {"lungs": 0.5, "lesion": 0.5}, [1.0, 2.0, 3.0, 9.0, 8.0, 7.0][len(judged) - 1]
 
@@ -83,18 +82,19 @@ def test_a_phase_is_judged_by_what_it_learns_and_does_not_end_the_run(
     assert [float(one) < 0.1 for one in judged] == [True] * 3 + [False] * 3
 
 
-def test_each_phase_begins_with_the_first_rate(parts: tuple[TrainingSet, TrainingSet]) -> None:
-    for schedule, last in [("plateau", 1e-2), ("poly", 1e-2)]:
-        going = TrainingRun(dataclasses.replace(STAGED, schedule=schedule), parts[0], None, "cpu")
-        images = torch.from_numpy(parts[0].images[:2]).unsqueeze(1) / 255
-        rates = []
-        for _ in range(8):
-            rates.append(going.optimiser.param_groups[0]["lr"])
-            going.update(images, torch.from_numpy(parts[0].masks[:2]).float())
-            if schedule == "plateau":
-                going.keep(-float(going.step))
-        assert rates[0] == last and rates[6] < 0.5e-2
-        assert going.optimiser.param_groups[0]["lr"] > 0.8e-2 or schedule == "plateau"
+@pytest.mark.parametrize("schedule", ["plateau", "poly"])
+def test_each_phase_begins_with_the_first_rate(parts: tuple[TrainingSet, TrainingSet], schedule: str) -> None:
+    going = TrainingRun(dataclasses.replace(STAGED, schedule=schedule), parts[0], None, "cpu")
+    images = torch.from_numpy(parts[0].images[:2]).unsqueeze(1) / 255
+    rates = []
+    for _ in range(8):
+        going.update(images, torch.from_numpy(parts[0].masks[:2]).float())
+        if schedule == "plateau":
+            going.keep(-float(going.step))  # never a better one
+        rates.append(going.optimiser.param_groups[0]["lr"])
+    assert rates[0] > 0.8e-2
+    assert rates[6] < 0.3e-2
+    assert rates[7] > 0.8e-2
 
 
 @pytest.mark.parametrize(("at", "schedule"), [(7, "plateau"), (10, "plateau"), (4, "poly"), (9, "poly")])

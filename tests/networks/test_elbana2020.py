@@ -58,7 +58,7 @@ def test_every_parameter_has_a_finite_gradient_from_one_odd_slice(network: nn.Mo
 
 
 def test_a_quarter_of_the_widths_sees_as_far() -> None:
-    network = build_network("deeplabv3plus", ("lesion",), {"width": 0.25, "middle_blocks": 1}).eval()
+    network: Any = build_network("deeplabv3plus", ("lesion",), {"width": 0.25, "middle_blocks": 1}).eval()
     whole = build_network("deeplabv3plus", ("lesion",), {"middle_blocks": 1})
     shapes = [
         [module.weight.shape for module in one.modules() if isinstance(module, nn.Conv2d)]
