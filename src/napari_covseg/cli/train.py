@@ -142,7 +142,7 @@ def train(
 def _stopped_by(number: int) -> Callable[[], bool]:
     """Return whether this signal has come since."""
     came = threading.Event()
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread():  # nobody else may ask for signals
         signal.signal(number, lambda *_: came.set())
     return came.is_set
 
