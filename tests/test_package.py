@@ -37,8 +37,11 @@ TORCH_FREE = [
     "models.card",
     "models.catalogue",
     "models.installed",
+    "models.placement",
+    "models.preparation",
     "panels",
     "predict.options",
+    "predict.stand",
     "scans",
 ]
 

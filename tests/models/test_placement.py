@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from napari_covseg.models.placement import Placement
 from napari_covseg.models.preparation import Preparation
+from napari_covseg.predict.restore import restore
 
 SHAPES = st.tuples(st.integers(30, 140), st.integers(30, 140))
 SIZES = st.sampled_from([64, 97, 128, 224])
@@ -32,7 +33,7 @@ def there_and_back(
     preparation = Preparation(size, (0.0, 1000.0), clahe_clip=0, scaling="window")
     image = preparation((1000 * values).astype(np.int16), "HU", placement)
     probability = torch.from_numpy(image)[None, None].float() / 255
-    return placement.restore(probability)[0, 0].numpy()
+    return restore(probability, placement)[0, 0].numpy()
 
 
 def inside(placement: Placement) -> tuple[slice, slice]:

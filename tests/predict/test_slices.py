@@ -16,10 +16,12 @@ from torch import Tensor
 from napari_covseg.errors import JobError
 from napari_covseg.labels import lesion
 from napari_covseg.models.file import Model
+from napari_covseg.models.placement import Placement
 from napari_covseg.predict.labeller import SlicePrediction
 from napari_covseg.predict.lanes import Lanes
 from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import default_batch, predict_slices, restore
+from napari_covseg.predict.restore import restore
+from napari_covseg.predict.slices import default_batch, predict_slices
 from napari_covseg.scans.appearance import HOUNSFIELD, PREPARED, Appearance
 
 MakeModel = Callable[..., Model]
@@ -139,10 +141,10 @@ def test_slices_come_back_in_the_shape_of_the_scan(make_model: MakeModel, shape:
 def test_probabilities_are_resized_and_not_labels() -> None:
     step = torch.zeros(1, 1, 4, 4)
     step[..., 2:] = 1
-    restored = restore(step, (8, 6))
+    restored = restore(step, Placement.whole((8, 6)))
     assert restored.shape == (1, 1, 8, 6)
     torch.testing.assert_close(restored[0, 0, 0], torch.tensor([0, 0, 0, 0.25, 0.75, 1]))
-    torch.testing.assert_close(restore(step, (4, 4)), step)
+    torch.testing.assert_close(restore(step, Placement.whole((4, 4))), step)
 
 
 def test_probabilities_on_request(make_model: MakeModel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -69,6 +69,8 @@ class Activity:
 
 APPEARANCE = "napari_covseg_appearance"
 """The attribute that says what the scan looks like; beside the others, as it alone can change."""
+SAID = "napari_covseg_appearance_said"
+"""The attribute with what a person says instead: some of the fields."""
 
 
 class Case:
@@ -122,17 +124,43 @@ class Case:
     @property
     def appearance(self) -> Appearance:
         """What the scan looks like: as it was found, or as a person has said. Raises CaseError."""
+        return self.found.overruled(**self.said)
+
+    @property
+    def stored_appearance(self) -> Appearance | None:
+        """What was found when the scan was imported; None if nobody has looked. Raises CaseError."""
         with reading("What the scan looks like", self.path):
             stored = self._group.attrs.get(APPEARANCE)
-        if isinstance(stored, dict):
-            return Appearance.from_json(stored)
+        return Appearance.from_json(stored) if isinstance(stored, dict) else None
+
+    @property
+    def found(self) -> Appearance:
+        """What the scan looks like by its pixels; looked at now if nobody has before. Raises CaseError."""
+        if (stored := self.stored_appearance) is not None:
+            return stored
         few = np.linspace(0, self.shape[0] - 1, min(self.shape[0], MOST_SLICES)).round().astype(int)
         return look(np.stack([self.read_slice(int(z)) for z in few]), self.intensity)
 
-    def write_appearance(self, appearance: Appearance) -> None:
-        """Keep what the scan looks like; only for who holds the lock. Raises CaseError."""
+    @property
+    def said(self) -> dict[str, Any]:
+        """What a person says of how it looks, by field; see `Appearance.overruled`. Raises CaseError."""
+        with reading("What the scan looks like", self.path):
+            stored = self._group.attrs.get(SAID)
+        return dict(stored) if isinstance(stored, dict) else {}
+
+    def write_appearance(self, found: Appearance, said: Mapping[str, Any]) -> None:
+        """Keep what the scan looks like, and what a person says instead; only for who holds the lock.
+
+        Raises
+        ------
+        CaseError
+            If the disk is full or the folder is read-only.
+        ScanError
+            If there is no such field or value; see `Appearance.overruled`.
+        """
+        found.overruled(**said)
         with writing("what the scan looks like", self.path):
-            self._group.attrs[APPEARANCE] = appearance.to_json()
+            self._group.attrs.update({APPEARANCE: found.to_json(), SAID: dict(said)})
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,24 @@ class EditedCase(SeenCase):
     def set_review(self, z: int, state: Review) -> None:
         """Set a slice's review state by a person's decision; a revision."""
         self._editable().review(int(z), state)
+
+    def say_appearance(self, said: Mapping[str, Any]) -> None:
+        """Keep what a person says of how the scan looks, in place of all that was said before.
+
+        Parameters
+        ----------
+        said : mapping of str
+            Fields of `appearance` and their values; the others are as they were found.
+
+        Raises
+        ------
+        CaseError
+            If the case is read-only or closed, or its folder cannot be written.
+        ScanError
+            If there is no such field or value; see `scans.appearance.Appearance.overruled`.
+        """
+        self._editable()
+        self.case.write_appearance(self.found, said)
 
     # --- what a model does -------------------------------------------------------------
 

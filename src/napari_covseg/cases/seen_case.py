@@ -9,6 +9,7 @@ from napari_covseg.cases.case import Case
 from napari_covseg.cases.history import write_csv
 from napari_covseg.cases.past import State, state_at
 from napari_covseg.cases.revision import Revision
+from napari_covseg.scans.appearance import Appearance, look
 
 
 class SeenCase:
@@ -36,11 +37,24 @@ class SeenCase:
         self.review = self._arrays.review
         self._edited = not read_only
         self.damaged = tuple(self._ledger.damaged.values())
+        self._found: Appearance | None = None
 
     @property
     def id(self) -> str:
         """The case's id."""
         return self.case.id
+
+    @property
+    def found(self) -> Appearance:
+        """What the scan looks like by its pixels; of an old case looked at now, which takes a moment."""
+        if self._found is None:
+            self._found = self.case.stored_appearance or look(self.voxels, self.case.intensity)
+        return self._found
+
+    @property
+    def appearance(self) -> Appearance:
+        """What the scan looks like: as it was found, or as a person has said. Raises CaseError."""
+        return self.found.overruled(**self.case.said)
 
     @property
     def revision(self) -> int:

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ import platformdirs
 import zarr
 from zarr.errors import ContainsGroupError
 
-from napari_covseg.cases.case import APPEARANCE, NEVER, Activity, Case, now
+from napari_covseg.cases.case import APPEARANCE, NEVER, SAID, Activity, Case, now
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.ome import LUNG_WINDOW, image_metadata, label_metadata, labels_metadata
 from napari_covseg.cases.store import (
@@ -145,7 +145,12 @@ class Workspace:
                 return Case(zarr.open_group(self._group.store, path=f"cases/{case_id}", mode=mode))
         raise CaseError(f'{self.path} has no case "{case_id}": choose one from its list of cases.')
 
-    def add_case(self, scan: Scan, progress: Callable[[int, int], None] | None = None) -> str:
+    def add_case(
+        self,
+        scan: Scan,
+        progress: Callable[[int, int], None] | None = None,
+        said: Mapping[str, Any] | None = None,
+    ) -> str:
         """Import a scan as a new case.
 
         It is written beside the cases and moved among them when it is whole: a case that
@@ -157,6 +162,8 @@ class Workspace:
         scan : Scan
         progress : callable, optional
             Called with slices written and slices in all; what it raises cancels the import.
+        said : mapping, optional
+            What a person says of how the scan looks, see `scans.appearance.Appearance.overruled`.
 
         Returns
         -------
@@ -167,6 +174,8 @@ class Workspace:
         ------
         CaseError
             If the disk is full or the workspace is read-only.
+        ScanError
+            If the scan cannot look as it is said to.
         """
         if self._group.read_only:
             raise CaseError(f"{self.path} can only be read: choose a workspace on this computer.")
@@ -177,7 +186,7 @@ class Workspace:
             case_id = self._free_id(scan)
             lock = Lock(incoming / f"{case_id}.lock", f"The import of {case_id}")
             try:
-                _write_case(incoming / case_id, scan, progress or (lambda done, total: None))
+                _write_case(incoming / case_id, scan, progress or (lambda done, total: None), said or {})
                 (incoming / case_id).rename(Path(self.path, "cases", case_id))
             finally:
                 shutil.rmtree(incoming / case_id, ignore_errors=True)
@@ -212,7 +221,11 @@ def _begin_workspace(folder: Path, create: bool) -> None:
                 zarr.open_group(path, mode="a", attributes=attributes)
 
 
-def _write_case(folder: Path, scan: Scan, progress: Callable[[int, int], None]) -> None:
+def _write_case(
+    folder: Path, scan: Scan, progress: Callable[[int, int], None], said: Mapping[str, Any]
+) -> None:
+    found = look(scan.voxels, scan.intensity)
+    found.overruled(**said)
     count = scan.voxels.shape[0]
     own: dict[str, Any] = {
         "kind": "case",
@@ -224,8 +237,7 @@ def _write_case(folder: Path, scan: Scan, progress: Callable[[int, int], None]) 
     name = scan.name or "scan"
     grey_range = LUNG_WINDOW if scan.intensity == "HU" else (0, 255)
     ome = image_metadata(name, scan.spacing, grey_range)
-    appearance = look(scan.voxels, scan.intensity).to_json()
-    attributes: dict[str, Any] = {"ome": ome, KEY: own, APPEARANCE: appearance}
+    attributes: dict[str, Any] = {"ome": ome, KEY: own, APPEARANCE: found.to_json(), SAID: dict(said)}
     case = zarr.open_group(folder, mode="w-", attributes=attributes)
     labels = case.create_group("labels", attributes={"ome": labels_metadata()})
     for group in GROUPS:

@@ -33,6 +33,15 @@ ModelOption = Annotated[
     str | None,
     typer.Option(help="Name from `covseg models`, or a model file; by default the one that is in use."),
 ]
+SeenAsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--seen-as",
+        metavar="FIELD=VALUE",
+        help="Say what the scan looks like where `covseg info` is wrong: kind, contrast, inverted, turned, "
+        'cropped, as in turned=90, contrast=equalised, inverted=yes, kind="chest CT". Repeated, all count.',
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 
@@ -147,6 +156,15 @@ class Output:
             self._printed = event.done / event.total
             left = f", {event.seconds_left:.0f} s left" if event.seconds_left else ""
             typer.echo(f"{doing}: {event.done} of {event.total} {event.unit}{left}", err=True)
+
+
+def seen_as(texts: list[str] | None) -> tuple[tuple[str, bool | int | str | None], ...]:
+    """Return what a person says of how a scan looks, as `PredictOptions.seen_as`; raises ScanError."""
+    if not texts:
+        return ()
+    from napari_covseg.scans.appearance import said_in_words
+
+    return tuple(said_in_words(texts).items())
 
 
 def _last_word(context: Any, event: Event) -> None:

@@ -12,8 +12,10 @@ from napari_covseg.cli.output import (
     DeviceOption,
     JsonOption,
     Output,
+    SeenAsOption,
     SeriesOption,
     WorkspaceOption,
+    seen_as,
 )
 from napari_covseg.errors import CaseError, JobError
 from napari_covseg.jobs.events import RunStarted
@@ -78,6 +80,10 @@ def predict(
     lungs_from: Annotated[
         str | None, typer.Option(help="Model that finds the lungs for one that does not see whole slices.")
     ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Label also what does not look like a chest CT.")
+    ] = False,
+    seen_as_: SeenAsOption = None,
     series: SeriesOption = None,
     case: Annotated[str | None, typer.Option(help="Label this case of the workspace instead.")] = None,
     workspace: WorkspaceOption = None,
@@ -101,7 +107,8 @@ def predict(
     named = model or []
     first, also = (named[0] if named else None), tuple(named[1:])
     unsure = uncertainty_out is not None
-    options = PredictOptions(threshold, tta.value, also, lungs_from, min_ml, min_pixels, unsure)
+    said = seen_as(seen_as_)
+    options = PredictOptions(threshold, tta.value, also, lungs_from, min_ml, min_pixels, unsure, anyway, said)
     if scan is not None:
         files = (out, lungs_out, uncertainty_out)
         output.follow(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_covseg.cli.output import JsonOption, Output, SeriesOption, WorkspaceOption
+from napari_covseg.cli.output import JsonOption, Output, SeenAsOption, SeriesOption, WorkspaceOption, seen_as
+from napari_covseg.errors import ScanError
+
+if TYPE_CHECKING:
+    from napari_covseg.scans import Scan
+    from napari_covseg.scans.appearance import Appearance
 
 ScanArgument = Annotated[
     str, typer.Argument(metavar="SCAN", help="DICOM folder or file, NIfTI, NRRD, MHA, or pictures.")
@@ -15,13 +20,38 @@ ScanArgument = Annotated[
 
 
 def info(
-    context: typer.Context, path: ScanArgument, series: SeriesOption = None, as_json: JsonOption = False
+    context: typer.Context,
+    path: ScanArgument,
+    series: SeriesOption = None,
+    show: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OUT.png",
+            help="Write a slice into this picture: as the file has it, and beside it as the default model is "
+            "shown it.",
+        ),
+    ] = None,
+    slice_: Annotated[
+        int | None,
+        typer.Option("--slice", min=1, help="The slice for --show, from 1; by default the middle one."),
+    ] = None,
+    seen_as_: SeenAsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show what a scan is: size, spacing, series, and what is unusual about it."""
+    """Show what a scan is: size, spacing, series, what it looks like, and what is unusual about it."""
     output = Output(context, as_json)
+    if slice_ is not None and show is None:
+        raise ScanError("--slice is for the picture that --show writes; name it, or leave --slice out.")
+    if show is not None and not show.lower().endswith(".png"):
+        raise ScanError(f"{show} is no name for the picture; let it end in .png.")
     from napari_covseg.scans import read_scan
+    from napari_covseg.scans.appearance import look
 
+    said = dict(seen_as(seen_as_))
     scan = read_scan(path, series=series)
+    appearance = look(scan.voxels, scan.intensity).overruled(**said)
+    if show is not None:
+        _show(scan, appearance, slice_, show)
     others = _series(path)
     low, high = int(scan.voxels.min()), int(scan.voxels.max())
     facts: dict[str, Any] = {
@@ -36,6 +66,7 @@ def info(
         "series_uid": scan.series_uid,
         "series": others,
         "notes": scan.notes,
+        "appearance": appearance.to_json(),
     }
     output.record(facts)
     z, y, x = scan.voxels.shape
@@ -53,8 +84,12 @@ def info(
             f"series   {mark} {one['uid']}  {one['slices']} {one['plane']} {one['modality']} "
             f"slices  {one['description']}"
         )
+    for sentence in appearance.sentences():
+        output.line(f"look       {sentence}")
     for note in scan.notes:
         output.line(f"note       {note}")
+    if show is not None:
+        output.line(f"Wrote {show}")
 
 
 def import_scan(
@@ -62,6 +97,7 @@ def import_scan(
     path: ScanArgument,
     workspace: WorkspaceOption = None,
     series: SeriesOption = None,
+    seen_as_: SeenAsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Keep a scan as a case of the workspace."""
@@ -71,7 +107,38 @@ def import_scan(
     from napari_covseg.jobs.run import run
 
     folder = workspace or str(default_workspace())
-    output.follow(run(Import(folder, path, series)), "Importing")
+    output.follow(run(Import(folder, path, series, seen_as(seen_as_))), "Importing")
+
+
+def _show(scan: Scan, appearance: Appearance, number: int | None, path: str) -> None:
+    """Write a slice as the file has it, and beside it as the default model is shown it."""
+    import cv2
+    import numpy as np
+
+    from napari_covseg.files import write_bytes
+    from napari_covseg.models.catalogue import DEFAULT, find
+    from napari_covseg.models.preparation import Preparation
+    from napari_covseg.predict.stand import as_shown
+    from napari_covseg.scans.appearance import LUNG_WINDOW
+
+    count = len(scan.voxels)
+    if number is not None and number > count:
+        raise ScanError(f"{scan.name or scan.path} has no slice {number}; choose one of 1 to {count}.")
+    slice_ = scan.voxels[count // 2 if number is None else number - 1]
+    shown = as_shown(slice_, appearance, Preparation.from_card(find(DEFAULT).card.preparation))
+    low, high = LUNG_WINDOW if scan.intensity == "HU" else (0, 2**appearance.bits - 1)
+    there = np.asarray((np.clip(slice_, low, high) - low) * (255 / (high - low)), np.uint8)
+    height = max(len(there), len(shown))
+    pictures = [
+        cv2.resize(one, (max(1, round(one.shape[1] * height / len(one))), height)) for one in (there, shown)
+    ]
+    gap = np.full((height, 8), 255, np.uint8)
+    written, png = cv2.imencode(".png", np.hstack([pictures[0], gap, pictures[1]]))
+    assert written
+    try:
+        write_bytes(Path(path), png.tobytes())
+    except OSError as error:
+        raise ScanError(f"{path} cannot be written ({error.strerror}); choose another folder.") from error
 
 
 def _series(path: str) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ def import_scan(job: Import) -> Iterator[Event]:
     Raises
     ------
     ScanError
-        If the scan cannot be read.
+        If the scan cannot be read, or cannot look as it is said to.
     CaseError
         If the workspace cannot be written.
     """
@@ -43,7 +43,7 @@ def import_scan(job: Import) -> Iterator[Event]:
         workspace = Workspace.open(job.workspace)
         scan = read_scan(job.path, series=job.series)
         pace = Pace(len(scan.voxels))
-        case_id = workspace.add_case(scan, progress)
+        case_id = workspace.add_case(scan, progress, dict(job.seen_as))
         return case_id, [*scan.notes, *workspace.case(case_id).appearance.remarks()]
 
     try:

@@ -21,10 +21,11 @@ from napari_covseg.labels import LESIONS, UNION, UNITED, joins
 from napari_covseg.learn.corrections import check_whole, shrink
 from napari_covseg.learn.refine import refine
 from napari_covseg.models.file import Model
+from napari_covseg.models.placement import Placement
 from napari_covseg.predict.clean import clean_slice, guess_sides
 from napari_covseg.predict.forward import thresholded
-from napari_covseg.predict.labeller import lay, stand
-from napari_covseg.predict.slices import restore
+from napari_covseg.predict.restore import restore
+from napari_covseg.predict.stand import lay, stand
 
 Mask = npt.NDArray[np.uint8]
 
@@ -76,7 +77,7 @@ def _refined(job: Refine, case: Case, model: Model) -> tuple[Mask, Mask]:
     said[0, channel] = torch.from_numpy(refine(model, image, probability, positive, negative)).to(
         model.device
     )
-    full = restore(said, (slice_.shape[0], slice_.shape[1]))
+    full = restore(said, Placement.whole(slice_.shape))
     lungs, lesions = (
         lay(part[0].cpu().numpy(), appearance) for part in thresholded(full, outputs, model.card.levels)
     )

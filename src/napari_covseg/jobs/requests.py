@@ -24,11 +24,14 @@ class Import:
         File or folder that `scans.read_scan` understands.
     series : str, optional
         Series UID to take from a DICOM folder with several.
+    seen_as : tuple of (str, value)
+        What a person says of how the scan looks, see `scans.appearance.Appearance.overruled`.
     """
 
     workspace: str
     path: str
     series: str | None = None
+    seen_as: tuple[tuple[str, bool | int | str | None], ...] = ()
 
 
 @dataclass(frozen=True)

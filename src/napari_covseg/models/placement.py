@@ -7,8 +7,6 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
-from torch.nn import functional as F
 
 T = TypeVar("T", bound=np.generic)
 
@@ -67,30 +65,3 @@ class Placement(NamedTuple):
         square = np.full((self.side, self.side), part.min(), np.float32)
         square[: self.height, : self.width] = part
         return square
-
-    def restore(self, probability: Tensor) -> Tensor:
-        """Bring probabilities to the scan's grid; they are 0 outside the part.
-
-        Probabilities are resized, never labels: thresholding comes after, so that outlines
-        stay smooth at the scan's resolution.
-
-        Parameters
-        ----------
-        probability : Tensor, shape (n, c, size, size)
-
-        Returns
-        -------
-        Tensor, shape (n, c, y, x)
-        """
-        if probability.shape[-1] != self.side:
-            # channels last, in which it leaves the network, takes four times as long on a CPU
-            probability = probability.contiguous()
-            probability = F.interpolate(
-                probability, (self.side, self.side), mode="bilinear", align_corners=False
-            )
-        probability = probability[..., : self.height, : self.width]
-        if (self.height, self.width) == self.shape:
-            return probability
-        full = probability.new_zeros((*probability.shape[:2], *self.shape))
-        full[..., self.top : self.top + self.height, self.left : self.left + self.width] = probability
-        return full

@@ -15,6 +15,7 @@ from napari_covseg.metrics.entropy import entropy_map, slice_entropy
 from napari_covseg.models.file import Model
 from napari_covseg.models.placement import Placement
 from napari_covseg.predict.ensemble import Ensemble, united
+from napari_covseg.predict.restore import restore
 from napari_covseg.scans.appearance import Appearance
 
 Mask = npt.NDArray[np.uint8]
@@ -163,12 +164,12 @@ def _on_scan(
 def _restored(values: Tensor, views: list[View | None], shape: tuple[int, int]) -> Tensor:
     first = views[0]
     if first is not None and all(view is not None and view.placement == first.placement for view in views):
-        return first.placement.restore(values)
+        return restore(values, first.placement)
     full = values.new_zeros((len(views), values.shape[1], *shape))
     parts = iter(values.split(1))
     for row, view in enumerate(views):
         if view is not None:
-            full[row] = view.placement.restore(next(parts))[0]
+            full[row] = restore(next(parts), view.placement)[0]
     return full
 
 

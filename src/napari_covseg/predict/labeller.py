@@ -15,8 +15,9 @@ from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.findings import keep_raised
 from napari_covseg.predict.forward import Looked, Said, ask, lungs_of, view
 from napari_covseg.predict.rules import RULES, Rule
+from napari_covseg.predict.stand import lay, stand
 from napari_covseg.predict.tissue import drop_gas_and_fat
-from napari_covseg.scans.appearance import Appearance, back, upright
+from napari_covseg.scans.appearance import Appearance
 from napari_covseg.scans.scan import Intensity
 
 Mask = npt.NDArray[np.uint8]
@@ -49,36 +50,6 @@ class SlicePrediction:
     probabilities: Mask | None
     entropy: float = math.nan
     uncertainty: Mask | None = None
-
-
-_MARGIN = 0.15
-"""Of a side: what a picture that is cropped to the lungs gets around it."""
-
-
-def stand(slice_: npt.NDArray[Any], appearance: Appearance) -> npt.NDArray[Any]:
-    """Return a slice (y, x) as a network is to see it: a picture upright, and with a margin if it has none.
-
-    HU come back as they are.
-    """
-    slice_ = upright(slice_, appearance)
-    if (margin := _margin(slice_.shape, appearance)) == 0:
-        return slice_
-    return np.pad(slice_, margin, constant_values=slice_.min())
-
-
-def lay(labels: npt.NDArray[Any], appearance: Appearance) -> npt.NDArray[Any]:
-    """Return what lies on a slice of `stand`, (..., y, x), on the slice as it was read."""
-    if appearance.cropped and appearance.intensity == "grey":
-        shape = labels.shape[-2:]
-        # the margin was a share of the side before there was one
-        side = max(shape)
-        margin = next(m for m in range(side // 2) if m == _margin((side - 2 * m,), appearance))
-        labels = labels[..., margin : shape[0] - margin, margin : shape[1] - margin]
-    return np.ascontiguousarray(back(labels, appearance))
-
-
-def _margin(shape: tuple[int, ...], appearance: Appearance) -> int:
-    return round(_MARGIN * max(shape)) if appearance.cropped and appearance.intensity == "grey" else 0
 
 
 @dataclass(frozen=True, eq=False)

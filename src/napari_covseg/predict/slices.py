@@ -11,11 +11,9 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from napari_covseg.errors import JobError
 from napari_covseg.models.file import Model
-from napari_covseg.models.placement import Placement
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.forward import Looked, Said
 from napari_covseg.predict.labeller import Labeller, ReadSlice, SlicePrediction
@@ -201,22 +199,6 @@ class _Fitting:
 
     def _tell(self, number: str) -> None:
         self._notice(f"The memory of {self._device} is full: going on with {number} at a time.")
-
-
-def restore(probability: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Bring probabilities of whole slices to the scan's grid; see `Placement.restore`.
-
-    Parameters
-    ----------
-    probability : Tensor, shape (n, c, size, size)
-    shape : tuple of int
-        (y, x) of the scan's slices.
-
-    Returns
-    -------
-    Tensor, shape (n, c, y, x)
-    """
-    return Placement.whole(shape).restore(probability)
 
 
 def _out_of_memory(error: BaseException) -> bool:

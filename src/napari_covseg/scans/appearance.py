@@ -17,7 +17,7 @@ letters, arrows and all that lies on the body are not seen.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -412,15 +412,15 @@ class Appearance:
             If there is no such field or value, or a scan in HU is to be turned, inverted or windowed.
         """
         for name, value in what.items():
-            if name not in _CHOICES:
+            if name not in CHOICES:
                 raise ScanError(
-                    f"There is nothing called {name} to overrule; choose of {', '.join(_CHOICES)}."
+                    f"There is nothing called {name} to overrule; choose of {', '.join(CHOICES)}."
                 )
             if not any(
                 value is choice or (value == choice and type(value) is type(choice))
-                for choice in _CHOICES[name]
+                for choice in CHOICES[name]
             ):
-                choices = ", ".join(str(choice) for choice in _CHOICES[name])
+                choices = ", ".join(str(choice) for choice in CHOICES[name])
                 raise ScanError(f"{name} cannot be {value}; choose of {choices}.")
             if self.intensity == "HU" and name not in ("kind", "mirrored"):
                 raise ScanError(
@@ -491,7 +491,7 @@ HOUNSFIELD = Appearance("HU")
 PREPARED = Appearance("grey", contrast="equalised")
 """Pictures that are upright and equalised, as the first model's training slices are."""
 
-_CHOICES: dict[str, tuple[Any, ...]] = {
+CHOICES: dict[str, tuple[Any, ...]] = {
     "kind": KINDS,
     "contrast": CONTRASTS,
     "inverted": (False, True),
@@ -500,6 +500,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "cropped": (False, True),
     "marks": get_args(Marks),
 }
+"""What a person can say, by field."""
 _KIND_SENTENCES: dict[Kind, str] = {
     "chest CT": "This is an axial chest CT",
     "chest X-ray": "This looks like a chest X-ray, not like an axial chest CT",
@@ -516,6 +517,37 @@ _CONTRAST_SENTENCES: dict[Contrast, str] = {
     "whole range": "It shows the whole range from air to bone",
     "equalised": "Its contrast was equalised (CLAHE)",
 }
+
+
+def said_in_words(texts: Iterable[str]) -> dict[str, Any]:
+    """Return what a person says in words, ``FIELD=VALUE``, for `Appearance.overruled`.
+
+    Yes and no are written so; a mirror image of which nothing is known is "unknown".
+
+    Raises
+    ------
+    ScanError
+        If a text is no such pair, or there is no such field or value.
+    """
+    said = {}
+    for text in texts:
+        name, equals, value = (part.strip().lower() for part in text.partition("="))
+        if not equals or name not in CHOICES:
+            raise ScanError(
+                f"{text!r} says nothing of a scan; write FIELD=VALUE, FIELD one of {', '.join(CHOICES)}."
+            )
+        spelled = {_spelled(choice).lower(): choice for choice in CHOICES[name]}
+        if value not in spelled:
+            choices = ", ".join(_spelled(choice) for choice in CHOICES[name])
+            raise ScanError(f"{name} cannot be {value or 'empty'}; choose of {choices}.")
+        said[name] = spelled[value]
+    return said
+
+
+def _spelled(choice: bool | int | str | None) -> str:
+    if isinstance(choice, bool):
+        return "yes" if choice else "no"
+    return "unknown" if choice is None else str(choice)
 
 
 # --- looking ----------------------------------------------------------------------------------------
