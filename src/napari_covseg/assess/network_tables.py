@@ -89,8 +89,8 @@ def network_record(networks: Sequence[Network], wanted: Sequence[str] = ()) -> d
 
 
 def not_trained(networks: Sequence[Network], wanted: Sequence[str] = ()) -> list[str]:
-    """Return those wanted, by default all of the catalogue, of which there is no run by patient."""
-    there = {one.recipe for one in networks if one.protocol == "patient"}
+    """Return those wanted, by default all of the catalogue, of which there is no run by patient or source."""
+    there = {one.recipe for one in networks if one.protocol != "slice"}
     return [name for name in wanted or [entry.name for entry in CATALOGUE] if name not in there]
 
 
