@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error, show_info
@@ -37,7 +38,7 @@ class Labelling:
         self.options = PLAIN
         self.uncertainty = Uncertainty(session)
 
-    def start(self, model: str, title: str, device: str) -> None:
+    def start(self, model: str, title: str, device: str, *, anyway: bool = False) -> None:
         """Label the open case, beginning with the slice on screen; see `Session.predict`."""
         session = self._session
         case, layers = session.case, session.layers
@@ -59,7 +60,7 @@ class Labelling:
                 session.slice_on_screen,
                 case.revision,
                 device,
-                options=self.options,
+                options=replace(self.options, anyway=anyway),
             )
             session.predicted_by = title
             if self.options.uncertainty:

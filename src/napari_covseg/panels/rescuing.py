@@ -71,6 +71,7 @@ class Rescuing(QObject):
             failed.emit(f"{error} It is open here to look at, not to change.")
         else:
             self._bring_back(case)
+        _ = case.found  # of a case that nobody has looked at; here, as it takes a moment
         if case.damaged:
             self.damaged.emit(f'Case "{case.case.name}" was damaged. {" ".join(told(case.damaged))}')
         return case

@@ -9,6 +9,7 @@ from napari.layers import Image
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QWidget
 
 from napari_covseg.errors import CovsegError
+from napari_covseg.panels.appearance_part import AppearancePart
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.damage_told import told
 from napari_covseg.panels.elided_combo_box import ElidedComboBox
@@ -73,6 +74,8 @@ class ScanStep(Step):
             "What the file says about the patient and the geometry. The name is never kept."
         )
         self.column.addWidget(self.facts)
+        self.appearance = AppearancePart(self.session)
+        self.column.addWidget(self.appearance)
 
     def _build_view(self) -> None:
         self.windows = {

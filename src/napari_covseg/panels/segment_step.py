@@ -11,6 +11,7 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.models.card import read_card
 from napari_covseg.models.catalogue import ModelEntry, find
 from napari_covseg.models.installed import install
+from napari_covseg.panels.appearance_part import LOOKS
 from napari_covseg.panels.card_window import CardWindow
 from napari_covseg.panels.model_choices import ModelChoice, model_choices
 from napari_covseg.panels.model_facts import model_details, model_facts
@@ -18,7 +19,7 @@ from napari_covseg.panels.model_list import ModelList
 from napari_covseg.panels.predict_options import OptionsPart
 from napari_covseg.panels.progress_row import ProgressRow
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import Paragraph, Step, button, caption, folded
+from napari_covseg.panels.step import Paragraph, Step, button, caption, folded, warning
 
 DEVICES = {
     "auto": ("Automatic", "The graphics card if there is one that fits, otherwise the processor."),
@@ -45,6 +46,7 @@ class SegmentStep(Step):
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
         self._files: list[ModelEntry] = []
+        self._refused = False  # to label what is no chest CT; the next click insists
         self._choosing = False
         self._build_choices()
         self._build_run()
@@ -80,12 +82,16 @@ class SegmentStep(Step):
             "Free GPU",
             "Give the graphics memory back for other programs; the next run loads the model again.",
         )
+        self.refusal = Paragraph()
+        self.refusal.setToolTip(f'If it is one after all, say so in "{LOOKS}" of the Scan step.')
         self.progress = ProgressRow(self.session, "segment", "Slices that are finished stay.")
         self.status = Paragraph()
         self.status.setToolTip("Where the labels of the slice on screen come from.")
         self.add_row(self.run, self.free_gpu, stretch=0)
+        self.column.addWidget(self.refusal)
         self.column.addWidget(self.progress)
         self.column.addWidget(self.status)
+        self._reflect_refusal("")
 
     def _connect(self) -> None:
         self.model.chosen.connect(self._on_model)
@@ -99,6 +105,7 @@ class SegmentStep(Step):
         self.session.learning.changed.connect(self._on_learning_changed)
         self.session.busy_changed.connect(self._on_busy)
         self.session.case_changed.connect(self._on_case_changed)
+        self.session.appearance_changed.connect(lambda: self._reflect_refusal(""))
         self.session.labels_changed.connect(self._on_labels_changed)
         self.session.slice_changed.connect(self._on_labels_changed)
 
@@ -192,11 +199,23 @@ class SegmentStep(Step):
         if choice is None:
             show_error("There is no model: install a model file, which the list offers.")
             return
+        case = self.session.case
+        if case is not None and not self._refused:
+            self._reflect_refusal(case.appearance.refusal(case.case.name or "This scan"))
+            if self._refused:
+                return
         title = choice.card.id if choice.version else choice.card.title
         others = len(self.options.options.also)
         if others:
             title = f"{title} and {others} other{'s' if others > 1 else ''}"
-        self.session.predict(self.session.learning.in_use, title, self.device.currentData())
+        device = self.device.currentData()
+        self.session.predict(self.session.learning.in_use, title, device, anyway=self._refused)
+
+    def _reflect_refusal(self, sentence: str) -> None:
+        """Say why the scan was not labelled; another click then labels it. Empty takes that back."""
+        self._refused = bool(sentence)
+        self.refusal.setText(warning(f"{sentence} It was not labelled.") if sentence else "")
+        self.run.setText("Label it anyway" if sentence else "Run")
 
     def _on_free_gpu(self) -> None:
         self.session.work.free_gpu()
@@ -207,6 +226,7 @@ class SegmentStep(Step):
 
     def _on_case_changed(self) -> None:
         case = self.session.case
+        self._reflect_refusal("")
         if case is not None and self.chosen is not None:
             self.options.measure_in_ml(case.case.spacing is not None)
             # the first slice comes at once when the model is loaded by then

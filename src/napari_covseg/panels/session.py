@@ -56,6 +56,8 @@ class Session(QObject):
     -------
     case_changed
         A case was opened or closed.
+    appearance_changed
+        A person says something else of how the scan looks.
     labels_changed
         Labels or review states are new, by a person or a model.
     slices_changed : list of int
@@ -74,6 +76,7 @@ class Session(QObject):
     """
 
     case_changed = Signal()
+    appearance_changed = Signal()
     labels_changed = Signal()
     slices_changed = Signal(object)
     busy_changed = Signal(str)
@@ -257,7 +260,7 @@ class Session(QObject):
 
     # --- labelling ----------------------------------------------------------------
 
-    def predict(self, model: str, title: str, device: str = "auto") -> None:
+    def predict(self, model: str, title: str, device: str = "auto", *, anyway: bool = False) -> None:
         """Label the open case, beginning with the slice on screen.
 
         Parameters
@@ -268,8 +271,10 @@ class Session(QObject):
             What the model is called.
         device : str
             As in `jobs.requests.Predict`.
+        anyway : bool
+            Label it also if it does not look like a chest CT.
         """
-        self.labelling.start(model, title, device)
+        self.labelling.start(model, title, device, anyway=anyway)
 
     def warm_up(self, model: str, device: str) -> None:
         """Start the child and have it load a model, so that a prediction answers at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from math import ceil
 
 from napari import Viewer
@@ -139,6 +140,11 @@ class Paragraph(QLabel):
     def minimumSizeHint(self) -> QSize:
         """Return a size that a narrow dock can still give."""
         return QSize(WIDTH_HINT // 2, self.fontMetrics().lineSpacing())
+
+
+def warning(text: str) -> str:
+    """Return plain text as rich text that is seen to matter."""
+    return f"<span style='color:#e0a030'>⚠ {escape(text)}</span>"
 
 
 def folded(title: str, content: QWidget, tooltip: str) -> QCollapsible:

@@ -1,0 +1,162 @@
+"""The part of the Scan step that says what the scan looks like, and lets a person say otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari.utils.notifications import show_error
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QGridLayout, QVBoxLayout, QWidget
+from superqt.utils import signals_blocked
+
+from napari_covseg.errors import CovsegError
+from napari_covseg.panels.elided_combo_box import ElidedComboBox
+from napari_covseg.panels.model_view import ModelView
+from napari_covseg.panels.session import Session
+from napari_covseg.panels.step import Paragraph, button, caption, folded, warning
+from napari_covseg.scans.appearance import CHOICES, Appearance
+
+LOOKS = "It looks otherwise"
+AS_IT_LOOKS = "as it looks"
+_YES_NO = {False: "no", True: "yes"}
+FIELDS: dict[str, tuple[str, dict[Any, str], str]] = {
+    "kind": ("Kind", {}, "Only a chest CT is labelled without asking again."),
+    "contrast": (
+        "Contrast",
+        {},
+        "What grey values mean: a model equalises the contrast itself, unless that was done before.",
+    ),
+    "turned": (
+        "Lies",
+        {0: "upright", 90: "90° counter-clockwise", 180: "upside down", 270: "90° clockwise"},
+        "How the picture is turned; upright has the spine below. A model is shown it upright.",
+    ),
+    "inverted": ("Inverted", _YES_NO, "Whether air is white. A model is shown air in black."),
+    "cropped": (
+        "Cropped",
+        _YES_NO,
+        "Whether it is cropped to the lungs. A model is then shown a margin around it.",
+    ),
+}
+"""Caption, the words for the values where they are no words, and the tooltip."""
+_PLACES = {
+    "kind": (0, 0, 3),
+    "contrast": (1, 0, 1),
+    "turned": (1, 2, 1),
+    "inverted": (2, 0, 1),
+    "cropped": (2, 2, 1),
+}
+"""Row, column, and columns that the list takes."""
+
+
+class AppearancePart(QWidget):
+    """Sentences on what the scan looks like, lists to say otherwise, and what the model sees of it.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self.sentences = Paragraph()
+        self.sentences.setToolTip("What the scan looks like, from its pixels alone.")
+        self.boxes = {name: self._box(name) for name in FIELDS}
+        self.captions = {name: caption(FIELDS[name][0]) for name in FIELDS}
+        self.otherwise = folded(
+            LOOKS, self._grid(), "Say what the scan is where it was taken for something else."
+        )
+        self.show_model = button(
+            "Show what the model sees",
+            "The slice on screen as the model is shown it, in a window of its own.",
+        )
+        self.model_view = ModelView(session, self)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        for widget in (self.sentences, self.otherwise, self.show_model):
+            column.addWidget(widget)
+        self._reflect()
+        self.show_model.clicked.connect(self.model_view.open_beside)
+        session.case_changed.connect(self._reflect)
+        session.appearance_changed.connect(self._reflect)
+        session.busy_changed.connect(self._on_busy)
+
+    def _box(self, name: str) -> ElidedComboBox:
+        box = ElidedComboBox()
+        box.addItem(AS_IT_LOOKS, None)
+        for value in CHOICES[name]:
+            box.addItem(word(name, value), value)
+        box.activated.connect(lambda index: self._on_said(name, box.itemData(index)))
+        return box
+
+    def _grid(self) -> QWidget:
+        content = QWidget()
+        grid = QGridLayout(content)
+        grid.setContentsMargins(0, 0, 0, 4)
+        grid.setSpacing(4)
+        for name, (row, column, wide) in _PLACES.items():
+            grid.addWidget(self.captions[name], row, column)
+            grid.addWidget(self.boxes[name], row, column + 1, 1, wide)
+        grid.setColumnStretch(1, 1)
+        grid.setColumnStretch(3, 1)
+        return content
+
+    def _reflect(self) -> None:
+        case = self._session.case
+        self.setVisible(case is not None)
+        if case is None:
+            return
+        found, appearance, said = case.found, case.appearance, case.case.said
+        self.sentences.setText(in_rich_text(appearance))
+        for name, box in self.boxes.items():
+            shown = name == "kind" or appearance.intensity == "grey"
+            box.setVisible(shown)
+            self.captions[name].setVisible(shown)
+            with signals_blocked(box):
+                box.setCurrentIndex(box.findData(said[name]) if name in said else 0)
+            looks = word(name, getattr(found, name))
+            box.setItemData(0, f"It looks like: {looks}.", Qt.ItemDataRole.ToolTipRole)
+        self._on_busy(self._session.busy_with)
+
+    def _on_busy(self, what: str) -> None:
+        case = self._session.case
+        why = ""
+        if case is not None and case.read_only:
+            why = (
+                f" {case.held_by} has the case open."
+                if case.held_by
+                else " The case is open only to look at."
+            )
+        for name, box in self.boxes.items():
+            box.setEnabled(case is not None and not case.read_only and not what)
+            box.setToolTip(f"{FIELDS[name][2]}{why}")
+
+    def _on_said(self, name: str, value: Any) -> None:
+        case = self._session.case
+        if case is None:
+            return
+        said = {field: kept for field, kept in case.case.said.items() if field != name}
+        if value is not None:
+            said[name] = value
+        if said == case.case.said:
+            return
+        try:
+            case.say_appearance(said)
+        except CovsegError as error:
+            show_error(str(error))
+        self._session.appearance_changed.emit()
+
+
+def word(name: str, value: Any) -> str:
+    """Return what a person calls a value of a field of `Appearance`."""
+    return FIELDS[name][1].get(value, str(value))
+
+
+def in_rich_text(appearance: Appearance) -> str:
+    """Return the sentences on an appearance, with those that say something unusual seen to matter."""
+    remarks = appearance.remarks()
+    return "<br>".join(
+        warning(sentence) if sentence in remarks else sentence for sentence in appearance.sentences()
+    )
