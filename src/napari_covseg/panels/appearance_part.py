@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.elided_combo_box import ElidedComboBox
 from napari_covseg.panels.model_view import ModelView
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import Paragraph, button, caption, folded, warning
+from napari_covseg.panels.step import Paragraph, button, caption, warning
 from napari_covseg.scans.appearance import CHOICES, Appearance
 
 LOOKS = "It looks otherwise"
@@ -39,14 +38,6 @@ FIELDS: dict[str, tuple[str, dict[Any, str], str]] = {
     ),
 }
 """Caption, the words for the values where they are no words, and the tooltip."""
-_PLACES = {
-    "kind": (0, 0, 3),
-    "contrast": (1, 0, 1),
-    "turned": (1, 2, 1),
-    "inverted": (2, 0, 1),
-    "cropped": (2, 2, 1),
-}
-"""Row, column, and columns that the list takes."""
 
 
 class AppearancePart(QWidget):
@@ -64,20 +55,32 @@ class AppearancePart(QWidget):
         self.sentences.setToolTip("What the scan looks like, from its pixels alone.")
         self.boxes = {name: self._box(name) for name in FIELDS}
         self.captions = {name: caption(FIELDS[name][0]) for name in FIELDS}
-        self.otherwise = folded(
-            LOOKS, self._grid(), "Say what the scan is where it was taken for something else."
+        self.otherwise = button(
+            LOOKS, "Say what the scan is where it was taken for something else.", checkable=True
         )
         self.show_model = button(
-            "Show what the model sees",
-            "The slice on screen as the model is shown it, in a window of its own.",
+            "What the model sees", "The slice on screen as the model is shown it, in a window of its own."
         )
         self.model_view = ModelView(session, self)
+        self.choices = QWidget()
+        self.choices.setVisible(False)
+        form = QFormLayout(self.choices)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setVerticalSpacing(4)
+        for name, box in self.boxes.items():
+            form.addRow(self.captions[name], box)
+        row = QHBoxLayout()
+        row.setSpacing(5)
+        row.addWidget(self.otherwise, 1)
+        row.addWidget(self.show_model, 1)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
-        for widget in (self.sentences, self.otherwise, self.show_model):
-            column.addWidget(widget)
+        column.setSpacing(5)
+        column.addWidget(self.sentences)
+        column.addLayout(row)
+        column.addWidget(self.choices)
         self._reflect()
+        self.otherwise.toggled.connect(self.choices.setVisible)
         self.show_model.clicked.connect(self.model_view.open_beside)
         session.case_changed.connect(self._reflect)
         session.appearance_changed.connect(self._reflect)
@@ -90,18 +93,6 @@ class AppearancePart(QWidget):
             box.addItem(word(name, value), value)
         box.activated.connect(lambda index: self._on_said(name, box.itemData(index)))
         return box
-
-    def _grid(self) -> QWidget:
-        content = QWidget()
-        grid = QGridLayout(content)
-        grid.setContentsMargins(0, 0, 0, 4)
-        grid.setSpacing(4)
-        for name, (row, column, wide) in _PLACES.items():
-            grid.addWidget(self.captions[name], row, column)
-            grid.addWidget(self.boxes[name], row, column + 1, 1, wide)
-        grid.setColumnStretch(1, 1)
-        grid.setColumnStretch(3, 1)
-        return content
 
     def _reflect(self) -> None:
         case = self._session.case
@@ -116,8 +107,7 @@ class AppearancePart(QWidget):
             self.captions[name].setVisible(shown)
             with signals_blocked(box):
                 box.setCurrentIndex(box.findData(said[name]) if name in said else 0)
-            looks = word(name, getattr(found, name))
-            box.setItemData(0, f"It looks like: {looks}.", Qt.ItemDataRole.ToolTipRole)
+            box.setItemText(0, f"{AS_IT_LOOKS}: {word(name, getattr(found, name))}")
         self._on_busy(self._session.busy_with)
 
     def _on_busy(self, what: str) -> None:
@@ -157,6 +147,5 @@ def word(name: str, value: Any) -> str:
 def in_rich_text(appearance: Appearance) -> str:
     """Return the sentences on an appearance, with those that say something unusual seen to matter."""
     remarks = appearance.remarks()
-    return "<br>".join(
-        warning(sentence) if sentence in remarks else sentence for sentence in appearance.sentences()
-    )
+    usual = " ".join(sentence for sentence in appearance.sentences() if sentence not in remarks)
+    return "<br>".join([*filter(None, [usual]), *map(warning, remarks)])

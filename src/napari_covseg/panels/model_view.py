@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QDialog, QLabel, QVBoxLayout, QWidget
 
@@ -15,6 +15,7 @@ from napari_covseg.predict.stand import as_shown
 from napari_covseg.scans.appearance import Appearance
 
 SIDE = 420  # pixels on the screen
+FOOT = 24  # pixels of the viewer's status bar
 
 
 class ModelView(QDialog):
@@ -44,9 +45,14 @@ class ModelView(QDialog):
 
     def open_beside(self) -> None:
         """Show the window and what it is for."""
-        self.show()
+        if not self.isVisible():
+            self.show()
+            self._on_changed()
+            self.adjustSize()
+            viewer = self.parentWidget().window()  # over its lists, which leaves the slice free
+            corner = viewer.mapToGlobal(QPoint(0, viewer.height()))
+            self.move(corner.x(), corner.y() - self.frameGeometry().height() - FOOT)
         self.raise_()
-        self._on_changed()
 
     def _on_changed(self) -> None:
         case, model = self._session.case, self._session.learning.model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from napari import Viewer
 from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QFileDialog, QSizePolicy, QWidget
 
 from napari_covseg.cases import Review
@@ -19,7 +20,7 @@ from napari_covseg.panels.model_list import ModelList
 from napari_covseg.panels.predict_options import OptionsPart
 from napari_covseg.panels.progress_row import ProgressRow
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import Paragraph, Step, button, caption, folded, warning
+from napari_covseg.panels.step import Paragraph, Step, bring_into_view, button, caption, folded, warning
 
 DEVICES = {
     "auto": ("Automatic", "The graphics card if there is one that fits, otherwise the processor."),
@@ -200,9 +201,10 @@ class SegmentStep(Step):
             show_error("There is no model: install a model file, which the list offers.")
             return
         case = self.session.case
-        if case is not None and not self._refused:
-            self._reflect_refusal(case.appearance.refusal(case.case.name or "This scan"))
-            if self._refused:
+        if case is not None:
+            refusal, insists = case.appearance.refusal(case.case.name or "This scan"), self._refused
+            self._reflect_refusal(refusal if insists or not refusal else f"{refusal} It was not labelled.")
+            if self._refused and not insists:
                 return
         title = choice.card.id if choice.version else choice.card.title
         others = len(self.options.options.also)
@@ -214,8 +216,10 @@ class SegmentStep(Step):
     def _reflect_refusal(self, sentence: str) -> None:
         """Say why the scan was not labelled; another click then labels it. Empty takes that back."""
         self._refused = bool(sentence)
-        self.refusal.setText(warning(f"{sentence} It was not labelled.") if sentence else "")
+        self.refusal.setText(warning(sentence) if sentence else "")
         self.run.setText("Label it anyway" if sentence else "Run")
+        if sentence:
+            QTimer.singleShot(0, lambda: bring_into_view(self.refusal))  # once it has its place
 
     def _on_free_gpu(self) -> None:
         self.session.work.free_gpu()

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
@@ -145,6 +146,15 @@ class Paragraph(QLabel):
 def warning(text: str) -> str:
     """Return plain text as rich text that is seen to matter."""
     return f"<span style='color:#e0a030'>⚠ {escape(text)}</span>"
+
+
+def bring_into_view(widget: QWidget) -> None:
+    """Scroll the dock so that a widget can be seen."""
+    around = widget.parentWidget()
+    while around is not None:
+        if isinstance(around, QScrollArea):
+            around.ensureWidgetVisible(widget)
+        around = around.parentWidget()
 
 
 def folded(title: str, content: QWidget, tooltip: str) -> QCollapsible:
