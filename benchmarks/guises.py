@@ -2,6 +2,7 @@
 
     COVSEG_DATA=... python benchmarks/guises.py [--number 500] [--seed 1]     test, on blind patients
     COVSEG_DATA=... python benchmarks/guises.py --fit                         fit, on teaching patients
+    COVSEG_DATA=... python benchmarks/guises.py --chests                      is any chest refused?
 
 A guise is a window or CLAHE, perhaps inverted, cropped to the lungs with or without a margin,
 turned by quarters, mirrored, resized and compressed as JPEG. The patients of `--fit` and of the
@@ -367,6 +368,14 @@ SHARES = {
 """How often each group is drawn to fit on; inside of a group every patient is as likely."""
 
 
+CHEST_FIRST = 2.0
+"""What a chest is ahead of other kinds, as a logit: refusing one is worse than missing another kind.
+
+By cross-validation over teaching patients it takes chests that are refused from 6.9 to 2.1 % of single
+slices in HU's guises and from 1.2 to 0.3 % of single pictures; X-rays taken for a chest from 0 to 2 %,
+slices without lung from 10 to 17 %."""
+
+
 def group(source: Source) -> str:
     """Return to which of `SHARES` a slice belongs."""
     if source.patient.startswith("phantom"):
@@ -398,11 +407,16 @@ def drawn(sources: list[Source], number: int, rng: np.random.Generator) -> Itera
 
 def fit(number: int, seed: int) -> None:
     """Fit all coefficients on guises of teaching slices and write them beside the module."""
-    rng = np.random.default_rng(seed)
     sources = teaching()
     truths, seen = [], []
-    for source in drawn(sources, number, rng):
-        grey, truth, _ = guise(source, rng, vary=True)
+    # cross-validated on as many guises, two thirds varied do as well as none or all or better: slices of
+    # scans 90.3 against 89.1 and 89.0 % right in all, phantoms 96.8 against 93.7 and 96.2 %
+    varied, plain = np.random.default_rng(seed), np.random.default_rng(seed + 100)
+    streams = [(drawn(sources, number, rng), rng) for rng in (varied, varied, plain)]
+    streams[1] = streams[0]
+    for i in range(number):
+        slices, rng = streams[i % 3]
+        grey, truth, _ = guise(next(slices), rng, vary=rng is varied)
         truths.append(truth)
         seen.append(looks.see(grey))
     measures, planes = np.array([s.measures for s in seen]), np.array([s.planes for s in seen])
@@ -450,6 +464,7 @@ def fit(number: int, seed: int) -> None:
         / spread
     )
     kind[:, 0] -= kind @ mean
+    kind[looks.FITTED_KINDS.index("chest CT"), 0] += CHEST_FIRST
 
     def table(rows: tuple[str, ...], columns: tuple[str, ...], values: Array) -> dict[str, dict[str, float]]:
         return {
@@ -522,7 +537,7 @@ def fit_sign(values: Array, signs: Array, l2: float) -> Array:
     return np.asarray(optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x)
 
 
-def fit_kinds(values: Array, kinds: Array, l2: float = 3e-4) -> Array:
+def fit_kinds(values: Array, kinds: Array, l2: float = 1e-3) -> Array:
     """Fit a multinomial logistic rule; every kind weighs as the root of its number."""
     count = len(looks.FITTED_KINDS)
     numbers = np.maximum(np.bincount(kinds, minlength=count), 1)
@@ -678,6 +693,76 @@ def confusion(chests: list[Source], number: int, rng: np.random.Generator) -> No
         print(f"  {kind}: " + ", ".join(f"{name} {n}" for name, n in row.most_common()))
 
 
+def faint() -> None:
+    """Print what equalising once more does to slices of teaching scans, by the clip limit they had.
+
+    If it moved them less than the slices of one class differ among themselves, "equalised" would not
+    matter there, and either answer could be counted as right.
+    """
+    rng, rows = np.random.default_rng(5), defaultdict(list)
+    volume = read_scan(data() / "lidc_0003.nii.gz").voxels
+    for source in hu_slices("lidc_0003", volume, 40):
+        low, high = WINDOWS["lung window"][0]
+        plain = ((np.clip(source.values, low, high) - low) * (255 / (high - low))).astype(np.uint8)
+        plain = cv2.resize(plain, (256, 256), interpolation=cv2.INTER_CUBIC)
+        equalised = {clip: cv2.createCLAHE(clip, (8, 8)).apply(plain) for clip in rng.uniform(1, 8, 6)}
+        others = list(equalised.values())
+        for (clip, one), other in zip(equalised.items(), others[1:] + others[:1], strict=True):
+            again = cv2.createCLAHE(7.0, (8, 8)).apply(one)
+            rows[clip < 2].append(
+                (np.abs(again - one.astype(float)).mean(), np.abs(one - other.astype(float)).mean())
+            )
+    for below, name in ((True, "below 2"), (False, "from 2 on")):
+        again, among = np.mean(rows[below], axis=0)
+        print(
+            f"  CLAHE with a clip limit {name} (lidc_0003): equalising once more moves {again:.1f} of 255, "
+            f"two of its class differ by {among:.1f}"
+        )
+
+
+def whole_chests() -> None:
+    """Print what every chest in HU is taken for, whole and slice by slice: none may be refused."""
+    root, total, whole = data(), defaultdict(Counter), Counter()
+    paths = [
+        root / "lidc_0001.nii.gz", root / "lidc_0003.nii.gz", root / "dicom_covid_P002",
+        *sorted((root / "effusion").glob("*_ct.nii.gz")),
+        _ct(root / "dicom_effusion" / "LUNG1-005"), _ct(root / "dicom_effusion" / "LUNG1-016"),
+        next((root / "lungs_small").glob("*64.nii.gz")), root / "cip_leftright_64" / "ct-64.nrrd",
+        _ct(root / "ibsi_ct_phantom"),
+    ]  # fmt: skip
+    print("whole chests in HU: kind of the volume; kinds of single slices by their share of lung")
+    for path in paths:
+        voxels = read_scan(path).voxels
+        found = looks.look(voxels, "HU")
+        kinds = single_slices(voxels[:: max(1, len(voxels) // 40)])
+        name = str(path.relative_to(root)).split("/1.")[0]
+        print(f"  {name}: {found.kind} ({100 * found.confidence['kind']:.0f} %); {listed(kinds)}")
+    for seed in (*range(1000, 1030), *range(20000, 20030)):
+        voxels = phantom(seed, (16, 128, 128), (18.0, 2.8, 2.8)).scan.voxels
+        whole[looks.look(voxels, "HU").kind] += 1
+        for share, row in single_slices(voxels).items():
+            total[share].update(row)
+    print(f"  phantoms of 60 seeds: {dict(whole)}; {listed(total)}")
+
+
+BANDS = ("none", "below 2 %", "to 5 %", "more")
+
+
+def single_slices(voxels: Array) -> dict[str, Counter[str]]:
+    """Count the kinds of slices in HU by how much lung a threshold finds in them."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in voxels:
+        share = lungs_in_hu(one).mean()
+        rows[BANDS[int(np.digitize(share, (0.002, 0.02, 0.05)))]][looks.look(one, "HU").kind] += 1
+    return rows
+
+
+def listed(rows: dict[str, Counter[str]]) -> str:
+    """Return counts of kinds as text."""
+    bands = (band for band in BANDS if band in rows)
+    return "; ".join(f"lung {b}: " + ", ".join(f"{k} {n}" for k, n in rows[b].most_common()) for b in bands)
+
+
 def _half() -> Any:
     return read_scan(_ct(data() / "ibsi_ct_phantom"))
 
@@ -686,14 +771,18 @@ def main() -> None:
     """Fit or test."""
     parser = argparse.ArgumentParser(description="Is the look of a slice recognised in any guise?")
     parser.add_argument("--fit", action="store_true", help="fit the rules and write them")
-    parser.add_argument("--number", type=int, help="guises (500; to fit on 10000)")
+    parser.add_argument("--number", type=int, help="guises (500; to fit on 6000)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--teaching", action="store_true", help="test on the slices that were fitted on")
+    parser.add_argument("--chests", action="store_true", help="what whole chests in HU are taken for")
     parser.add_argument("--show", type=Path, help="folder for sheets of what was wrong")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     if arguments.fit:
-        fit(arguments.number or 10000, arguments.seed)
+        fit(arguments.number or 6000, arguments.seed)
+        return
+    if arguments.chests:
+        whole_chests()
         return
     rng, number = np.random.default_rng(arguments.seed), arguments.number or 500
     sources = teaching() if arguments.teaching else blind()
@@ -710,6 +799,7 @@ def main() -> None:
     run("pictures", [s for s in chests if not s.hu], number // 2, rng, arguments.show)
     if not arguments.teaching:
         confusion(sources, number // 2, rng)
+        faint()
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ def _parted(coarse: Array, threshold: float) -> Shape:
     )
     _, parts, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     large = stats[:, cv2.CC_STAT_AREA] >= 0.012 * coarse.size
+    # of a crop to the lungs little more than the corners is chest wall
+    large[_at_corners(parts)] |= stats[_at_corners(parts), cv2.CC_STAT_AREA] >= 0.002 * coarse.size
     large[0] = False
     points = cv2.findNonZero(large[parts].astype(np.uint8))
     if points is not None:
@@ -104,11 +106,19 @@ def _parted(coarse: Array, threshold: float) -> Shape:
     dark = cv2.morphologyEx((coarse <= threshold).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, parts, stats, _ = cv2.connectedComponentsWithStats(dark, connectivity=4)
     area = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
-    keep = (area >= 0.006 * coarse.size) & (np.bincount(parts[body > 0], minlength=count) > 0.7 * area)
-    keep[[0, *(parts[y, x] for y in (0, -1) for x in (0, -1))]] = (
-        False  # what reaches a corner is outside air
-    )
-    return Shape(coarse, keep[parts] & (body > 0), body > 0, threshold)
+    inside = np.bincount(parts[body > 0], minlength=count) / area
+    keep = (area >= 0.006 * coarse.size) & ((inside > 0.7) | (area >= 0.04 * coarse.size))
+    keep[0] = keep[_at_corners(parts)] = False  # what reaches a corner is outside air
+    lungs = keep[parts]
+    return Shape(coarse, lungs, (body > 0) | lungs, threshold)
+
+
+def _at_corners(parts: Array) -> Array:
+    """Return which parts lie at a corner, or at one inside of a thin frame."""
+    high, wide = parts.shape
+    inset = min(4, high // 8, wide // 8)
+    places = [(y, x) for i in (0, inset) for y in (i, high - 1 - i) for x in (i, wide - 1 - i)]
+    return np.unique(np.array([parts[place] for place in places]))
 
 
 MEASURES = (
@@ -553,9 +563,9 @@ def _spelled(choice: bool | int | str | None) -> str:
 # --- looking ----------------------------------------------------------------------------------------
 
 
-_SURE_MIRROR = 0.9
-"""Less sure than this, nothing is said. Above it, by cross-validation over teaching patients, 99 % of single
-slices of scans are right (69 % decided) and 96 to 97 % of single pictures (72 to 78 % decided)."""
+_SURE_MIRROR = 0.98
+"""Less sure than this, nothing is said. Above it, by cross-validation over teaching patients, 98.3 % of what
+is said is right: of slices of scans 99.8 % (53 % decided), of single pictures 95 to 98 % (50 % decided)."""
 
 _COLOURED, _COLOURED_PART = 24, 0.002
 """A pixel is coloured if its channels differ by more; JPEG alone makes them differ by a few."""
