@@ -21,7 +21,7 @@ import numpy as np
 
 from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.metrics import dice
-from napari_covseg.models.catalogue import DEFAULT, find
+from napari_covseg.models.catalogue import find
 from napari_covseg.models.file import load_model
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.options import Tta
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--tta", default="card", choices=get_args(Tta), help="default: the shipped model's")
     parser.add_argument("--threshold", type=float, help="of the lesions; default: the shipped model's")
     arguments = parser.parse_args()
-    shipped = find(DEFAULT).card
+    shipped = find("unet-lungs-lesion").card
     tta = shipped.tta if arguments.tta == "card" else arguments.tta
     level = shipped.thresholds["lesion"] if arguments.threshold is None else arguments.threshold
     print(f"test-time augmentation: {tta}; lesions from a probability of {level:g}")

@@ -23,7 +23,7 @@ from results_pictures import CHART, draw_all
 from napari_covseg.assess.comparison import Mean, Network, read_networks
 from napari_covseg.assess.network_tables import network_tables
 from napari_covseg.models.card import ModelCard
-from napari_covseg.models.catalogue import DEFAULT, find
+from napari_covseg.models.catalogue import find
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
 
 HERE = Path(__file__).parent
@@ -43,6 +43,8 @@ METRICS = {
     "assd": "ASSD",
 }
 NONE = "–"
+PLAIN = "unet-lungs-lesion"
+"""The model of our own that was cross-validated: the default one before `covseg`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Found:
     networks : list of Network
         From `read_networks`.
     card : ModelCard
-        Of the default model.
+        Of `PLAIN`.
     times : list of dict
         One for each device, as `network_times.py` records them.
     papers : dict
@@ -75,7 +77,7 @@ class Found:
 
     @property
     def default_entry(self) -> NetworkEntry | None:
-        """The catalogue's entry of the network that the default model is."""
+        """The catalogue's entry of the network that `PLAIN` is."""
         name, settings = self.card.network["name"], self.card.network.get("settings", {})
         same = [one for one in CATALOGUE if (one.network, one.settings) == (name, settings)]
         return same[0] if same else None
@@ -136,14 +138,14 @@ def how_made(networks: dict[str, Network]) -> str:
 
 
 def glance(found: Found) -> str:
-    """One line for each network: the default model, those that were trained, the others."""
+    """One line for each network: our own plain U-Net, those that were trained, the others."""
     trained = found.under("patient")
     heads = ["Network", "Lesion Dice", "Lungs Dice", "Folds", "Million parameters", "GMAC at 256²"]
     heads += [f"ms per slice, {one['device']}" for one in found.times]
     scores = found.card.scores["cross-validation"]
     rows = [
         [
-            f"**Default model** (`{found.card.id}`)",
+            f"**Plain U-Net of our own** (`{found.card.id}`)",
             *(
                 _interval(scores[f"{name} Dice"], *scores[f"{name} 95 % interval"])
                 for name in ("lesions", "lungs")
@@ -226,8 +228,8 @@ def timing(found: Found) -> str:
         way = "side by side" if one["threads"] else "at a time"
         note = (
             f"{one['device']}{threads}, PyTorch {one['torch']}, {one['batch']} slices of {one['size']}² "
-            f"{way}, medians of {one['rounds']} interleaved rounds. `{DEFAULT}` is the default model as it "
-            "is used, with its test-time augmentation, on a phantom chest; the others are the bare networks."
+            f"{way}, medians of {one['rounds']} interleaved rounds. `{PLAIN}` is our own plain U-Net as "
+            "it is used, with its test-time augmentation, on a phantom chest; the others are bare networks."
         )
         parts.append(f"{note}\n\n{table(heads, rows)}")
     how = "Times are measured by `python benchmarks/network_times.py --record` (`--device cuda` on a GPU)."
@@ -311,7 +313,7 @@ def main() -> None:
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else []
     papers = tomllib.loads(PAPERS.read_text(encoding="utf-8"))
     measured = json.loads(RULES.read_text(encoding="utf-8")) if RULES.is_file() else {}
-    found = Found(read_networks(arguments.runs), find(DEFAULT).card, times, papers, measured)
+    found = Found(read_networks(arguments.runs), find(PLAIN).card, times, papers, measured)
     pictures = draw_all(found.networks, found.card, times, arguments.out / "images")
     (arguments.out / "results.md").write_text(page(found, pictures), encoding="utf-8")
     print(f"wrote {arguments.out / 'results.md'}: {len(found.networks)} networks, {len(pictures)} pictures")

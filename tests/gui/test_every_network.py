@@ -158,7 +158,8 @@ def test_each_shipped_network_labels_the_phantom(
         step.model.choose(name)
         step.read_card.click()
         page = step.card_window.page.toPlainText()
-        for said in (name, "cross-validation", "95 % interval", "CC BY-NC-SA", "not for diagnosis"):
+        measured = ("not seen", "painted") if name == DEFAULT else ("cross-validation", "95 % interval")
+        for said in (name, *measured, "CC BY-NC-SA", "not for diagnosis"):
             assert said in page, (name, said)
         run = labelled(dock, qtbot)
         assert run.info.model_id == name

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from napari_covseg.errors import ModelError
 from napari_covseg.labels import LESIONS
 from napari_covseg.learn.corrections import as_said_by, check_whole, shrink, targets_of
-from napari_covseg.models.catalogue import DEFAULT, find
+from napari_covseg.models.catalogue import find
 
 labels = arrays(np.uint8, (8, 8), elements=st.integers(0, 4))
 
@@ -46,7 +46,7 @@ def test_a_label_that_a_model_cannot_say_counts_for_nothing(lesions: np.ndarray)
 
 def test_labels_are_mapped_to_what_a_model_says() -> None:
     drawn = np.arange(5, dtype=np.uint8)[None]
-    card = find(DEFAULT).card
+    card = find("unet-lungs-lesion").card
     assert as_said_by(card, drawn).tolist() == [[0, 1, 1, 1, 4]]
     named = replace(card, outputs=("ground-glass", "lesion"))
     assert as_said_by(named, drawn).tolist() == [[0, 1, 2, 1, 4]]
@@ -73,7 +73,7 @@ def test_the_labels_of_the_field_are_known() -> None:
 
 
 def test_a_model_that_sees_a_part_of_the_slice_learns_nothing() -> None:
-    card = find(DEFAULT).card
+    card = find("unet-lungs-lesion").card
     check_whole(card)
     with pytest.raises(ModelError, match="cropped to the lungs and cannot learn"):
         check_whole(replace(card, preparation={**card.preparation, "crop": "lungs"}))

@@ -117,3 +117,16 @@ def test_slices_that_are_alike_say_more(one_lesion: Model) -> None:
     assert likeness(np.stack([disc(8), disc(8, value=2)])) == 1
     assert likeness(np.stack([disc(3, 8), disc(3, 30)])) == 0
     assert likeness(np.zeros((3, SIZE, SIZE), np.uint8)) == 0.7
+
+
+def test_a_lesion_that_nobody_told_apart_guides_both_and_the_likelier_names_it(
+    make_model: Callable[..., Model],
+) -> None:
+    model = make_model(ground_glass=lambda slices: slices, consolidation=lambda slices: slices)
+    assert model.card.outputs == ("ground-glass", "consolidation")
+    rather = np.full((SIZE, SIZE), 60, np.uint8)
+    probabilities = np.stack([rather, UNSURE]).astype(np.uint8)
+    predicted = SlicePrediction(5, np.zeros((SIZE, SIZE), np.uint8), 0 * rather, probabilities)
+    guided = Guide({4: disc(8, value=1)}, model.card)(predicted).lesions
+    assert set(np.unique(guided)) == {0, 3}
+    assert np.count_nonzero((guided > 0) ^ (disc(8) > 0)) < 0.15 * disc(8).sum()

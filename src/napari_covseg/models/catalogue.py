@@ -13,7 +13,7 @@ from napari_covseg.errors import ModelError
 from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.installed import installed_files
 
-DEFAULT = "unet-lungs-lesion"
+DEFAULT = "covseg"
 _SHIPPED = Path(__file__).parent / "weights"
 _log = logging.getLogger(__name__)
 

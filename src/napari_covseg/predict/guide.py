@@ -138,7 +138,10 @@ class Guide:
     def _say(self, z: int, value: int) -> Values:
         """Return 1 deep inside what corrected slice `z` has labelled with `value`, -1 far outside."""
         if (z, value) not in self._said:
-            here = (self._corrected[z] == value).astype(np.uint8)
+            # a lesion that a person has not told apart may be either
+            apart = joins(self._card.outputs) and value in {lesion(name).value for name in UNITED}
+            meant = [value, lesion(UNION).value] if apart else [value]
+            here = np.isin(self._corrected[z], meant).astype(np.uint8)
             if here.any() and not here.all():
                 inside = cv2.distanceTransform(here, cv2.DIST_L2, cv2.DIST_MASK_5)
                 outside = cv2.distanceTransform(1 - here, cv2.DIST_L2, cv2.DIST_MASK_5)
