@@ -625,6 +625,13 @@ def run(title: str, sources: list[Source], number: int, rng: np.random.Generator
         print(f"  {name:<10} {wilson(sum(values), len(values))} of {len(values)}")
     values = [all(right.values()) for _, _, right in rows]
     print(f"  all        {wilson(sum(values), len(values))} of {len(values)}")
+    if len(patients) <= 6:  # an interval over guises says nothing of other patients
+        for patient in patients:
+            of = [right for t, _, right in rows if t.patient == patient]
+            wrongly = Counter(name for right in of for name in right if not right[name])
+            values = [all(right.values()) for right in of]
+            named = ", ".join(f"{name} {n}" for name, n in wrongly.most_common())
+            print(f"    {patient}: all right {sum(values)} of {len(values)}; wrong: {named or 'nothing'}")
     decided = [f.mirrored is not None for t, f, _ in rows if t.mirrored is not None]
     print(f"  mirror: decided in {wilson(sum(decided), len(decided))} of {len(decided)}")
     decided = [

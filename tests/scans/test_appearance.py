@@ -109,6 +109,14 @@ def test_a_blank_picture_and_a_mask_are_said():
     assert look(mask, "grey").kind == "mask"
 
 
+def test_even_tissue_in_hu_is_no_mask():
+    yy, xx = np.mgrid[:96, :96]
+    body = np.where(np.hypot((yy - 48) / 40, (xx - 48) / 45) < 1, 40, -1000).astype(np.int16)
+    body += np.random.default_rng(0).integers(-8, 9, body.shape, np.int16)
+    assert look(body, "HU").kind not in ("mask", "chest CT")
+    assert look(np.where(body > 0, 200, 0).astype(np.int16), "HU").kind == "mask"
+
+
 def test_colour_is_said(chest):
     grey = windowed(chest[2], -1350, 150)
     rgb = np.stack([grey] * 3, -1)
