@@ -97,6 +97,7 @@ class AppearancePart(QWidget):
     def _reflect(self) -> None:
         case = self._session.case
         self.setVisible(case is not None)
+        self._on_busy(self._session.busy_with)
         if case is None:
             return
         found, appearance, said = case.found, case.appearance, case.case.said
@@ -108,7 +109,6 @@ class AppearancePart(QWidget):
             with signals_blocked(box):
                 box.setCurrentIndex(box.findData(said[name]) if name in said else 0)
             box.setItemText(0, f"{AS_IT_LOOKS}: {word(name, getattr(found, name))}")
-        self._on_busy(self._session.busy_with)
 
     def _on_busy(self, what: str) -> None:
         case = self._session.case
