@@ -225,10 +225,10 @@ def test_correct_and_learn(
     # learn: both curves move, three slices lie side by side, the new version is kept
     learn.minutes.setValue(30)  # stopped long before, but not by a clock
     learn.start.click()
-    qtbot.waitUntil(lambda: len(learn.curves.dice.get("lesion", [])) > 1, timeout=4 * LONG)
+    qtbot.waitUntil(lambda: len(learn.curves.dice.get("ground-glass", [])) > 1, timeout=4 * LONG)
     learn.cancel.click()
     qtbot.waitUntil(lambda: not session.learning.running, timeout=LONG)
-    losses, measured = learn.curves.loss, learn.curves.dice["lesion"]
+    losses, measured = learn.curves.loss, learn.curves.dice["ground-glass"]
     assert len(losses) > 5 and len({round(value, 4) for value in losses}) > 3
     assert len(measured) > 1 and len({round(value, 4) for _, value in measured}) > 1
     proposal = session.learning.proposal

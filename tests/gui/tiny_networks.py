@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "resunet": UNET,
     "bifurcated": {"features": [4, 8], "merge_features": [4]},
     "deeplabv3plus": {"middle_blocks": 0},
+    "efficientunet": {"features": [8, 8, 8, 8, 8]},
 }
 
 

@@ -13,7 +13,7 @@ from napari_covseg.cases.case import Case
 from napari_covseg.cases.merge import Review
 from napari_covseg.cases.store import read_slice
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import LESIONS, Group, lesion
+from napari_covseg.labels import LESIONS, UNION, UNITED, Group, joins, lesion
 from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.preparation import Preparation
@@ -75,7 +75,8 @@ def targets_of(lungs: Mask, lesions: Mask, outputs: tuple[str, ...], size: int) 
 
     An output gets the label of its name. A label without an output of its own belongs to
     the output "lesion" if it lies inside the lungs; where there is none either, nothing is
-    learned about lesions there.
+    learned about lesions there. A lesion that a person has not told apart is ground-glass to a model
+    that does so, as most are, and teaches it nothing about consolidation.
 
     Parameters
     ----------
@@ -100,8 +101,9 @@ def targets_of(lungs: Mask, lesions: Mask, outputs: tuple[str, ...], size: int) 
             targets[channel] = shrink(lungs > 0, size)
             continue
         values = [label.value for label in LESIONS if label.name == name]
-        targets[channel] = shrink(np.isin(lesions, values + rest * (name == "lesion")), size)
-        if "lesion" not in outputs:
+        meant = name == UNION or (name == UNITED[0] and joins(outputs))
+        targets[channel] = shrink(np.isin(lesions, values + rest * meant), size)
+        if UNION not in outputs and not meant:
             valid[channel] = ~shrink(np.isin(lesions, rest), size)
     return targets, valid
 
