@@ -153,6 +153,7 @@ def test_correct_and_learn(
     case = session.case
     assert case is not None
     dock.segment.device.setCurrentIndex(dock.segment.device.findData("cpu"))
+    dock.segment.model.choose("unet-lungs-lesion")  # it says "lesion", as the outlines below do
     dock.segment.run.click()
     wait_until_ready(qtbot, dock)
     for index in (2, 3, 4):
@@ -225,10 +226,10 @@ def test_correct_and_learn(
     # learn: both curves move, three slices lie side by side, the new version is kept
     learn.minutes.setValue(30)  # stopped long before, but not by a clock
     learn.start.click()
-    qtbot.waitUntil(lambda: len(learn.curves.dice.get("ground-glass", [])) > 1, timeout=4 * LONG)
+    qtbot.waitUntil(lambda: len(learn.curves.dice.get("lesion", [])) > 1, timeout=4 * LONG)
     learn.cancel.click()
     qtbot.waitUntil(lambda: not session.learning.running, timeout=LONG)
-    losses, measured = learn.curves.loss, learn.curves.dice["ground-glass"]
+    losses, measured = learn.curves.loss, learn.curves.dice["lesion"]
     assert len(losses) > 5 and len({round(value, 4) for value in losses}) > 3
     assert len(measured) > 1 and len({round(value, 4) for _, value in measured}) > 1
     proposal = session.learning.proposal
