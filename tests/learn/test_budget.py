@@ -29,7 +29,7 @@ def test_as_many_steps_as_fit(data: TrainingSet, recipe: Recipe, slow: None) -> 
     assert within(30, recipe, parts[0]) == recipe.shortened(14)
     assert within(1e4, recipe, *parts) is recipe
     with pytest.raises(
-        ModelError, match=r"5 s are too short to train and validate covseg: a step takes 2\.0 s"
+        ModelError, match=r"5 s are too short to train and validate covseg-equalised: a step takes 2\.0 s"
     ):
         within(5, recipe, *parts)
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from napari_covseg.errors import ScanError
-from napari_covseg.learn.training_set import OUTPUTS, TrainingSet, read_training_set
+from napari_covseg.learn.training_set import PLAIN, UNKNOWN, TrainingSet, read_training_set
 from napari_covseg.models.preparation import Preparation
 
 SMALL = Preparation(size=64)
@@ -68,10 +68,10 @@ def test_a_folder_of_patients(tmp_path: Path) -> None:
     got = read_training_set(tmp_path, SMALL)
     assert got.patients.tolist() == ["adam", "zoe", "zoe"]
     assert got.images.dtype == np.uint8
-    assert got.masks.dtype == np.bool_
-    assert got.masks.shape == (3, len(OUTPUTS), 64, 64)
+    assert got.masks.dtype == np.uint8
+    assert got.masks.shape == (3, len(PLAIN), 64, 64)
     for row, seed in enumerate((7, 0, 1)):
-        np.testing.assert_array_equal(got.images[row], picture(seed))  # pictures are only scaled
+        np.testing.assert_array_equal(got.images[row], SMALL(picture(seed), "grey"))
         np.testing.assert_array_equal(got.masks[row, 0], picture(seed) > 128)
         np.testing.assert_array_equal(got.masks[row, 1], picture(seed) > 200)
     assert (got.folds, got.validation, got.licence, got.negatives) == ({}, {}, "", frozenset())
@@ -164,7 +164,8 @@ def test_a_description_of_several_sources(tmp_path: Path, volume: npt.NDArray[np
         lungs = volume[z] < -300 if row < 7 else np.zeros((40, 64), bool)
         np.testing.assert_array_equal(got.masks[row, 0, :40], lungs)
         assert not got.masks[row, 0, 40:].any()  # the padding that made it square
-        assert not got.masks[row, 1].any()
+        # nobody has drawn lesions in the scan; slices without lung have none
+        assert (got.masks[row, 1] == (UNKNOWN if row < 7 else 0)).all()
 
 
 def test_a_scan_with_lesions(tmp_path: Path, volume: npt.NDArray[np.int16]) -> None:
