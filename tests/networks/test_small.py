@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "resunet": {"features": [8, 16], "bottleneck": 32},
     "bifurcated": {"features": [4, 8], "merge_features": [4]},
     "deeplabv3plus": {"middle_blocks": 1},
+    "efficientunet": {"features": [8, 8, 8, 8, 8]},
 }
 
 
