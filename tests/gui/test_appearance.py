@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -140,7 +139,6 @@ def test_what_the_model_sees_follows_the_slice_and_goes_with_the_case(
 
     dock.session.close_case()
     assert not view.isVisible()
-    assert "torch" not in sys.modules
 
 
 def test_of_a_scan_in_hu_only_the_kind_can_be_said(dock: CovSegDock) -> None:
