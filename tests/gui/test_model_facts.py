@@ -58,3 +58,8 @@ def test_the_page_knows_the_papers_networks() -> None:
     unknown = {"name": "unet", "settings": {"features": [3]}}
     other = replace(of_paper, network=unknown, recipe={"paper": "Nobody"})
     assert "Nobody" in model_page(other) and "Parameters" not in model_page(other)
+
+
+def test_what_is_no_dice_is_not_called_so() -> None:
+    healthy: dict[str, object] = {"a chest without findings": {"painted % of the lungs": 0.046}}
+    assert scores_in_words(card(healthy)) == "a chest without findings: painted % of the lungs 0.05"

@@ -35,16 +35,17 @@ def model_details(card: ModelCard) -> str:
 
 
 def scores_in_words(card: ModelCard) -> str:
-    """Return the Dice scores of a card, and on whom they were measured; empty if it has none."""
+    """Return the scores of a card, Dice if it has any, and on whom they were measured; empty without any."""
     for part, scores in measurements(card):
-        named = [name for name in scores if name.endswith(" Dice")] or list(scores)
+        dice = [name for name in scores if name.endswith(" Dice")]
+        named = dice or list(scores)
         numbers = [
             f"{name.removesuffix(' Dice')} {scores[name]:.2f}"
             for name in named
             if isinstance(scores[name], int | float)
         ]
         if numbers:
-            return f"Dice, {escape(part)}: {escape(', '.join(numbers))}"
+            return f"{'Dice, ' * bool(dice)}{escape(part)}: {escape(', '.join(numbers))}"
     return ""
 
 
