@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from napari_covseg.cases import OpenCase
+from napari_covseg.labels import OUTPUTS
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import available
 
@@ -37,7 +38,8 @@ def model_details(card: ModelCard) -> str:
 def scores_in_words(card: ModelCard) -> str:
     """Return the scores of a card, Dice if it has any, and on whom they were measured; empty without any."""
     for part, scores in measurements(card):
-        dice = [name for name in scores if name.endswith(" Dice")]
+        # a training run scores its outputs by their names alone
+        dice = [name for name in scores if name.endswith(" Dice") or name in OUTPUTS]
         named = dice or list(scores)
         numbers = [
             f"{name.removesuffix(' Dice')} {scores[name]:.2f}"
