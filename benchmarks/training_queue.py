@@ -35,7 +35,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from napari_covseg.errors import JobError, ModelError
 from napari_covseg.files import write_text
@@ -231,14 +231,20 @@ class Folder:
 
     def queue(self) -> dict[str, Any]:
         """Return what the running queue is at; empty if none runs."""
-        try:
-            with (self.path / "queue.lock").open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return read_json(self.path / "queue.json")
-        except FileNotFoundError:
-            pass
-        return {}
+        path = self.path / "queue.lock"
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            return {} if taken(file, fcntl.LOCK_SH) else read_json(self.path / "queue.json")
+
+
+def taken(file: IO[Any], kind: int) -> bool:
+    """Take the lock of an open file, until it is closed, and return whether nobody else has it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -540,12 +546,7 @@ def clear_training(folder: Folder) -> None:
         return
     with path.open("rb") as file:
         begun, signals = time.monotonic(), [signal.SIGKILL, signal.SIGTERM]
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                pass
+        while not taken(file, fcntl.LOCK_EX):  # it lives
             if signals and (len(signals) == 2 or time.monotonic() - begun > PATIENCE):
                 number = signals.pop()
                 log(f"{number.name} to the training process of a queue that was killed")
@@ -883,13 +884,11 @@ def work(places: Places, cores: int, adapt: bool) -> None:
     """Be the queue."""
     with (places.folder.path / "queue.lock").open("wb") as file:
         for left in reversed(range(20)):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if taken(file, fcntl.LOCK_EX):
                 break
-            except BlockingIOError:  # another queue, or a status that looks
-                if not left:
-                    raise SystemExit("The queue runs already.") from None
-                time.sleep(0.05)
+            if not left:  # another queue, not a status that looks
+                raise SystemExit("The queue runs already.")
+            time.sleep(0.05)
         (places.folder.path / "queue.json").unlink(missing_ok=True)
         Queue(places, cores, adapt).work()
 
