@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from napari_covseg.errors import ModelError
 from napari_covseg.labels import LESIONS
-from napari_covseg.learn.corrections import as_said_by, check_whole, shrink, targets_of
+from napari_covseg.learn.corrections import as_said_by, check_whole, targets_of
+from napari_covseg.learn.training_set import shrink
 from napari_covseg.models.catalogue import find
 
 labels = arrays(np.uint8, (8, 8), elements=st.integers(0, 4))

@@ -18,8 +18,9 @@ from napari_covseg.jobs.memory import loaded_model
 from napari_covseg.jobs.requests import Refine
 from napari_covseg.jobs.run import in_thread
 from napari_covseg.labels import LESIONS, UNION, UNITED, joins
-from napari_covseg.learn.corrections import check_whole, shrink
+from napari_covseg.learn.corrections import check_whole
 from napari_covseg.learn.refine import refine
+from napari_covseg.learn.training_set import shrink
 from napari_covseg.models.file import Model
 from napari_covseg.models.placement import Placement
 from napari_covseg.predict.clean import clean_slice, guess_sides

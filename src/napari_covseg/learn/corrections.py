@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +14,7 @@ from napari_covseg.cases.store import read_slice
 from napari_covseg.errors import ModelError
 from napari_covseg.labels import LESIONS, UNION, UNITED, Group, joins, lesion
 from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.learn.training_set import shrink
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.scans.appearance import upright
@@ -114,18 +114,6 @@ def as_said_by(card: ModelCard, lesions: Mask) -> Mask:
         return lesions
     rest = [label.value for label in LESIONS if label.name not in card.outputs and label.inside_lungs]
     return np.where(np.isin(lesions, rest), np.uint8(lesion("lesion").value), lesions)
-
-
-def shrink(mask: Masks, size: int) -> Masks:
-    """Square a mask as a slice is prepared, and resize it; a pixel is set if most of it was."""
-    height, width = mask.shape
-    side = max(height, width)
-    square = np.zeros((side, side), np.float32)
-    square[:height, :width] = mask
-    if side == size:
-        return np.asarray(square > 0.5)
-    way = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return np.asarray(np.asarray(cv2.resize(square, (size, size), interpolation=way)) > 0.5)
 
 
 def read_labels(case: Case, group: Group, z: int) -> Mask:

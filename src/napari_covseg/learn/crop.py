@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.score import probabilities
-from napari_covseg.learn.training_set import TrainingSet, shrink
+from napari_covseg.learn.training_set import TrainingSet, prepare, shrink
 from napari_covseg.models.file import Model
 from napari_covseg.models.preparation import Preparation
-from napari_covseg.scans.scan import Intensity
 
 _SPECK = 0.002
 
@@ -43,8 +42,7 @@ def crop_to_lungs(data: TrainingSet, model: Model, preparation: Preparation) -> 
     kinds = data.kinds if data.kinds is not None else np.full(len(data), "equalised")
     for row, (image, lungs, kind) in enumerate(zip(data.images, found, kinds, strict=True)):
         placement = preparation.place(image.shape, lungs)
-        intensity: Intensity = "HU" if kind == "HU" else "grey"
-        images[row] = preparation(image, intensity, placement, equalised=kind == "equalised")
+        images[row] = prepare(preparation, image, str(kind), placement)
         for channel, mask in enumerate(data.masks[row]):
             masks[row, channel] = shrink(placement.part(mask) if placement else mask, preparation.size)
     return replace(data, images=images, masks=masks, kinds=None)

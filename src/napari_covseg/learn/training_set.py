@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from napari_covseg.errors import ScanError
 from napari_covseg.labels import OUTPUTS, UNION, UNITED, joins, lesion
+from napari_covseg.models.placement import Placement
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.scans import read_scan
 from napari_covseg.scans.orientation import as_stored, canonical_axes, canonical_shape
@@ -120,7 +121,7 @@ class TrainingSet:
             return self.resized(preparation.size)
         images = np.zeros((len(self), preparation.size, preparation.size), np.uint8)
         for row, (image, kind) in enumerate(zip(self.images, self.kinds, strict=True)):
-            images[row] = _prepare(preparation, image, str(kind))
+            images[row] = prepare(preparation, image, str(kind))
         return replace(self, images=images, kinds=None, masks=self.resized(preparation.size).masks)
 
     def checksum(self) -> int:
@@ -259,7 +260,7 @@ def _assemble(
         )
         for name, one in _read_source(source, root):
             if size is None:
-                images.append(_prepare(preparation, one.values, one.kind))
+                images.append(prepare(preparation, one.values, one.kind))
             else:
                 images.append(_resize(_squared(one.values), size))
             side = size or preparation.size
@@ -487,8 +488,11 @@ def _read_mask(path: Path, scan: Scan, threshold: float) -> npt.NDArray[np.bool_
     return mask
 
 
-def _prepare(preparation: Preparation, values: npt.NDArray[Any], kind: str) -> npt.NDArray[np.uint8]:
-    return preparation(values, "HU" if kind == "HU" else "grey", equalised=kind == "equalised")
+def prepare(
+    preparation: Preparation, values: npt.NDArray[Any], kind: str, placement: Placement | None = None
+) -> npt.NDArray[np.uint8]:
+    """Prepare a slice (y, x) of one of `KINDS`, or the part of it that a placement cuts out."""
+    return preparation(values, "HU" if kind == "HU" else "grey", placement, equalised=kind == "equalised")
 
 
 def _squared(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
