@@ -58,6 +58,7 @@ from napari_covseg.scans.appearance import Appearance, look
 from napari_covseg.scans.phantom import phantom
 from napari_covseg.scans.pictures import natural_order, read_pictures
 from napari_covseg.scans.scan import Scan
+from record import record as record_in_card
 
 HERE = Path(__file__).parent
 USUAL = ("pictures", "window", "equalised", "hu", "lidc", "phantoms")
@@ -388,6 +389,33 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+IN_CARD = {
+    "pictures": "pictures of another source",
+    "window": "lung-window pictures",
+    "equalised": "equalised slices",
+    "hu": "pictures turned into HU",
+    "lidc": "a chest without COVID-19",
+    "phantoms": "phantoms without findings",
+}
+"""What a card calls these sets."""
+
+
+def for_card(found: list[dict[str, Any]], set_: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return the blind figures of a set as a card has them, with how they were measured; or nothing."""
+    scores: dict[str, Any] = {}
+    patients: set[str] = set()
+    for row in found:
+        if row["set"] == set_ and not row["taught"]:
+            name = f"{row['label']} {FIGURES[row['figure']]}"
+            scores[name] = round(row["mean"], 4)
+            if row["n"] > 1:
+                scores[f"{name} 95 % interval"] = [round(row["low"], 4), round(row["high"], 4)]
+            patients |= set(row["patients"])
+    if scores:
+        scores["protocol"] = f"{', '.join(sorted(patients))}: python benchmarks/evaluate.py {' '.join(words)}"
+    return scores
+
+
 def _shown(row: dict[str, Any], form: str = ".3f") -> str:
     between = " to " if "+" in form else "–"
     return f"{row['mean']:{form}} ({row['low']:{form}}{between}{row['high']:{form}})"
@@ -410,10 +438,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("COVSEG_DATA", ".")))
+    parser.add_argument("--record", action="store_true", help="write the blind figures into the model's card")
     parser.add_argument("--json", action="store_true", help="print JSON, with every patient's values")
     arguments = parser.parse_args(words)
     if unknown := set(arguments.on.split(",")) - set(SETS):
         parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(SETS)}")
+    if arguments.record and len(arguments.models) > 1:
+        parser.error("only the figures of one model go into its card")
     torch.set_num_threads(arguments.threads)
     levels = {name: float(p) for name, _, p in (one.partition("=") for one in arguments.threshold)}
     models = Models(arguments.models, arguments.device, arguments.seen_as, levels)
@@ -443,6 +474,11 @@ def main(words: Sequence[str] | None = None) -> None:
                 told = ", ".join(f"{of} {figure} {value:.3f}" for (of, figure), value in figures.items())
                 print(f"{name}, {case.unit}: {told}", file=sys.stderr, flush=True)
     found = rows(values, others if against else None)
+    if arguments.record:
+        given = sys.argv[1:] if words is None else words
+        for set_ in arguments.on.split(","):
+            if scores := for_card(found, set_, [word for word in given if word != "--record"]):
+                record_in_card(arguments.models[0], IN_CARD.get(set_, set_), scores)
     if not arguments.json:
         print(table(found))
         print(f"\n{', '.join(models.names)}" + (f"; other: {', '.join(against.names)}" if against else ""))

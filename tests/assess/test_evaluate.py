@@ -205,3 +205,20 @@ def test_wrong_names(evaluate: ModuleType, model_file: Path, capsys: pytest.Capt
         evaluate.main([str(model_file), "--on", "x-rays"])
     assert "there is no x-rays" in capsys.readouterr().err
     assert read_card(model_file).id == "tiny" and torch.get_num_threads() > 0
+
+
+def test_only_blind_figures_go_into_a_card() -> None:
+    from evaluate import for_card
+
+    row = {"set": "phantoms", "label": "lungs", "figure": "dice", "mean": 0.98012, "low": 0.97, "high": 0.99}
+    seen = row | {"taught": True, "n": 2, "patients": ["anna"], "mean": 1.0}
+    unseen = row | {"taught": False, "n": 2, "patients": ["cleo", "bert"]}
+    assert for_card([seen], "phantoms", []) == {}
+    assert for_card([seen, unseen], "lidc", []) == {}
+    assert for_card([seen, unseen], "phantoms", ["covseg", "--on", "phantoms"]) == {
+        "lungs Dice": 0.9801,
+        "lungs Dice 95 % interval": [0.97, 0.99],
+        "protocol": "bert, cleo: python benchmarks/evaluate.py covseg --on phantoms",
+    }
+    (alone,) = for_card([unseen | {"n": 1}], "phantoms", []).keys() - {"protocol"}
+    assert alone == "lungs Dice"
