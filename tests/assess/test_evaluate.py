@@ -207,9 +207,8 @@ def test_wrong_names(evaluate: ModuleType, model_file: Path, capsys: pytest.Capt
     assert read_card(model_file).id == "tiny" and torch.get_num_threads() > 0
 
 
-def test_only_blind_figures_go_into_a_card() -> None:
-    from evaluate import for_card
-
+def test_only_blind_figures_go_into_a_card(evaluate: ModuleType) -> None:
+    for_card = evaluate.for_card
     row = {"set": "phantoms", "label": "lungs", "figure": "dice", "mean": 0.98012, "low": 0.97, "high": 0.99}
     seen = row | {"taught": True, "n": 2, "patients": ["anna"], "mean": 1.0}
     unseen = row | {"taught": False, "n": 2, "patients": ["cleo", "bert"]}
