@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from napari_covseg.learn.loss import Loss
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 from napari_covseg.learn.validation import choose_thresholds, score, validate
 
 
@@ -48,3 +50,12 @@ def test_the_loss_is_a_mean_over_the_slices(data: TrainingSet) -> None:
     scores, nothing = validate(Known(), data)
     assert np.isnan(nothing)
     assert scores == score(Known(), data)
+
+
+def test_an_output_that_nobody_has_labelled_has_no_score(graded: TrainingSet) -> None:
+    masks = graded.masks.astype(np.uint8)
+    masks[:, 1] = UNKNOWN
+    assert set(score(Known(), replace(graded, masks=masks))) == {"lungs"}
+    masks[2, 1] = graded.masks[2, 1]  # of one patient it is known
+    told = score(Known(), replace(graded, masks=masks), thresholds={"lesion": 0.75})
+    assert told["lesion"] == 1.0

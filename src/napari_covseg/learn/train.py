@@ -121,7 +121,11 @@ def train(
                 settle(run.average, (sample(step)[0].to(device) for step in recent))
             if validation is not None:
                 scores, loss = validate(run.average, validation, device, run.loss if watched else None)
-                value = -loss if watched else float(np.mean([scores[name] for name in run.learned]))
+                known = [scores[name] for name in run.learned if name in scores]
+                if watched:
+                    value = -loss
+                elif known:  # else nothing tells better from worse, and the last weights are kept
+                    value = float(np.mean(known))
             best = run.keep(value)
         stopped = stop()
         if checkpoint is not None and (validated or stopped or now - written > CHECKPOINT_EVERY):

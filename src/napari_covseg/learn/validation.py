@@ -28,7 +28,7 @@ def validate(
 ) -> tuple[dict[str, float], float]:
     """Return the Dice per output as `score` has it, and the mean loss over the slices (NaN without one)."""
     dice, value = _measure(network, slices, np.full((len(slices.outputs), 1), 0.5), device, loss, batch)
-    return dict(zip(slices.outputs, _mean(dice)[:, 0].tolist(), strict=True)), value
+    return _named(dice, slices), value
 
 
 def score(
@@ -38,7 +38,7 @@ def score(
     batch: int = 4,
     thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Dice per output, pooled over each patient and then averaged over the patients.
+    """Dice per output that is known in any patient, pooled over each patient and then averaged over them.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def score(
     """
     cuts = [[(thresholds or {}).get(name, 0.5)] for name in slices.outputs]
     dice, _ = _measure(network, slices, np.array(cuts), device, None, batch)
-    return dict(zip(slices.outputs, _mean(dice)[:, 0].tolist(), strict=True))
+    return _named(dice, slices)
 
 
 def choose_thresholds(
@@ -69,6 +69,13 @@ def choose_thresholds(
         name: SCANNED[max(order, key=lambda k: round(float(means[k]), 6))]
         for name, means in zip(slices.outputs, _mean(dice), strict=True)
     }
+
+
+def _named(dice: npt.NDArray[np.float64], slices: TrainingSet) -> dict[str, float]:
+    """Return the mean over the patients of each output that is known in any of them."""
+    known = np.isfinite(dice[..., 0]).any(0)
+    means = _mean(dice)[:, 0].tolist()
+    return {name: mean for name, mean, some in zip(slices.outputs, means, known, strict=True) if some}
 
 
 def _mean(dice: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
