@@ -72,6 +72,7 @@ types: $(VENV)/dev
 
 imports: $(VENV)/dev
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/house.py
 
 manifest: system-window $(VENV)/dev
 	$(BIN)/npe2 validate src/napari_covseg/napari.yaml
