@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 
-PANELS = "import napari_covseg.panels"
+PANELS = "import napari_covseg.panels.dock"
 BASIS = "from napari import Viewer; import magicgui, superqt, zarr, SimpleITK"
 
 

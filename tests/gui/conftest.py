@@ -14,7 +14,8 @@ from napari import Viewer
 from qtpy.QtWidgets import QApplication
 
 from napari_covseg.cases import OpenCase
-from napari_covseg.panels import CovSegDock, strokes
+from napari_covseg.panels import strokes
+from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.layers import METADATA_KEY, geometry
 from napari_covseg.panels.session import _SESSIONS
 from napari_covseg.scans import Scan

@@ -37,7 +37,7 @@ class Painter:
         from canvas_mouse import Mouse
         from napari import Viewer
 
-        from napari_covseg.panels import CovSegDock
+        from napari_covseg.panels.dock import CovSegDock
 
         self.random = random.Random(seed)
         self.viewer = Viewer()

@@ -12,9 +12,10 @@ from qtpy.QtCore import Qt
 
 from napari_covseg.cases import OpenCase, Review
 from napari_covseg.edit import HuRange
-from napari_covseg.panels import CorrectStep, CovSegDock
+from napari_covseg.panels.correct.correct_step import CorrectStep
+from napari_covseg.panels.correct.tools import TOOLS, ends
+from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.hu_overlay import NAME
-from napari_covseg.panels.tools import TOOLS, ends
 from napari_covseg.scans import Scan
 
 FINDING = (slice(3, 9), slice(50, 62), slice(22, 34))  # of 0 HU in the scan of the tests

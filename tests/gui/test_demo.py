@@ -8,8 +8,8 @@ from napari import Viewer
 from PIL import Image
 
 import napari_covseg._sample_data as sample_data
-from napari_covseg.panels import CovSegDock
 from napari_covseg.panels.demo import Demo
+from napari_covseg.panels.dock import CovSegDock
 
 LONG = 170_000
 

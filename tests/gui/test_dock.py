@@ -5,7 +5,7 @@ from typing import Any
 from napari import Viewer
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QProgressBar
 
-from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.session import _SESSIONS, session_of
 
 

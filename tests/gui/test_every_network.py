@@ -19,8 +19,8 @@ from napari_covseg.metrics import dice
 from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.installed import install, repository_weights
 from napari_covseg.networks.catalogue import CATALOGUE
-from napari_covseg.panels import CovSegDock
-from napari_covseg.panels.uncertainty import NAME
+from napari_covseg.panels.dock import CovSegDock
+from napari_covseg.panels.segment.uncertainty import NAME
 from napari_covseg.scans import Scan
 from napari_covseg.scans.phantom import phantom
 
@@ -195,12 +195,12 @@ def test_a_file_is_installed_from_the_list(
     monkeypatch.setenv("COVSEG_MODELS", str(tmp_path / "models"))
     step = workbench[1].segment
     before = step.chosen
-    asked = "napari_covseg.panels.segment_step.QFileDialog.getOpenFileName"
+    asked = "napari_covseg.panels.segment.segment_step.QFileDialog.getOpenFileName"
     monkeypatch.setattr(asked, lambda *_, **__: ("", ""))
     step.model.setCurrentIndex(step.model.count() - 1)
     assert step.chosen == before and step.model.currentIndex() == 0  # nothing was chosen
     monkeypatch.setattr(
-        "napari_covseg.panels.segment_step.QFileDialog.getOpenFileName",
+        "napari_covseg.panels.segment.segment_step.QFileDialog.getOpenFileName",
         lambda *_, **__: (str(model_file), ""),
     )
     step.model.setCurrentIndex(step.model.count() - 1)

@@ -10,7 +10,8 @@ import SimpleITK as sitk
 from napari import Viewer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_covseg.panels import CovSegDock, ExportStep
+from napari_covseg.panels.dock import CovSegDock
+from napari_covseg.panels.report.export_step import ExportStep
 from napari_covseg.scans import Scan
 
 LONG = 170_000  # ms; the child has to load torch first

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from napari_covseg.cases import OpenCase, Revision
-from napari_covseg.panels import CovSegDock
-from napari_covseg.panels.revision_table import RevisionTable, slices_said, told
+from napari_covseg.panels.correct.revision_table import RevisionTable, slices_said, told
+from napari_covseg.panels.dock import CovSegDock
 
 
 @pytest.fixture

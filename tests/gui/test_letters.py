@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from napari import Viewer
 
-from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.letters import letters_for
 from napari_covseg.panels.viewer_parts import camera
 from napari_covseg.scans import Scan

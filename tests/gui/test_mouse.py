@@ -5,7 +5,7 @@ import pytest
 from canvas_mouse import Mouse
 from qtpy.QtCore import QPoint, Qt
 
-from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.mouse import set_window
 from napari_covseg.panels.viewer_parts import camera
 

@@ -15,8 +15,8 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_covseg.cases import Damage, OpenCase, Workspace, chunks, refuge
-from napari_covseg.panels import CovSegDock
-from napari_covseg.panels.damage_told import told
+from napari_covseg.panels.dock import CovSegDock
+from napari_covseg.panels.scan.damage_told import told
 from napari_covseg.scans import Scan
 
 LONG = 60_000  # ms

@@ -7,7 +7,7 @@ from napari.layers import Image
 from napari_covseg import _reader
 from napari_covseg.errors import ScanError
 from napari_covseg.panels.layers import METADATA_KEY, geometry
-from napari_covseg.panels.scan_of_layer import scan_of_layer
+from napari_covseg.panels.scan.scan_of_layer import scan_of_layer
 from napari_covseg.scans import Scan
 
 

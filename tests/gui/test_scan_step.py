@@ -11,8 +11,9 @@ from napari import Viewer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_covseg.cases import Workspace
-from napari_covseg.panels import CovSegDock, ScanStep
-from napari_covseg.panels.scan_facts import facts
+from napari_covseg.panels.dock import CovSegDock
+from napari_covseg.panels.scan.scan_facts import facts
+from napari_covseg.panels.scan.scan_step import ScanStep
 from napari_covseg.scans import Scan, SeriesInfo
 
 LONG = 170_000  # ms; the child has to load torch first
@@ -132,7 +133,7 @@ def test_several_series_are_offered(
         SeriesInfo(uid="1.2.2", description="Thorax coronal", modality="CT", slices=80, plane="coronal"),
         SeriesInfo(uid="1.2.3", description="Report", modality="SR", slices=1, plane=""),
     ]
-    monkeypatch.setattr("napari_covseg.panels.scan_step.list_series", lambda folder: found)
+    monkeypatch.setattr("napari_covseg.panels.scan.scan_step.list_series", lambda folder: found)
     asked: list[Any] = []
     monkeypatch.setattr(step.session, "import_path", lambda *args: asked.append(args))
     step.choose_series(tmp_path)

@@ -13,8 +13,9 @@ from qtpy.QtCore import Qt
 
 from napari_covseg.cases import Review
 from napari_covseg.jobs.events import Progress
-from napari_covseg.panels import CovSegDock, SegmentStep
+from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.progress_row import progress_text
+from napari_covseg.panels.segment.segment_step import SegmentStep
 from napari_covseg.scans import Scan
 
 LONG = 170_000  # ms; the child has to load torch first
@@ -135,7 +136,8 @@ def test_a_scan_that_goes_before_the_model_begins_leaves_nothing_busy(
 ) -> None:
     session, later = dock.session, []
     monkeypatch.setattr(
-        "napari_covseg.panels.labelling.in_background", lambda save, then, on_error: later.append(then)
+        "napari_covseg.panels.segment.labelling.in_background",
+        lambda save, then, on_error: later.append(then),
     )
     session.predict("thresholds", "Thresholds")
     assert session.busy_with

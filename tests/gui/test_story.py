@@ -19,7 +19,7 @@ import napari_covseg._sample_data as sample_data
 from napari_covseg.cases import Review, Workspace
 from napari_covseg.edit import PRESETS, HuRange
 from napari_covseg.edit.hu_range import in_range
-from napari_covseg.panels import CovSegDock
+from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.layers import WINDOWS
 from napari_covseg.scans.phantom import phantom
 

@@ -7,13 +7,13 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from napari_covseg.panels.correct_step import CorrectStep
-from napari_covseg.panels.export_step import ExportStep
-from napari_covseg.panels.history_step import HistoryStep
-from napari_covseg.panels.learn_step import LearnStep
+from napari_covseg.panels.correct.correct_step import CorrectStep
+from napari_covseg.panels.correct.history_step import HistoryStep
+from napari_covseg.panels.learn.learn_step import LearnStep
 from napari_covseg.panels.reading import ReadingLine
-from napari_covseg.panels.scan_step import ScanStep
-from napari_covseg.panels.segment_step import SegmentStep
+from napari_covseg.panels.report.export_step import ExportStep
+from napari_covseg.panels.scan.scan_step import ScanStep
+from napari_covseg.panels.segment.segment_step import SegmentStep
 from napari_covseg.panels.step import RESEARCH_USE, Paragraph, Step, folded
 
 WIDTH = 330

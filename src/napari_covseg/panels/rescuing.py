@@ -13,7 +13,7 @@ from qtpy.QtCore import QElapsedTimer, QObject, Signal
 from napari_covseg.cases import OpenCase
 from napari_covseg.cases.refuge import Kept, bring_back, close_or_save
 from napari_covseg.errors import CaseError
-from napari_covseg.panels.damage_told import told
+from napari_covseg.panels.scan.damage_told import told
 
 if TYPE_CHECKING:
     from napari_covseg.panels.session import Session

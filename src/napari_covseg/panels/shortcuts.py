@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from napari_covseg.panels.correct.tools import TOOLS
 from napari_covseg.panels.keys import Action, Hold
-from napari_covseg.panels.tools import TOOLS
 
 if TYPE_CHECKING:
     from napari_covseg.panels.session import Session

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_covseg.cases import Review
-from napari_covseg.panels.review_strip import COLOURS, WORDS, ReviewStrip
+from napari_covseg.panels.correct.review_strip import COLOURS, WORDS, ReviewStrip
 from napari_covseg.panels.shortcuts import KEYS
 from napari_covseg.panels.step import small
 

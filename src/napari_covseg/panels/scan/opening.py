@@ -13,7 +13,7 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import END, Event, Failed, Imported, Notice, Progress
 from napari_covseg.jobs.requests import Import
 from napari_covseg.panels.background import Abandoned, in_background
-from napari_covseg.panels.scan_of_layer import scan_header, scan_of_layer
+from napari_covseg.panels.scan.scan_of_layer import scan_header, scan_of_layer
 
 if TYPE_CHECKING:
     from napari_covseg.panels.session import Session

@@ -7,9 +7,9 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QSizePolicy, QS
 
 from napari_covseg.cases.version import ModelState
 from napari_covseg.jobs.events import ModelProposed, TrainingStep
-from napari_covseg.panels.curves import Curves
-from napari_covseg.panels.learning import EVERY, reviewed_slices
-from napari_covseg.panels.proposal import Proposal
+from napari_covseg.panels.learn.curves import Curves
+from napari_covseg.panels.learn.learning import EVERY, reviewed_slices
+from napari_covseg.panels.learn.proposal import Proposal
 from napari_covseg.panels.step import Paragraph, Step, button, caption, narrow
 
 

@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_covseg.panels.elided_combo_box import ElidedComboBox
-from napari_covseg.panels.model_choices import ModelChoice
+from napari_covseg.panels.segment.model_choices import ModelChoice
 
 INSTALL = "Install a model file…"
 NONE = "no model installed"

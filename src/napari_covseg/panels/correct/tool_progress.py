@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_covseg.panels.correction import Correction
+from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.progress_row import CancelBar
 
 

@@ -10,7 +10,7 @@ from superqt.utils import signals_blocked
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.elided_combo_box import ElidedComboBox
-from napari_covseg.panels.model_view import ModelView
+from napari_covseg.panels.scan.model_view import ModelView
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.step import Paragraph, button, caption, warning
 from napari_covseg.scans.appearance import CHOICES, Appearance

@@ -10,8 +10,8 @@ from napari.utils.notifications import show_error, show_info
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.requests import Predict
 from napari_covseg.panels.background import in_background
-from napari_covseg.panels.prediction import Prediction
-from napari_covseg.panels.uncertainty import Uncertainty
+from napari_covseg.panels.segment.prediction import Prediction
+from napari_covseg.panels.segment.uncertainty import Uncertainty
 from napari_covseg.predict.options import PLAIN
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from napari_covseg.models.card import ModelCard
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
-from napari_covseg.panels.model_facts import measurements
+from napari_covseg.panels.segment.model_facts import measurements
 
 _INTERVAL = "95 % interval"
 _MIRRORED = {

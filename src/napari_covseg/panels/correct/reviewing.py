@@ -13,9 +13,9 @@ from napari_covseg.cases import Case, Review, Run, RunInfo
 from napari_covseg.edit.order import DEFAULT_STRATEGY, next_slice
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.background import in_background
+from napari_covseg.panels.correct.slice_facts import SliceFacts
 from napari_covseg.panels.hu_overlay import AID_KEY
 from napari_covseg.panels.layers import labels_layer
-from napari_covseg.panels.slice_facts import SliceFacts
 
 if TYPE_CHECKING:
     from napari_covseg.panels.session import Session

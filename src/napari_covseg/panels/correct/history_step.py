@@ -14,9 +14,9 @@ from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableVi
 from napari_covseg.cases import State
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background, show_exception
+from napari_covseg.panels.correct.revision_table import RevisionTable
 from napari_covseg.panels.hu_overlay import AID_KEY
 from napari_covseg.panels.layers import labels_layer
-from napari_covseg.panels.revision_table import RevisionTable
 from napari_covseg.panels.step import Step, small
 
 SETTLE = 300  # ms; changes that come faster are listed together

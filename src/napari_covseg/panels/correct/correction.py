@@ -15,8 +15,8 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Progress
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import Abandoned, in_background, show_exception
+from napari_covseg.panels.correct.tools import Tool, Work, tool
 from napari_covseg.panels.hu_overlay import HuOverlay
-from napari_covseg.panels.tools import Tool, Work, tool
 from napari_covseg.panels.viewer_parts import hide_brush_box
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from napari.layers import Image
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QWidget
 
 from napari_covseg.errors import CovsegError
-from napari_covseg.panels.appearance_part import AppearancePart
 from napari_covseg.panels.background import in_background
-from napari_covseg.panels.damage_told import told
 from napari_covseg.panels.elided_combo_box import ElidedComboBox
 from napari_covseg.panels.hu_overlay import is_aid
 from napari_covseg.panels.layers import WINDOWS
 from napari_covseg.panels.mouse import HINT, set_window
 from napari_covseg.panels.progress_row import ProgressRow
-from napari_covseg.panels.scan_facts import facts
+from napari_covseg.panels.scan.appearance_part import AppearancePart
+from napari_covseg.panels.scan.damage_told import told
+from napari_covseg.panels.scan.scan_facts import facts
 from napari_covseg.panels.step import Paragraph, Step, button, caption
 from napari_covseg.scans import SeriesInfo, list_series
 

@@ -9,7 +9,7 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QMenu, QSizePolicy, QToolButton, QWidget
 
 from napari_covseg.panels.elided_combo_box import ElidedComboBox
-from napari_covseg.panels.model_choices import ModelChoice
+from napari_covseg.panels.segment.model_choices import ModelChoice
 from napari_covseg.predict.options import PredictOptions, Tta
 
 TTA: dict[Tta, tuple[str, str]] = {

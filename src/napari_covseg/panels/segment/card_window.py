@@ -5,8 +5,8 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QTextBrowser, QVBoxLayout, QWidget
 
-from napari_covseg.panels.model_choices import ModelChoice
-from napari_covseg.panels.model_page import model_page
+from napari_covseg.panels.segment.model_choices import ModelChoice
+from napari_covseg.panels.segment.model_page import model_page
 
 
 class CardWindow(QDialog):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_covseg.jobs.events import ModelProposed
-from napari_covseg.panels.side_by_side import SideBySide
+from napari_covseg.panels.learn.side_by_side import SideBySide
 from napari_covseg.panels.step import Paragraph, button
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QWidget
 
 from napari_covseg.labels import GROUPS, Group, Label
-from napari_covseg.panels.correction import Correction
+from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.step import small
 
 SHORT = {

@@ -12,13 +12,13 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.models.card import read_card
 from napari_covseg.models.catalogue import ModelEntry, find
 from napari_covseg.models.installed import install
-from napari_covseg.panels.appearance_part import LOOKS
-from napari_covseg.panels.card_window import CardWindow
-from napari_covseg.panels.model_choices import ModelChoice, model_choices
-from napari_covseg.panels.model_facts import model_details, model_facts
-from napari_covseg.panels.model_list import ModelList
-from napari_covseg.panels.predict_options import OptionsPart
 from napari_covseg.panels.progress_row import ProgressRow
+from napari_covseg.panels.scan.appearance_part import LOOKS
+from napari_covseg.panels.segment.card_window import CardWindow
+from napari_covseg.panels.segment.model_choices import ModelChoice, model_choices
+from napari_covseg.panels.segment.model_facts import model_details, model_facts
+from napari_covseg.panels.segment.model_list import ModelList
+from napari_covseg.panels.segment.predict_options import OptionsPart
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.step import Paragraph, Step, bring_into_view, button, caption, folded, warning
 

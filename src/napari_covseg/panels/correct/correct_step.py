@@ -15,12 +15,12 @@ from qtpy.QtWidgets import (
 from napari_covseg.edit import PRESETS, HuRange
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import show_exception
-from napari_covseg.panels.label_row import LabelRow
-from napari_covseg.panels.review_row import ReviewRow
+from napari_covseg.panels.correct.label_row import LabelRow
+from napari_covseg.panels.correct.review_row import ReviewRow
+from napari_covseg.panels.correct.tool_progress import ToolProgress
+from napari_covseg.panels.correct.tools import TOOLS
 from napari_covseg.panels.shortcuts import KEYS
 from napari_covseg.panels.step import Paragraph, Step, narrow, small
-from napari_covseg.panels.tool_progress import ToolProgress
-from napari_covseg.panels.tools import TOOLS
 
 COLUMNS = 4
 OWN = "own range"

@@ -1,0 +1,1 @@
+"""Step 3: brush and tools, the review of the slices, and the history of the case."""

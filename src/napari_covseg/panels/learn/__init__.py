@@ -1,0 +1,1 @@
+"""Step 4: the model learns from corrections."""

@@ -1,0 +1,1 @@
+"""Step 1: open a scan, and see what it is."""
