@@ -73,7 +73,7 @@ def choose_thresholds(
 
 def _named(dice: npt.NDArray[np.float64], slices: TrainingSet) -> dict[str, float]:
     """Return the mean over the patients of each output that is known in any of them."""
-    known = np.isfinite(dice[..., 0]).any(axis=0).tolist()
+    known = np.asarray(np.isfinite(dice[..., 0]).any(axis=0))
     means = _mean(dice)[:, 0].tolist()
     return {name: mean for name, mean, some in zip(slices.outputs, means, known, strict=True) if some}
 
