@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from napari_covseg.learn.augment import augmentation
-from napari_covseg.learn.sampling import as_input
 from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.models.forward import as_input
 
 CHANGES = ("covseg", "flips-zoom", "affine")
 

@@ -12,10 +12,10 @@ from napari_covseg.learn import precision, training_run
 from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.precision import Agreement, compare
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.sampling import as_input
 from napari_covseg.learn.train import train
 from napari_covseg.learn.training_run import TrainedNetwork
 from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.models.forward import as_input
 
 
 class Fine(nn.Module):

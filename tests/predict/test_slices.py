@@ -16,11 +16,11 @@ from torch import Tensor
 from napari_covseg.errors import JobError
 from napari_covseg.labels import lesion
 from napari_covseg.models.file import Model
+from napari_covseg.models.forward import restore
 from napari_covseg.models.placement import Placement
 from napari_covseg.predict.labeller import SlicePrediction
 from napari_covseg.predict.lanes import Lanes
 from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.restore import restore
 from napari_covseg.predict.slices import default_batch, predict_slices
 from napari_covseg.scans.appearance import HOUNSFIELD, PREPARED, Appearance
 

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from napari_covseg.learn.sampling import as_input
 from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
-from napari_covseg.learn.validation import SCANNED, stacked
+from napari_covseg.learn.validation import SCANNED
 from napari_covseg.metrics.overlap import Counts, count, overlaps
 from napari_covseg.metrics.surface import average, farthest, joined, surfaces, within
+from napari_covseg.models import forward
 from napari_covseg.models.file import Model
+from napari_covseg.models.forward import as_input
 
 Probabilities = npt.NDArray[np.uint8]
 Found = npt.NDArray[np.bool_]
@@ -44,9 +45,8 @@ def probabilities(model: Model, slices: TrainingSet) -> Probabilities:
     grid = slices.images.shape[1:]
     batch = 4 if model.device.type == "cpu" else 32
     for start in range(0, len(images), batch):
-        inputs = as_input(images[start : start + batch]).to(model.device)
-        logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
-        there = stacked(logits, slices.outputs).float().sigmoid()
+        inputs = as_input(images[start : start + batch], model.device)
+        there = forward.probabilities(model.network, inputs, slices.outputs)
         if there.shape[2:] != grid:
             there = F.interpolate(there.contiguous(), grid, mode="bilinear", align_corners=False)
         said[start : start + batch] = there.mul(255).round().byte().cpu().numpy()

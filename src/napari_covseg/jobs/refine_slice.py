@@ -22,10 +22,10 @@ from napari_covseg.learn.corrections import check_whole
 from napari_covseg.learn.refine import refine
 from napari_covseg.learn.training_set import shrink
 from napari_covseg.models.file import Model
+from napari_covseg.models.forward import as_input, probabilities, restore
 from napari_covseg.models.placement import Placement
 from napari_covseg.predict.clean import clean_slice, guess_sides
 from napari_covseg.predict.forward import thresholded
-from napari_covseg.predict.restore import restore
 from napari_covseg.predict.stand import lay, stand
 
 Mask = npt.NDArray[np.uint8]
@@ -66,9 +66,7 @@ def _refined(job: Refine, case: Case, model: Model) -> tuple[Mask, Mask]:
     slice_ = stand(case.read_slice(job.z), appearance)
     image = model.preparation(slice_, case.intensity, equalised=appearance.equalised)
     with torch.no_grad():
-        inputs = torch.from_numpy(image).to(model.device)[None, None].float().div_(255)
-        logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
-        said = torch.cat([logits[name] for name in outputs], 1).sigmoid()
+        said = probabilities(model.network, as_input(image[None], model.device), outputs)
     size = model.preparation.size
     # scribbles turn with the slice; what is added around it holds none
     marks = replace(appearance, inverted=False)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_covseg.models.file import Model
+from napari_covseg.models.forward import as_input, heads
 
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float32]
@@ -114,8 +115,7 @@ def _last_features(model: Model, image: npt.NDArray[np.uint8]) -> Values:
 
     hook = last.register_forward_pre_hook(see)
     try:
-        inputs = torch.from_numpy(image).to(model.device)[None, None].float().div_(255)
-        model.network(inputs.contiguous(memory_format=torch.channels_last))
+        heads(model.network, as_input(image[None], model.device))
     finally:
         hook.remove()
     features = seen[-1][0].permute(1, 2, 0)

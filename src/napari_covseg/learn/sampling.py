@@ -13,6 +13,7 @@ from napari_covseg.learn.augment import Augment
 from napari_covseg.learn.guises import Guises
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
+from napari_covseg.models.forward import as_input
 
 
 class Sampler:
@@ -67,11 +68,6 @@ class Sampler:
     def _crop(self, step: int) -> int:
         stages = self._recipe.stages or ((1.0, self._training.images.shape[-1]),)
         return next((size for share, size in stages if step < share * self._steps), stages[-1][1])
-
-
-def as_input(images: npt.NDArray[Any]) -> Tensor:
-    """Turn prepared slices, shape (n, h, w), into network input of shape (n, 1, h, w) in [0, 1]."""
-    return torch.from_numpy(images).unsqueeze(1).float().div_(255.0)
 
 
 def sampling_weights(recipe: Recipe, training: TrainingSet) -> npt.NDArray[np.float64]:

@@ -8,7 +8,9 @@ import torch
 
 from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.metrics import dice
+from napari_covseg.models import forward
 from napari_covseg.models.file import Model
+from napari_covseg.models.forward import as_input
 
 
 @torch.inference_mode()
@@ -16,11 +18,9 @@ def probabilities(model: Model, images: npt.NDArray[np.uint8], batch: int = 4) -
     """Return what a model says of prepared slices, (n, size, size): uint8 (n, outputs, size, size)."""
     rows = []
     for start in range(0, len(images), batch):
-        chunk = torch.from_numpy(images[start : start + batch]).to(model.device)
-        inputs = chunk.unsqueeze(1).float().div_(255)
-        logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
-        stacked = torch.cat([logits[name] for name in model.card.outputs], 1)
-        rows.append(stacked.sigmoid().mul_(255).round_().byte().cpu().numpy())
+        inputs = as_input(images[start : start + batch], model.device)
+        said = forward.probabilities(model.network, inputs, model.card.outputs)
+        rows.append(said.mul_(255).round_().byte().cpu().numpy())
     empty = np.zeros((0, len(model.card.outputs), *images.shape[1:]), np.uint8)
     return np.concatenate([empty, *rows])
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from napari_covseg.models.forward import heads
+
 BATCHES = 16
 """Batches that the statistics are taken from."""
 
@@ -39,7 +41,7 @@ def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
         module.momentum = None  # a plain mean
         module.train()
     for images in batches:
-        network(images.contiguous(memory_format=torch.channels_last))
+        heads(network, images)
     for module, momentum in zip(normalisations, usual, strict=True):
         module.momentum = momentum
         module.eval()

@@ -7,20 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from napari_covseg.learn.loss import Loss, with_union
-from napari_covseg.learn.sampling import as_input
+from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
+from napari_covseg.models.forward import as_input, heads, stacked
 
 SCANNED = tuple(round(0.05 * k, 2) for k in range(1, 20))
 """Thresholds that are tried: 0.05, 0.10 … 0.95 (Yazdekhasty 2020's own steps)."""
-
-
-def stacked(logits: Mapping[str, Tensor], outputs: tuple[str, ...]) -> Tensor:
-    """Return outputs, each of shape (n, 1, h, w), as channels: (n, len(outputs), h, w)."""
-    heads = with_union(logits)
-    return torch.cat([heads[name] for name in outputs], 1)
 
 
 def validate(
@@ -102,13 +96,12 @@ def _measure(
     losses = 0.0
     for start in range(0, len(slices), batch):
         part = slice(start, start + batch)
-        images = as_input(slices.images[part]).to(device)
-        logits = network(images.contiguous(memory_format=torch.channels_last))
+        logits = heads(network, as_input(slices.images[part], device))
         masks = torch.from_numpy(slices.masks[part]).to(device)
         known, truth = masks != UNKNOWN, masks == 1
         if loss is not None:
             losses += float(loss(logits, masks)) * len(masks)
-        said = stacked(logits, slices.outputs).float()
+        said = stacked(logits, slices.outputs)
         np.logical_or.at(there, rows[part], known.any(3).any(2).cpu().numpy())
         for k in range(thresholds.shape[1]):
             predicted = (said >= cuts[:, k, None, None]) & known

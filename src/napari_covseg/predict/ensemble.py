@@ -16,6 +16,7 @@ from napari_covseg.errors import ModelError
 from napari_covseg.labels import UNITED, joins
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model
+from napari_covseg.models.forward import as_input, probabilities
 from napari_covseg.predict.options import FLIPS, Tta
 
 _MARGIN = 8  # pixels around the lungs that a second look takes in
@@ -128,7 +129,7 @@ class Ensemble:
         Tensor, shape (n, outputs, size, size)
             Probabilities in the order of `card`, turned back to the way the slices lie.
         """
-        inputs = torch.from_numpy(np.stack(images)).to(model.device).unsqueeze(1).float().div_(255.0)
+        inputs = as_input(np.stack(images), model.device)
         first = self._opinion(model, inputs)
         yield first
         for axes in FLIPS[self.way][1:]:
@@ -141,8 +142,7 @@ class Ensemble:
             yield again
 
     def _opinion(self, model: Model, inputs: Tensor) -> Tensor:
-        logits = model.network(inputs.contiguous(memory_format=torch.channels_last))
-        return torch.cat([logits[name] for name in self.card.outputs], 1).sigmoid()
+        return probabilities(model.network, inputs, self.card.outputs)
 
     def _around_lungs(self, probability: Tensor) -> tuple[slice | EllipsisType, ...] | None:
         """Return the part of the slices, shape (n, outputs, size, size), in which any has lung."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from napari_covseg.labels import UNION, UNITED, joins, lesion
 from napari_covseg.metrics.entropy import entropy_map, slice_entropy
 from napari_covseg.models.file import Model
+from napari_covseg.models.forward import restore
 from napari_covseg.models.placement import Placement
 from napari_covseg.predict.ensemble import Ensemble, united
-from napari_covseg.predict.restore import restore
 from napari_covseg.scans.appearance import Appearance
 
 Mask = npt.NDArray[np.uint8]

@@ -14,6 +14,7 @@ import torch
 
 from napari_covseg.errors import JobError
 from napari_covseg.models.file import Model
+from napari_covseg.models.forward import heads
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.forward import Looked, Said
 from napari_covseg.predict.labeller import Labeller, ReadSlice, SlicePrediction
@@ -42,7 +43,7 @@ def rehearse(model: Model) -> None:
     def once() -> None:
         slices = torch.zeros(default_batch(model.device), 1, size, size, device=model.device)
         with lanes.turn():
-            model.network(slices.contiguous(memory_format=torch.channels_last))
+            heads(model.network, slices)
 
     with Lanes(model.device) as lanes:
         try:
