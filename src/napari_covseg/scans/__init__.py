@@ -1,6 +1,6 @@
 """Read scans and write labels; geometry in and out."""
 
-from napari_covseg.scans.dicom_series import SeriesInfo, list_series
+from napari_covseg.scans.dicom.series import SeriesInfo, list_series
 from napari_covseg.scans.labels_out import write_labels
 from napari_covseg.scans.read import read_scan
 from napari_covseg.scans.scan import Scan

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom import read_dicom_file, read_dicom_folder
-from napari_covseg.scans.dicom_header import looks_like_dicom
+from napari_covseg.scans.dicom.header import looks_like_dicom
+from napari_covseg.scans.dicom.read import read_dicom_file, read_dicom_folder
 from napari_covseg.scans.pictures import is_picture, read_pictures
 from napari_covseg.scans.scan import Scan
 from napari_covseg.scans.volumes import read_volume, volume_suffix

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom_codec import COMPRESSED, decode_stored
-from napari_covseg.scans.dicom_header import SliceHeader, damaged, parse
+from napari_covseg.scans.dicom.codec import COMPRESSED, decode_stored
+from napari_covseg.scans.dicom.header import SliceHeader, damaged, parse
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.scans.dicom_header import SliceHeader, damaged
+from napari_covseg.scans.dicom.header import SliceHeader, damaged
 
 JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
 """JPEG, JPEG-Lossless and JPEG-LS."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom_header import SliceHeader
+from napari_covseg.scans.dicom.header import SliceHeader
 
 SAME_PLANE = 0.01
 """mm; slices nearer than this along the normal lie at the same position."""

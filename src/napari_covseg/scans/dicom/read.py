@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom_geometry import ordered, stored_affine
-from napari_covseg.scans.dicom_header import SliceHeader, quiet, read_header
-from napari_covseg.scans.dicom_pixels import check_pixels, decode
-from napari_covseg.scans.dicom_series import SeriesInfo, choose_series, list_series, slices_of
+from napari_covseg.scans.dicom.geometry import ordered, stored_affine
+from napari_covseg.scans.dicom.header import SliceHeader, quiet, read_header
+from napari_covseg.scans.dicom.pixels import check_pixels, decode
+from napari_covseg.scans.dicom.series import SeriesInfo, choose_series, list_series, slices_of
 from napari_covseg.scans.intensity import has_air, to_int16
 from napari_covseg.scans.orientation import (
     as_stored,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom_header import SliceHeader, looks_like_dicom, quiet, read_header
+from napari_covseg.scans.dicom.header import SliceHeader, looks_like_dicom, quiet, read_header
 
 
 @dataclass(frozen=True)

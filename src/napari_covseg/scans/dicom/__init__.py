@@ -1,0 +1,1 @@
+"""Read CT series from DICOM files."""
