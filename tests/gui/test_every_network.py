@@ -20,7 +20,7 @@ from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.installed import install, repository_weights
 from napari_covseg.networks.catalogue import CATALOGUE
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.segment.uncertainty import NAME
+from napari_covseg.panels.segment.labelling import UNCERTAINTY
 from napari_covseg.scans import Scan
 from napari_covseg.scans.phantom import phantom
 
@@ -118,7 +118,7 @@ def test_every_network_labels_and_its_card_can_be_read(
     assert (settings["also"], settings["tta"]) == (["tiny-unetpp"], "flip")
     assert (settings["threshold"], settings["min_ml"], settings["min_pixels"]) == (0.3, 0, 3)
     assert settings["uncertainty"] == "spread"
-    layer = session.viewer.layers[NAME]
+    layer = session.viewer.layers[UNCERTAINTY]
     for z in range(3):
         kept = run.read_uncertainty(z)
         assert kept is not None and kept.any()
@@ -127,7 +127,7 @@ def test_every_network_labels_and_its_card_can_be_read(
 
     options.uncertainty.setChecked(False)
     assert labelled(small_dock, qtbot).read_uncertainty(0) is None
-    assert NAME not in session.viewer.layers
+    assert UNCERTAINTY not in session.viewer.layers
 
 
 @pytest.fixture

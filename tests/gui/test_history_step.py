@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_covseg.cases import OpenCase, Revision
-from napari_covseg.panels.correct.revision_table import RevisionTable, slices_said, told
+from napari_covseg.panels.correct.history_step import RevisionTable, revision_in_words, slices_said
 from napari_covseg.panels.dock import CovSegDock
 
 
@@ -62,7 +62,7 @@ def test_every_step_is_listed_shown_and_restored(
 
 def test_a_revision_is_said_in_one_line() -> None:
     revision = Revision(3, datetime.now(UTC), "Ada", "brush", ("lesions",), (4, 5), 12)
-    assert told(revision).endswith("brush, lesions, 12 voxels, by Ada")
+    assert revision_in_words(revision).endswith("brush, lesions, 12 voxels, by Ada")
     assert [slices_said(s) for s in ((), (4,), (4, 9))] == ["", "5", "5–10"]
     table = RevisionTable()
     table.show([revision])

@@ -15,9 +15,8 @@ from napari_covseg.cases.versions import Versions
 from napari_covseg.jobs.events import Failed, Finished, ModelProposed, Notice, SlicesDone, TrainingStep
 from napari_covseg.jobs.requests import REFINE_PRIORITY, Finetune, Predict, Refine
 from napari_covseg.panels.dock import CovSegDock
+from napari_covseg.panels.learn.learn_step import outline, scores_said
 from napari_covseg.panels.learn.learning import corrected_cases
-from napari_covseg.panels.learn.proposal import scores_said
-from napari_covseg.panels.learn.side_by_side import outline
 from napari_covseg.scans import Scan
 
 SCORES = {"held-out": {"before": {"lesion": 0.6}, "after": {"lesion": 0.8}}}

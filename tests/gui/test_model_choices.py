@@ -11,7 +11,7 @@ from napari_covseg.cases import Workspace
 from napari_covseg.cases.version import ModelState
 from napari_covseg.cases.versions import Versions
 from napari_covseg.models.catalogue import available
-from napari_covseg.panels.segment.model_choices import model_choices
+from napari_covseg.panels.segment.models import model_choices
 
 
 def test_a_version_that_cannot_be_read_hides_no_other(

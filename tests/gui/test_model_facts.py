@@ -8,8 +8,7 @@ from html import escape
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.networks.catalogue import CATALOGUE
-from napari_covseg.panels.segment.model_facts import how_scored, model_facts, scores_in_words
-from napari_covseg.panels.segment.model_page import model_page
+from napari_covseg.panels.segment.models import how_scored, model_facts, model_page, scores_in_words
 
 
 def card(scores: dict[str, object]) -> ModelCard:

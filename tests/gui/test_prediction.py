@@ -21,7 +21,7 @@ from napari_covseg.jobs.events import (
     VolumeDone,
 )
 from napari_covseg.panels.case_layers import CaseLayers
-from napari_covseg.panels.segment.prediction import BACKLOG, Prediction
+from napari_covseg.panels.segment.labelling import BACKLOG, Prediction
 from napari_covseg.scans import Scan
 
 SLICES = tuple(range(12))

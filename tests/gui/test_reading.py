@@ -8,8 +8,7 @@ import pytest
 from canvas_mouse import Mouse
 from napari import Viewer
 
-from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.reading import patient_position
+from napari_covseg.panels.dock import CovSegDock, patient_position
 from napari_covseg.scans import Scan
 
 

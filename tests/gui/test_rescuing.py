@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_covseg.cases import Damage, OpenCase, Workspace, chunks, refuge
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.scan.damage_told import told
+from napari_covseg.panels.scan.facts import damage_text
 from napari_covseg.scans import Scan
 
 LONG = 60_000  # ms
@@ -280,15 +280,15 @@ def test_damage_is_said_and_stays_in_sight(
     assert len(said(notified, "was damaged")) == 1
 
 
-def test_damage_in_words() -> None:
-    assert told([]) == []
+def test_damage_text() -> None:
+    assert damage_text([]) == []
     slices = [Damage("labels", "lesions", z, "") for z in (11, *range(9))]
-    (sentence,) = told(slices)
+    (sentence,) = damage_text(slices)
     assert sentence.startswith("Slices 1, 2, 3, 4, 5, 6, 7, 8 … of the lesions cannot be read and are")
     both = [Damage(what, "lungs", 0, "", rebuilt=True) for what in ("labels", "touched")]
-    assert told(both) == ["Slice 1 of the lungs was damaged and made anew from the history."]
-    assert told([Damage("touched", "lungs", 2, "")]) == [
+    assert damage_text(both) == ["Slice 1 of the lungs was damaged and made anew from the history."]
+    assert damage_text([Damage("touched", "lungs", 2, "")]) == [
         "Slice 3 of the lungs no longer tells what a person drew: models leave it alone."
     ]
-    records = told([Damage("review", "", -1, ""), Damage("activity", "", -1, "")])
+    records = damage_text([Damage("review", "", -1, ""), Damage("activity", "", -1, "")])
     assert len(records) == 2 and "review states" in records[0]

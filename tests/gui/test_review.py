@@ -11,7 +11,7 @@ from qtpy.QtCore import QPoint, Qt
 from napari_covseg.cases import OpenCase, Review
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.correct.review_strip import COLOURS, ReviewStrip, cells
-from napari_covseg.panels.correct.slice_facts import SliceFacts
+from napari_covseg.panels.correct.reviewing import SliceFacts
 from napari_covseg.panels.dock import CovSegDock
 
 

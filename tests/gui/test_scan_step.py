@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_covseg.cases import Workspace
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.scan.scan_facts import facts
+from napari_covseg.panels.scan.facts import facts
 from napari_covseg.panels.scan.scan_step import ScanStep
 from napari_covseg.scans import Scan, SeriesInfo
 

@@ -14,8 +14,8 @@ from qtpy.QtCore import Qt
 from napari_covseg.cases import Review
 from napari_covseg.jobs.events import Progress
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.progress_row import progress_text
 from napari_covseg.panels.segment.segment_step import SegmentStep
+from napari_covseg.panels.step import progress_text
 from napari_covseg.scans import Scan
 
 LONG = 170_000  # ms; the child has to load torch first

@@ -1,4 +1,4 @@
-"""Short work beside the viewer's thread (files, zarr), with its result or error brought back."""
+"""What is done beside the viewer's thread: short work in a thread, jobs in the computing child."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from napari.utils.notifications import notification_manager, show_error
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_covseg.errors import CovsegError
+from napari_covseg.jobs.client import JobClient
+from napari_covseg.jobs.events import END, Event
+from napari_covseg.jobs.requests import Request, WarmUp
 
 T = TypeVar("T")
+
+DRAIN_EVERY = 30  # ms; events that come faster are taken together
+Handler = Callable[[Event], None]
 
 
 class Abandoned(Exception):
@@ -49,3 +56,80 @@ def show_exception(error: BaseException) -> None:
         show_error(str(error))
     elif not isinstance(error, Abandoned):
         notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
+class Work(QObject):
+    """Jobs of one viewer.
+
+    Signals
+    -------
+    child_died : str
+        One sentence for a person.
+    """
+
+    child_died = Signal(str)
+    _woken = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._handlers: dict[int, Handler] = {}
+        self._closed = False
+        # The client wakes from its own thread; a signal brings that to this one.
+        self._client = JobClient(wake=self._woken.emit, on_death=self.child_died.emit)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(DRAIN_EVERY)
+        self._timer.timeout.connect(self._drain)
+        self._woken.connect(self._on_woken)
+
+    @property
+    def child_pid(self) -> int | None:
+        """Process id of the child, None while there is none."""
+        return self._client.pid
+
+    def warm_up(self, model: str | None, device: str, workspace: str | None = None) -> None:
+        """Start the child, so that the first prediction answers at once."""
+        self._client.start(WarmUp(model, device, workspace))
+
+    def submit(self, request: Request, handler: Handler, priority: int = 0) -> int:
+        """Run a request; `handler` hears its events, on this thread, until its end.
+
+        Raises
+        ------
+        JobError
+            If no process can be started.
+        """
+        job_id = self._client.submit(request, priority)
+        self._handlers[job_id] = handler
+        return job_id
+
+    def cancel(self, job_id: int) -> None:
+        """Ask a job to stop; its handler hears `Cancelled`."""
+        self._client.cancel(job_id)
+
+    def focus(self, job_id: int, z: int) -> None:
+        """Tell a job which slice is on screen."""
+        self._client.focus(job_id, z)
+
+    def free_gpu(self) -> None:
+        """Give GPU memory back, at once or after what runs."""
+        self._client.free_gpu()
+
+    def close(self) -> None:
+        """End the child within a second."""
+        self._closed = True
+        self._timer.stop()
+        self._handlers.clear()
+        self._client.close()
+
+    def _on_woken(self) -> None:
+        if not self._timer.isActive() and not self._closed:
+            self._timer.start()
+
+    def _drain(self) -> None:
+        for job_id, event in self._client.poll():
+            handler = self._handlers.get(job_id)
+            if isinstance(event, END):
+                self._handlers.pop(job_id, None)
+            if handler is not None:
+                handler(event)

@@ -1,4 +1,4 @@
-"""The three layers of an open case: the scan, the lungs, the lesions."""
+"""The three layers of an open case, and what a person may change in them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from napari.layers import Image, Labels
 from napari.utils.notifications import show_info
 
 from napari_covseg.cases import Change as Restored
-from napari_covseg.cases import OpenCase
+from napari_covseg.cases import OpenCase, Review
+from napari_covseg.edit import HuRange
+from napari_covseg.edit.hu_range import in_range
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.layers import CONTOUR, METADATA_KEY, labels_layer, scan_layer, scan_layer_name
-from napari_covseg.panels.limits import Limits
 from napari_covseg.panels.model_step import SliceChange, tool_changes
 from napari_covseg.panels.strokes import Change, Indices, Strokes
 from napari_covseg.scans import Scan
@@ -189,3 +190,66 @@ class CaseLayers:
             brushable=lambda before, after, key: limits.brushable(group, before, after, key),
             allowed=lambda before, after, key: limits.allowed(group, before, after, key),
         )
+
+
+class Limits:
+    """Protects voxels of a case from brushes and tools.
+
+    Parameters
+    ----------
+    case : OpenCase
+
+    Attributes
+    ----------
+    locked : dict of set of int
+        Label values, by group, that nothing changes from or to.
+    hu_range : HuRange or None
+        Brush and eraser change only voxels in it.
+    """
+
+    def __init__(self, case: OpenCase) -> None:
+        self._case = case
+        self.locked: dict[Group, set[int]] = {group: set() for group in GROUPS}
+        self.hu_range: HuRange | None = None
+
+    @property
+    def accepted(self) -> npt.NDArray[np.bool_]:
+        """Which slices a person has accepted, (z,)."""
+        return np.asarray(self._case.review == Review.ACCEPTED)
+
+    def allowed(
+        self, group: Group, before: npt.NDArray[np.uint8], after: Any, key: Any
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return where a change is allowed, None if everywhere.
+
+        Parameters
+        ----------
+        group : {"lungs", "lesions"}
+        before : ndarray of uint8
+            Values there now.
+        after : int or ndarray of uint8
+            Values to come.
+        key : tuple
+            Three slices, or index arrays (z, y, x) with the shape of `before`.
+        """
+        forbidden = None
+        locked = self.locked[group]
+        if locked:
+            values = list(locked)
+            forbidden = np.isin(before, values) | np.isin(after, values)
+        accepted = self.accepted[key[0]]
+        if accepted.any():
+            shut = accepted.reshape(-1, 1, 1) if isinstance(key[0], slice) else accepted
+            shut = np.broadcast_to(shut, before.shape)
+            forbidden = shut if forbidden is None else forbidden | shut
+        return None if forbidden is None else ~forbidden
+
+    def brushable(
+        self, group: Group, before: npt.NDArray[np.uint8], after: Any, key: Any
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return where a brush may paint, None if everywhere; as `allowed`, and within the HU range."""
+        allowed = self.allowed(group, before, after, key)
+        if self.hu_range is None:
+            return allowed
+        inside = in_range(self._case.voxels[key], self.hu_range)
+        return np.asarray(inside if allowed is None else allowed & inside)

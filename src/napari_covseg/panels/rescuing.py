@@ -13,7 +13,7 @@ from qtpy.QtCore import QElapsedTimer, QObject, Signal
 from napari_covseg.cases import OpenCase
 from napari_covseg.cases.refuge import Kept, bring_back, close_or_save
 from napari_covseg.errors import CaseError
-from napari_covseg.panels.scan.damage_told import told
+from napari_covseg.panels.scan.facts import damage_text
 
 if TYPE_CHECKING:
     from napari_covseg.panels.session import Session
@@ -73,7 +73,7 @@ class Rescuing(QObject):
             self._bring_back(case)
         _ = case.found  # of a case that nobody has looked at; here, as it takes a moment
         if case.damaged:
-            self.damaged.emit(f'Case "{case.case.name}" was damaged. {" ".join(told(case.damaged))}')
+            self.damaged.emit(f'Case "{case.case.name}" was damaged. {" ".join(damage_text(case.damaged))}')
         return case
 
     def close(self, case: OpenCase, *, at_any_cost: bool) -> bool:

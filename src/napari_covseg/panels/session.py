@@ -15,23 +15,21 @@ from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from napari_covseg.cases import OpenCase, Workspace
 from napari_covseg.errors import CovsegError
+from napari_covseg.panels.background import Work
 from napari_covseg.panels.case_layers import CaseLayers
 from napari_covseg.panels.closing_window import ClosingWindow
 from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.correct.measuring import Measuring
 from napari_covseg.panels.correct.refining import Refining
 from napari_covseg.panels.correct.reviewing import Reviewing
-from napari_covseg.panels.keys import Keys
+from napari_covseg.panels.keys import Keys, actions
 from napari_covseg.panels.learn.learning import Learning
 from napari_covseg.panels.letters import OrientationLetters
 from napari_covseg.panels.mouse import RadiologyMouse
 from napari_covseg.panels.rescuing import Rescuing
 from napari_covseg.panels.scan.opening import Opening
-from napari_covseg.panels.segment.labelling import Labelling
-from napari_covseg.panels.segment.model_facts import last_model
-from napari_covseg.panels.segment.prediction import Prediction
-from napari_covseg.panels.shortcuts import actions
-from napari_covseg.panels.work import Work
+from napari_covseg.panels.segment.labelling import Labelling, Prediction
+from napari_covseg.panels.segment.models import last_model
 
 StepName = Literal["scan", "segment", "learn", "export"]
 _SESSIONS: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""What all steps share: a plain column of rows on one viewer's session."""
+"""What all steps share: a plain column of rows on one viewer's session, and the widgets in it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ from math import ceil
 
 from napari import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtGui import QTextDocument
+from qtpy.QtGui import QPaintEvent, QTextDocument
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
+    QComboBox,
     QHBoxLayout,
     QLabel,
+    QProgressBar,
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible
 
+from napari_covseg.jobs.events import Progress
 from napari_covseg.panels.keys import shown
-from napari_covseg.panels.session import session_of
+from napari_covseg.panels.session import Session, StepName, session_of
 
 RESEARCH_USE = "Research use, not for diagnosis"
 WIDTH_HINT = 280
@@ -181,3 +187,133 @@ def narrow(box: QAbstractSpinBox, width: int) -> None:
     """Give a number no more room than it needs; the wheel and the arrow keys still change it."""
     box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
     box.setStyleSheet(f"padding: 2px; min-width: {width}px; max-width: {width}px;")
+
+
+class CancelBar(QWidget):
+    """A bar and, beside it, the button *Cancel*.
+
+    Parameters
+    ----------
+    tells, cancels : str
+        What the bar tells and what the button does, for their tooltips.
+    """
+
+    def __init__(self, tells: str, cancels: str) -> None:
+        super().__init__()
+        self.bar = QProgressBar()
+        self.bar.setToolTip(tells)
+        self.cancel = button("Cancel", cancels)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.bar, 1)
+        row.addWidget(self.cancel)
+
+    def begin(self, what: str) -> None:
+        """Say what goes on, without saying how far it is."""
+        self.bar.setRange(0, 0)
+        self.bar.setFormat(f"{what} …")
+
+    def go_on(self, progress: Progress) -> None:
+        """Move the bar."""
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+
+
+class ProgressRow(CancelBar):
+    """Shows itself while its step works.
+
+    Parameters
+    ----------
+    session : Session
+    step : {"scan", "segment", "export"}
+        Whose work it shows.
+    keeps : str
+        What stays when one cancels, for the tooltip.
+    """
+
+    def __init__(self, session: Session, step: StepName, keeps: str) -> None:
+        tells = "How much is done, how fast it goes, and the time that is left."
+        super().__init__(tells, f"Stop at once. {keeps}")
+        self._session = session
+        self._step = step
+        self._on_busy(session.busy_with)
+        self.cancel.clicked.connect(self._on_cancel)
+        session.busy_changed.connect(self._on_busy)
+        session.progressed.connect(self._on_progress)
+
+    def _on_busy(self, what: str) -> None:
+        mine = bool(what) and self._session.busy_step == self._step
+        self.setVisible(mine)
+        self.cancel.setEnabled(mine)
+        if mine:
+            self.begin(what)
+
+    def _on_progress(self, progress: Progress) -> None:
+        if not progress.total or not self.cancel.isEnabled():
+            return
+        self.go_on(progress)
+        last_pass = self._step == "segment" and progress.done == progress.total
+        self.bar.setFormat("Last pass in 3-D …" if last_pass else progress_text(progress))
+
+    def _on_cancel(self) -> None:
+        self.cancel.setEnabled(False)
+        self.bar.setFormat("Stopping …")
+        self._session.cancel()
+
+
+def progress_text(progress: Progress) -> str:
+    """Return how far a job is, as a person says it."""
+    parts = [f"{progress.done} of {progress.total}"]
+    if progress.per_second:
+        parts.append(f"{progress.per_second:.1f} {progress.unit}/s")
+    if progress.seconds_left is not None:
+        left = round(progress.seconds_left)
+        parts.append(f"{left // 60}:{left % 60:02d} left")
+    return " · ".join(parts)
+
+
+class ElidedComboBox(QComboBox):
+    """A list that a narrow dock can shorten, and that says so by an ellipsis."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.view().setTextElideMode(Qt.TextElideMode.ElideRight)
+
+    @property
+    def shown(self) -> str:
+        """The text as it is drawn."""
+        return self._shortened(self._option())
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the list with the text that fits."""
+        painter = QStylePainter(self)
+        option = self._option()
+        option.currentText = self._shortened(option)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+    def showPopup(self) -> None:
+        """Open the list as wide as its longest line, if the screen allows it."""
+        wide = self.view().sizeHintForColumn(0) + 2 * self.view().frameWidth()
+        room = self.screen().availableGeometry().width() // 2
+        self.view().setMinimumWidth(max(self.width(), min(wide, room)))
+        super().showPopup()
+
+    def minimumSizeHint(self) -> QSize:
+        """Return a size that a narrow dock can still give."""
+        return QSize(60, super().minimumSizeHint().height())
+
+    def _option(self) -> QStyleOptionComboBox:
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        return option
+
+    def _shortened(self, option: QStyleOptionComboBox) -> str:
+        field = self.style().subControlRect(
+            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
+        )
+        text = self.fontMetrics().elidedText(
+            self.currentText(), Qt.TextElideMode.ElideRight, max(field.width() - 4, 0)
+        )
+        return str(text)

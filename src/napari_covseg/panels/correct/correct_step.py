@@ -1,12 +1,14 @@
-"""Step 3, Correct: brush and tools, the review of the slices, and what was done."""
+"""Step 3, Correct: brush and tools, the review of the slices."""
 
 from __future__ import annotations
 
 from napari import Viewer
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QGridLayout,
+    QPushButton,
     QSizePolicy,
     QSpinBox,
     QWidget,
@@ -14,16 +16,26 @@ from qtpy.QtWidgets import (
 
 from napari_covseg.edit import PRESETS, HuRange
 from napari_covseg.errors import CovsegError
+from napari_covseg.labels import GROUPS, Group, Label
 from napari_covseg.panels.background import show_exception
-from napari_covseg.panels.correct.label_row import LabelRow
-from napari_covseg.panels.correct.review_row import ReviewRow
-from napari_covseg.panels.correct.tool_progress import ToolProgress
+from napari_covseg.panels.correct.correction import Correction
+from napari_covseg.panels.correct.review_strip import ReviewRow
 from napari_covseg.panels.correct.tools import TOOLS
-from napari_covseg.panels.shortcuts import KEYS
-from napari_covseg.panels.step import Paragraph, Step, narrow, small
+from napari_covseg.panels.keys import KEYS
+from napari_covseg.panels.step import CancelBar, Paragraph, Step, narrow, small
 
 COLUMNS = 4
 OWN = "own range"
+
+SHORT = {
+    "lesion": "Lesion",
+    "ground-glass": "GGO",
+    "consolidation": "Consol.",
+    "pleural effusion": "Effusion",
+    "right lung": "Right",
+    "left lung": "Left",
+    "lung, side undetermined": "Lung",
+}
 
 
 class CorrectStep(Step):
@@ -188,3 +200,80 @@ class CorrectStep(Step):
             widget.blockSignals(False)
         known = [index for index, hu_range in enumerate(PRESETS.values()) if hu_range == correction.hu_range]
         self.preset.setCurrentIndex(known[0] if known else self.preset.count() - 1)
+
+
+class LabelRow(QWidget):
+    """A button in the colour of each label, with a lock below.
+
+    Parameters
+    ----------
+    correction : Correction
+    """
+
+    def __init__(self, correction: Correction) -> None:
+        super().__init__()
+        self._correction = correction
+        self._group: Group | None = None
+        self.buttons: dict[int, QPushButton] = {}
+        self.locks: dict[int, QCheckBox] = {}
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setHorizontalSpacing(3)
+        self._grid.setVerticalSpacing(1)
+        self._on_changed()
+        correction.changed.connect(self._on_changed)
+
+    def _on_changed(self) -> None:
+        correction = self._correction
+        if correction.group != self._group:
+            self._group = correction.group
+            self._fill(GROUPS[self._group])
+        for value, press in self.buttons.items():
+            press.setChecked(value == correction.value)
+            press.setEnabled(correction.layer is not None)
+            lock = self.locks[value]
+            lock.blockSignals(True)
+            lock.setChecked(correction.is_locked(value))
+            lock.blockSignals(False)
+            lock.setEnabled(correction.layer is not None)
+
+    def _fill(self, labels: tuple[Label, ...]) -> None:
+        for widget in (*self.buttons.values(), *self.locks.values()):
+            self._grid.removeWidget(widget)
+            widget.deleteLater()
+        self.buttons.clear()
+        self.locks.clear()
+        for column, label in enumerate(labels):
+            press = small(SHORT[label.name], str(label.value), f"Paint {label.name}.", checkable=True)
+            colour = "rgb({}, {}, {})".format(*label.colour)
+            press.setStyleSheet(
+                f"QPushButton {{ border-bottom: 3px solid {colour}; }} "
+                f"QPushButton:checked {{ background: {colour}; color: black; }}"
+            )
+            press.clicked.connect(lambda _=False, value=label.value: self._correction.choose_label(value))
+            lock = QCheckBox("lock")
+            lock.setToolTip(f"No brush and no tool changes {label.name}, or makes more of it.")
+            lock.toggled.connect(lambda on, value=label.value: self._correction.lock(value, on))
+            self.buttons[label.value], self.locks[label.value] = press, lock
+            self._grid.addWidget(press, 0, column)
+            self._grid.addWidget(lock, 1, column)
+
+
+class ToolProgress(CancelBar):
+    """Shows itself while a tool runs.
+
+    Parameters
+    ----------
+    correction : Correction
+    """
+
+    def __init__(self, correction: Correction) -> None:
+        super().__init__("How far the tool is.", "Stop the tool; it changes nothing then.")
+        self._on_working(correction.running)
+        self.cancel.clicked.connect(correction.cancel)
+        correction.working.connect(self._on_working)
+        correction.progressed.connect(self.go_on)
+
+    def _on_working(self, tool: str) -> None:
+        self.setVisible(bool(tool))
+        self.begin(tool)

@@ -1,20 +1,21 @@
-"""What was done to the open case: every revision, the state after any of them, and the way back."""
+"""What was done to the open case: every revision, the state after any of them, and how to restore it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from napari import Viewer
 from napari.layers import Labels
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, QTimer
 from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableView, QWidget
 
-from napari_covseg.cases import State
+from napari_covseg.cases import Revision, State
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background, show_exception
-from napari_covseg.panels.correct.revision_table import RevisionTable
 from napari_covseg.panels.hu_overlay import AID_KEY
 from napari_covseg.panels.layers import labels_layer
 from napari_covseg.panels.step import Step, small
@@ -22,6 +23,8 @@ from napari_covseg.panels.step import Step, small
 SETTLE = 300  # ms; changes that come faster are listed together
 HEIGHT = 150
 STROKES = "Strokes (*.covseg-strokes *.brought-back);;All files (*)"
+
+COLUMNS = ("No.", "When", "What", "Slices", "Who")
 
 
 class HistoryStep(Step):
@@ -202,3 +205,76 @@ class HistoryStep(Step):
         case = self.session.case
         if case is not None:
             in_background(lambda: case.history_csv(path), lambda _: show_info(f"Saved {path}"))
+
+
+class RevisionTable(QAbstractTableModel):
+    """Makes a cell only when it is drawn, so that thousands of revisions cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._revisions: list[Revision] = []
+
+    def show(self, revisions: Sequence[Revision]) -> None:
+        """List these revisions, given oldest first."""
+        self.beginResetModel()
+        self._revisions = list(revisions)[::-1]
+        self.endResetModel()
+
+    def revision(self, row: int) -> Revision:
+        """Return the revision of a row."""
+        return self._revisions[row]
+
+    def row_of(self, number: int) -> int | None:
+        """Return the row of a revision, None if it is not listed."""
+        rows = (row for row, revision in enumerate(self._revisions) if revision.number == number)
+        return next(rows, None)
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
+        """Return how many revisions there are."""
+        return len(self._revisions)
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:
+        """Return how much is said of each."""
+        return len(COLUMNS)
+
+    def headerData(self, section: int, orientation: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return the name of a column."""
+        columns = orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole
+        return COLUMNS[section] if columns else None
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return what stands in a cell, and in its tooltip."""
+        revision = self._revisions[index.row()]
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return revision_in_words(revision)
+        if role != Qt.ItemDataRole.DisplayRole:
+            return None
+        return (
+            str(revision.number),
+            f"{revision.when.astimezone():%H:%M:%S}",
+            revision.tool,
+            slices_said(revision.slices),
+            revision.who,
+        )[index.column()]
+
+
+def slices_said(slices: Sequence[int]) -> str:
+    """Return slices as a person counts them, from 1: ``7`` or ``3-12``."""
+    if not slices:
+        return ""
+    first, last = min(slices) + 1, max(slices) + 1
+    return str(first) if first == last else f"{first}–{last}"
+
+
+def revision_in_words(revision: Revision) -> str:
+    """Return all that is known of a revision in one line."""
+    parts = [
+        f"{revision.when.astimezone():%d %b %Y %H:%M:%S}",
+        revision.tool,
+        " and ".join(revision.groups),
+        f"{revision.voxels} voxels" if revision.voxels else "",
+        f"by {revision.who}",
+        f"prediction {revision.run_id}" if revision.run_id else "",
+        revision.note,
+    ]
+    return ", ".join(part for part in parts if part)

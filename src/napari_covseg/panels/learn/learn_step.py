@@ -1,16 +1,49 @@
-"""Step 4, Learn: the model learns from corrected slices; a person decides about the new version."""
+"""Step 4, Learn: the model learns from corrected slices; a person decides about the new one."""
 
 from __future__ import annotations
 
-from napari import Viewer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QSizePolicy, QSpinBox, QWidget
+import math
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+from napari import Viewer
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_covseg.cases import OpenCase
 from napari_covseg.cases.version import ModelState
+from napari_covseg.cases.versions import Versions
+from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import ModelProposed, TrainingStep
-from napari_covseg.panels.learn.curves import Curves
+from napari_covseg.labels import GROUPS
+from napari_covseg.metrics import dice
+from napari_covseg.panels.layers import WINDOWS, grey_limits
 from napari_covseg.panels.learn.learning import EVERY, reviewed_slices
-from napari_covseg.panels.learn.proposal import Proposal
 from napari_covseg.panels.step import Paragraph, Step, button, caption, narrow
+
+if TYPE_CHECKING:
+    from napari_covseg.panels.session import Session
+
+PLOT_HEIGHT = 110
+COLOURS = {"lungs": (86, 156, 214), "lesion": (250, 190, 60), "loss": (220, 220, 220)}
+OTHER = (225, 60, 100)
+
+SLICES = 3
+PICTURE = 80  # pixels on the screen
+Slice = npt.NDArray[np.uint8]
 
 
 class LearnStep(Step):
@@ -148,3 +181,245 @@ class LearnStep(Step):
             self.status.setText(f"{slices} of this case to learn from.{hint}")
         elif learning.running and not self.curves.steps:
             self.status.setText("Getting ready …")
+
+
+class Curves(QWidget):
+    """Two plots that follow a fine-tuning; without pyqtgraph, a line of text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss: list[float] = []
+        self.steps: list[int] = []
+        self.dice: dict[str, list[tuple[int, float]]] = {}
+        self.best: int = 0
+        self.text = Paragraph(small=True)
+        self._plots: dict[str, Any] = {}
+        self._lines: dict[str, Any] = {}
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(2)
+        for name in ("loss", "Dice, held out"):
+            plot = _plot(name)
+            if plot is None:
+                row.addWidget(self.text)
+                break
+            row.addWidget(plot)
+            self._plots[name] = plot
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.loss.clear()
+        self.steps.clear()
+        self.dice.clear()
+        self.best = 0
+        self._lines.clear()
+        for plot in self._plots.values():
+            plot.clear()
+
+    def add(self, told: TrainingStep) -> None:
+        """Let the curves grow by a step."""
+        if told.loss is not None:
+            self.steps.append(told.step)
+            self.loss.append(told.loss)
+            self._draw("loss", "loss", self.steps, self.loss)
+        if told.best:
+            self.best = told.step
+        for output, value in (told.held_out or {}).items():
+            if math.isfinite(value):
+                points = self.dice.setdefault(output, [])
+                points.append((told.step, value))
+                steps, values = zip(*points, strict=True)
+                self._draw("Dice, held out", output, list(steps), list(values))
+        self.text.setText(f"Step {told.step} of {told.steps}")
+
+    def _draw(self, plot: str, name: str, x: list[int], y: list[float]) -> None:
+        if plot not in self._plots:
+            return
+        if name not in self._lines:
+            colour = COLOURS.get(name, OTHER)
+            marks = {"symbol": "o", "symbolSize": 4, "symbolBrush": colour} if plot != "loss" else {}
+            self._lines[name] = self._plots[plot].plot(
+                pen={"color": colour, "width": 1.5}, name=name, **marks
+            )
+        self._lines[name].setData(x, y)
+
+
+def _plot(title: str) -> Any:
+    try:
+        import pyqtgraph
+    except ImportError:  # it comes with the extra `desktop`; without it there are numbers
+        return None
+    plot = pyqtgraph.PlotWidget(background=(32, 35, 41))
+    plot.setFixedHeight(PLOT_HEIGHT)
+    plot.setMinimumWidth(0)
+    plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    plot.setTitle(title, size="8pt")
+    plot.setMouseEnabled(x=False, y=False)
+    plot.hideButtons()
+    plot.setMenuEnabled(False)
+    plot.getAxis("left").setWidth(30)
+    if title != "loss":
+        plot.addLegend(offset=(-4, -4), labelTextSize="7pt")
+    plot.setToolTip("Goes down while the model learns." if title == "loss" else "Decides which step is kept.")
+    return plot
+
+
+class Proposal(QWidget):
+    """Shows itself while a version waits for a decision.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._learning = session.learning
+        self.scores = Paragraph()
+        self.scores.setToolTip("Dice before and after, on slices that the model did not learn from.")
+        self.slices = SideBySide(session)
+        self.keep = button(
+            "Keep",
+            "Use the new version from now on, and label the scan again with it. "
+            "Voxels that you painted or erased, and accepted slices, stay as they are.",
+        )
+        self.discard = button("Discard", "Go on with the model as it was.")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.scores)
+        column.addWidget(self.slices)
+        row = QHBoxLayout()
+        row.addWidget(self.keep)
+        row.addWidget(self.discard)
+        column.addLayout(row)
+        self.keep.clicked.connect(self._learning.keep)
+        self.discard.clicked.connect(self._on_discard)
+        self._learning.proposed.connect(self._on_proposed)
+        self.hide()
+
+    def reflect(self) -> None:
+        """Hide when nothing waits for a decision."""
+        if self._learning.proposal is None:
+            self.hide()
+
+    def _on_proposed(self, proposal: ModelProposed) -> None:
+        self.scores.setText(scores_said(proposal))
+        self.show()
+        self.slices.compare(proposal)
+
+    def _on_discard(self) -> None:
+        self._learning.discard()
+
+
+def scores_said(proposal: ModelProposed) -> str:
+    """Return the scores before and after, and what they speak for, as rich text."""
+    rows = []
+    for part, scores in proposal.scores.items():
+        for output, before in scores["before"].items():
+            after = scores["after"].get(output, float("nan"))
+            colour = "#80d080" if after >= before else "#e0a030"
+            rows.append(
+                f"<tr><td>{part}, {output}&nbsp;</td><td>{before:.3f} →&nbsp;</td>"
+                f"<td style='color:{colour}'>{after:.3f}</td></tr>"
+            )
+    verdict = "Keep it" if proposal.recommended else "Better not"
+    table = f"<table>{''.join(rows)}</table>" if rows else ""
+    return f"<b>{proposal.model_id}</b> beside {proposal.parent}, Dice:{table}{verdict}: {proposal.reason}"
+
+
+class SideBySide(QWidget):
+    """A column for each slice; corrected, parent and new version below each other.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self.pictures: list[list[QLabel]] = []
+        self.notes: list[QLabel] = []
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(2)
+        for row, name in enumerate(("before", "after")):
+            side = QLabel(name)
+            side.setStyleSheet("font-size: 10px;")
+            grid.addWidget(side, row, 0)
+            self.pictures.append([])
+            for column in range(SLICES):
+                picture = QLabel()
+                picture.setFixedSize(QSize(PICTURE, PICTURE))
+                picture.setToolTip(f"The model's findings {name} learning; yours are drawn in white.")
+                grid.addWidget(picture, row, column + 1)
+                self.pictures[row].append(picture)
+        for column in range(SLICES):
+            note = QLabel()
+            note.setStyleSheet("font-size: 10px;")
+            note.setAlignment(Qt.AlignmentFlag.AlignCenter)
+            grid.addWidget(note, 2, column + 1)
+            self.notes.append(note)
+
+    def compare(self, proposal: ModelProposed) -> None:
+        """Have both models label three slices, those that decided first, and draw them."""
+        case, model = self._session.case, self._session.learning.model
+        if case is None or model is None or not model.card.lesions:
+            return
+        value = model.card.lesions[0].value  # of a label that the model knows; there are no hints for it
+        scores: list[dict[int, float]] = [{} for _ in range(SLICES)]
+        for widgets in (*self.pictures, self.notes):
+            for widget in widgets:
+                widget.clear()
+        chosen = self._slices(case, proposal.model_id)
+        nothing = np.zeros(case.case.shape[1:], np.bool_)
+        for column, z in enumerate(chosen):
+            for row, name in enumerate((self._session.learning.in_use, proposal.model_id)):
+
+                def draw(run_id: str, row: int = row, column: int = column, z: int = z) -> None:
+                    lesions = case.case.run(run_id).read_slice(z)[1]
+                    truth = case.live["lesions"][z]
+                    self.pictures[row][column].setPixmap(picture(case, z, lesions, truth))
+                    scores[column][row] = dice(lesions > 0, truth > 0)
+                    said = " → ".join(f"{scores[column][r]:.2f}" for r in sorted(scores[column]))
+                    self.notes[column].setText(f"{z + 1}: {said}")
+
+                self._session.refining.ask(name, z, value, nothing, nothing, draw)
+
+    def _slices(self, case: OpenCase, version_id: str) -> list[int]:
+        try:
+            seen = Versions(self._session.workspace).get(version_id).learned_from.get(case.id)
+        except CovsegError:
+            seen = None
+        known = [] if seen is None else [*seen.held_out, *seen.learned]
+        return known[:SLICES]
+
+
+def picture(case: OpenCase, z: int, lesions: Slice, truth: Slice) -> QPixmap:
+    """Return a slice with a model's findings in colour and the outline of a person's in white."""
+    voxels = case.voxels[z]
+    low, high = WINDOWS["Lung"].limits if case.case.intensity == "HU" else grey_limits(case.voxels)
+    grey = np.clip((voxels - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    pixels = np.repeat(grey[..., None], 3, axis=2)
+    for label in GROUPS["lesions"]:
+        here = lesions == label.value
+        pixels[here] = (pixels[here] // 2 + np.array(label.colour) // 2).astype(np.uint8)
+    pixels[outline(truth > 0)] = 255
+    pixels = np.ascontiguousarray(pixels)
+    height, width = grey.shape
+    image = QImage(pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+    return QPixmap.fromImage(
+        image.scaled(
+            PICTURE,
+            PICTURE,
+            Qt.AspectRatioMode.KeepAspectRatio,
+            Qt.TransformationMode.SmoothTransformation,
+        )
+    )
+
+
+def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the pixels of a mask that touch what is not in it."""
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return np.asarray(mask & ~inner)

@@ -10,15 +10,12 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QWidget
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background
-from napari_covseg.panels.elided_combo_box import ElidedComboBox
 from napari_covseg.panels.hu_overlay import is_aid
 from napari_covseg.panels.layers import WINDOWS
 from napari_covseg.panels.mouse import HINT, set_window
-from napari_covseg.panels.progress_row import ProgressRow
-from napari_covseg.panels.scan.appearance_part import AppearancePart
-from napari_covseg.panels.scan.damage_told import told
-from napari_covseg.panels.scan.scan_facts import facts
-from napari_covseg.panels.step import Paragraph, Step, button, caption
+from napari_covseg.panels.scan.appearance import AppearancePart
+from napari_covseg.panels.scan.facts import damage_text, facts
+from napari_covseg.panels.step import ElidedComboBox, Paragraph, ProgressRow, Step, button, caption
 from napari_covseg.scans import SeriesInfo, list_series
 
 FILES = "Scans (*.nii *.nii.gz *.nrrd *.mha *.mhd *.dcm *.png *.jpg *.jpeg *.tif *.tiff);;All files (*)"
@@ -200,7 +197,9 @@ class ScanStep(Step):
     def _on_case_changed(self) -> None:
         case = self.session.case
         self.facts.setText(
-            facts(case.case.header, case.case.shape, told(case.damaged)) if case else "No scan is open."
+            facts(case.case.header, case.case.shape, damage_text(case.damaged))
+            if case
+            else "No scan is open."
         )
         in_hu = case is not None and case.case.intensity == "HU"
         for press in self.windows.values():

@@ -1,14 +1,14 @@
-"""The list of models, whose names end in an ellipsis where they are too long."""
+"""The list of models, and the window that shows the card of one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QDialog, QTextBrowser, QVBoxLayout, QWidget
 
-from napari_covseg.panels.elided_combo_box import ElidedComboBox
-from napari_covseg.panels.segment.model_choices import ModelChoice
+from napari_covseg.panels.segment.models import ModelChoice, model_page
+from napari_covseg.panels.step import ElidedComboBox
 
 INSTALL = "Install a model file…"
 NONE = "no model installed"
@@ -83,3 +83,26 @@ class ModelList(ElidedComboBox):
             self.setCurrentIndex(max(self._now, 0))
             self.blockSignals(False)
             self.install_asked.emit()
+
+
+class CardWindow(QDialog):
+    """Shows one card; it may stay open while one works.
+
+    Parameters
+    ----------
+    parent : QWidget
+    """
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent, Qt.WindowType.Tool)
+        self.page = QTextBrowser()
+        self.page.setOpenExternalLinks(False)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.page)
+        self.resize(560, 680)
+
+    def read(self, choice: ModelChoice) -> None:
+        """Show the card of a model from its beginning."""
+        self.setWindowTitle(choice.title)
+        self.page.setHtml(model_page(choice.card, choice.place))
