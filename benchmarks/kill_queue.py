@@ -116,7 +116,7 @@ def kill(folder: Folder, who: str) -> None:
 def trains(path: Path, words: list[str]) -> None:
     """Be the training process: `covseg` with every loss appended to a file."""
     from napari_covseg.cli import app
-    from napari_covseg.learn.training_run import TrainingRun
+    from napari_covseg.learn.train import TrainingRun
 
     update = TrainingRun.update
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_covseg.learn.corrections import targets_of
-from napari_covseg.learn.gate import shipped_phantom
 from napari_covseg.learn.loss import segmentation_loss
+from napari_covseg.learn.regression import shipped_phantom
 from napari_covseg.models.file import choose_device
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network

@@ -10,15 +10,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_covseg.learn.gate import FILE, SEEDS, make_phantom
+from napari_covseg.learn.regression import FILE, SEEDS
+from napari_covseg.scans.phantom import Phantom, phantom
+
+
+def made(seed: int) -> Phantom:
+    """Make a phantom of eight slices."""
+    return phantom(seed, (8, 192, 192), (30.0, 1.87, 1.87))
 
 
 def main() -> None:
     """Write the file and say how large it is."""
     arrays = {}
     for seed in SEEDS:
-        voxels, lungs, lesions = make_phantom(seed)
-        arrays |= {f"voxels {seed}": voxels, f"lungs {seed}": lungs, f"lesions {seed}": lesions}
+        one = made(seed)
+        arrays |= {
+            f"voxels {seed}": one.scan.voxels,
+            f"lungs {seed}": one.lungs,
+            f"lesions {seed}": one.lesions,
+        }
     np.savez_compressed(FILE, **arrays)
     print(f"{FILE.name}: {len(SEEDS)} phantoms, {FILE.stat().st_size / 1e6:.1f} MB")
 

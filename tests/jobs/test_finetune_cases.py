@@ -31,7 +31,7 @@ from napari_covseg.jobs.events import (
 from napari_covseg.jobs.requests import Finetune, Predict, Refine
 from napari_covseg.jobs.run import JobCancelled, run
 from napari_covseg.jobs.schedule import Scheduler
-from napari_covseg.learn import gate
+from napari_covseg.learn import regression
 from napari_covseg.learn.finetune import FinetuneSettings
 from napari_covseg.learn.labelled import LabelledSlices, choose_sides
 from napari_covseg.models.card import ModelCard
@@ -48,7 +48,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
         random.random((2, 2, 64, 64)) > 0.8,
         (("phantom", 0), ("phantom", 1)),
     )
-    monkeypatch.setattr(gate, "_phantom_slices", lambda *_: slices)
+    monkeypatch.setattr(regression, "_phantom_slices", lambda *_: slices)
 
 
 @pytest.fixture
@@ -96,20 +96,20 @@ def test_lungs_that_nobody_looked_at_do_not_decide(workspace: Workspace, case: C
     assert set(scores["phantoms"]["after"]) == {"lungs", "lesion"}
 
 
-def way_of(workspace: Workspace, model_id: str) -> float:
+def share_of(workspace: Workspace, model_id: str) -> float:
     card = ModelCard.from_json(Versions(workspace).get(model_id).card, "the version")
-    return float(card.recipe["fine-tuning"]["way"])
+    return float(card.recipe["fine-tuning"]["interpolation"])
 
 
 def test_a_version_that_forgets_stays_near_its_parent(
     workspace: Workspace, finetune: Finetune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "MOST_FORGOTTEN", 9.0)
+    monkeypatch.setattr(regression, "MOST_FORGOTTEN", 9.0)
     far = proposed(list(run(finetune)))
-    monkeypatch.setattr(gate, "MOST_FORGOTTEN", -9.0)  # any is too much
+    monkeypatch.setattr(regression, "MOST_FORGOTTEN", -9.0)  # any is too much
     near = proposed(list(run(finetune)))
-    assert way_of(workspace, far.model_id) == FinetuneSettings().way
-    assert way_of(workspace, near.model_id) == FinetuneSettings().way / 4
+    assert share_of(workspace, far.model_id) == FinetuneSettings().interpolation
+    assert share_of(workspace, near.model_id) == FinetuneSettings().interpolation / 4
     assert near.scores["held-out"]["before"] == far.scores["held-out"]["before"]
     assert near.scores["held-out"]["after"] != far.scores["held-out"]["after"]
 

@@ -6,7 +6,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from napari_covseg.learn.adamw import AdamW
+from napari_covseg.learn.finetune import AdamW
 
 
 def network() -> nn.Module:
@@ -26,7 +26,6 @@ def test_its_steps_are_torchs_own() -> None:
     theirs = torch.optim.AdamW(torchs.parameters(), weight_decay=0.1)
     for step in range(20):
         rate = 1e-2 / (step + 1)
-        optimiser.zero_grad()
         loss(ours, step).backward()
         optimiser.step(rate)
         theirs.param_groups[0]["lr"] = rate
@@ -41,7 +40,7 @@ def test_its_steps_are_torchs_own() -> None:
 def test_it_loads_no_compiler() -> None:
     program = (
         "import sys, torch\n"
-        "from napari_covseg.learn.adamw import AdamW\n"
+        "from napari_covseg.learn.finetune import AdamW\n"
         "weight = torch.ones(3, requires_grad=True)\n"
         "optimiser = AdamW([weight], 0.0)\n"
         "weight.sum().backward()\n"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from napari_covseg.learn.averaging import follow
+from napari_covseg.learn.train import update_average
 
 
 def filled(value: float, batches: int) -> nn.Module:
@@ -16,7 +16,7 @@ def filled(value: float, batches: int) -> nn.Module:
 
 def test_weights_and_statistics_follow_and_counts_are_taken_over() -> None:
     average, network = filled(1.0, 3), filled(5.0, 7)
-    follow(average, network, 0.75)
+    update_average(average, network, 0.75)
     for name, tensor in average.state_dict().items():
         assert (tensor == (7 if "batches" in name else 2)).all(), name
     assert all((tensor == 5).all() for tensor in network.parameters())
@@ -26,5 +26,5 @@ def test_the_average_of_what_stays_does_not_move() -> None:
     network = filled(0.1, 1)
     average = filled(0.1, 1)
     before = {name: tensor.clone() for name, tensor in average.state_dict().items()}
-    follow(average, network, 0.9)
+    update_average(average, network, 0.9)
     assert all(torch.equal(before[name], tensor) for name, tensor in average.state_dict().items())

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from napari_covseg.errors import ModelError
-from napari_covseg.learn import budget
-from napari_covseg.learn.budget import within
+from napari_covseg.learn import train_model
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.train import train
+from napari_covseg.learn.train_model import within
 from napari_covseg.learn.training_set import TrainingSet
 
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes two seconds for a step, and a tenth of one to look at a slice."""
-    monkeypatch.setattr(budget, "_time_of_step", lambda *given: 2.0)
-    monkeypatch.setattr(budget, "_time_of_slice", lambda *given: 0.1)
+    monkeypatch.setattr(train_model, "_time_of_step", lambda *given: 2.0)
+    monkeypatch.setattr(train_model, "_time_of_slice", lambda *given: 0.1)
 
 
 def test_as_many_steps_as_fit(data: TrainingSet, recipe: Recipe, slow: None) -> None:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_covseg.errors import ModelError
-from napari_covseg.learn.crop import crop_to_lungs
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.run import split_patients, train_model
+from napari_covseg.learn.train_model import crop_to_lungs, split_patients, train_model
 from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 from napari_covseg.models.card import read_card
 from napari_covseg.models.file import Model, load_model

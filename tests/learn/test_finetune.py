@@ -56,7 +56,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def test_a_few_slices_make_the_model_better_on_others(parent: Model) -> None:
     # from weights that know nothing, half the way leads nowhere
-    settings = replace(FEW, steps=80, measure_every=20, learning_rate=1e-2, way=1.0)
+    settings = replace(FEW, steps=80, measure_every=20, learning_rate=1e-2, interpolation=1.0)
     result = end(list(finetune(parent, slices(4, 0), slices(2, 1), None, settings)))
     before, after = score(parent, slices(5, 2)), score(result.model, slices(5, 2))
     assert after["lungs"] > before["lungs"] + 0.2
@@ -108,8 +108,10 @@ def test_without_held_out_slices_the_last_weights_are_kept(parent: Model) -> Non
 
 def test_what_is_kept_lies_between_the_parent_and_what_was_learned(parent: Model) -> None:
     ends = {
-        way: weights(end(list(finetune(parent, slices(3, 0), None, None, replace(FEW, way=way)))).model)
-        for way in (0.0, 0.25, 1.0)
+        share: weights(
+            end(list(finetune(parent, slices(3, 0), None, None, replace(FEW, interpolation=share)))).model
+        )
+        for share in (0.0, 0.25, 1.0)
     }
     assert same(ends[0.0], weights(parent))
     for name, start in ends[0.0].items():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_covseg.learn.guises import Guises
+from napari_covseg.learn.augment import Guises
 from napari_covseg.learn.training_set import UNKNOWN
 
 OUTPUTS = ("lungs", "ground-glass", "pleural effusion")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from napari_covseg.learn.optimise import make_optimiser, make_schedule
 from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.train import make_optimiser, make_schedule
 
 RECIPE = Recipe("a", "unet", epochs=350, batch=8, learning_rate=1e-3)
 

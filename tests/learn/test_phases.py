@@ -12,8 +12,7 @@ from torch import Tensor
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.recipe import Recipe, parse_recipes, read_recipe
-from napari_covseg.learn.train import TrainingProgress, train
-from napari_covseg.learn.training_run import TrainedNetwork, TrainingRun
+from napari_covseg.learn.train import TrainedNetwork, TrainingProgress, TrainingRun, train
 from napari_covseg.learn.training_set import TrainingSet
 
 STAGED = Recipe(

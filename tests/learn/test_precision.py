@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from napari_covseg.learn import precision, training_run
+from napari_covseg.learn import train as train_module
 from napari_covseg.learn.loss import Loss
-from napari_covseg.learn.precision import Agreement, compare
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.train import train
-from napari_covseg.learn.training_run import TrainedNetwork
+from napari_covseg.learn.train import Agreement, TrainedNetwork, compare_precisions, train
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.models.forward import as_input
 
@@ -38,7 +36,7 @@ def test_a_network_that_rounding_harms_is_found_out(data: TrainingSet, fine: boo
     network = Fine(fine)
     before = [parameter.clone() for parameter in network.parameters()]
     masks = torch.from_numpy(data.masks[:4]).float()
-    got = compare(network, Loss("bce_dice"), as_input(data.images[:4]), masks)
+    got = compare_precisions(network, Loss("bce_dice"), as_input(data.images[:4]), masks)
     assert got.good != fine
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), before, strict=True))
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -56,11 +54,10 @@ def test_what_is_good_enough(agreement: tuple[float, float], good: bool) -> None
 def test_a_run_says_what_it_took(
     data: TrainingSet, recipe: Recipe, half: bool, taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_run, "WARM_UP", 2)
-    monkeypatch.setattr(training_run, "compare", lambda *given: Agreement(0.0, 1.0))
+    monkeypatch.setattr(train_module, "WARM_UP", 2)
+    monkeypatch.setattr(train_module, "compare_precisions", lambda *given: Agreement(0.0, 1.0))
     *_, trained = train(dataclasses.replace(recipe, steps=4), data, half=half)
     assert isinstance(trained, TrainedNetwork)
     assert trained.precision == taken
     assert (trained.steps, trained.best_step) == (4, 4)
     assert next(trained.network.parameters()).dtype == torch.float32
-    assert precision.WARM_UP > 0

@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_covseg.errors import ModelError
-from napari_covseg.learn import run as run_module
+from napari_covseg.learn import train_model as run_module
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.run import split_patients, train_model
-from napari_covseg.learn.train import TrainingProgress
-from napari_covseg.learn.training_run import TrainedNetwork
+from napari_covseg.learn.train import TrainedNetwork, TrainingProgress
+from napari_covseg.learn.train_model import split_patients, train_model
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.learn.validation import choose_thresholds, score
 from napari_covseg.models.card import ModelCard, read_card

@@ -19,8 +19,7 @@ from napari_covseg.learn import sampling as sampling_module
 from napari_covseg.learn import train as train_module
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.sampling import sampling_weights, slab
-from napari_covseg.learn.train import TrainingProgress, train
-from napari_covseg.learn.training_run import TrainedNetwork
+from napari_covseg.learn.train import TrainedNetwork, TrainingProgress, train
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.learn.validation import score
 from napari_covseg.models.forward import as_input

@@ -11,8 +11,8 @@ import torch
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.run import split_patients, train_model
-from napari_covseg.learn.training_run import TrainingRun
+from napari_covseg.learn.train import TrainingRun
+from napari_covseg.learn.train_model import split_patients, train_model
 from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.models.card import read_card
 from napari_covseg.models.file import load_network

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_covseg.learn.corrections import targets_of
-from napari_covseg.learn.gate import shipped_phantom
 from napari_covseg.learn.loss import segmentation_loss
+from napari_covseg.learn.regression import shipped_phantom
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import load_model, load_network, model_bytes, unfold
 from napari_covseg.models.preparation import Preparation

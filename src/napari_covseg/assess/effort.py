@@ -14,10 +14,9 @@ from napari_covseg.assess.patients import Assessed, Patient
 from napari_covseg.assess.radiologist import Cost, Mask, Radiologist
 from napari_covseg.edit.order import Strategy, next_slice, slice_features
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, finetune
-from napari_covseg.learn.gate import MOST_FORGOTTEN
 from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides
+from napari_covseg.learn.regression import MOST_FORGOTTEN, farthest
 from napari_covseg.learn.score import probabilities
-from napari_covseg.learn.way import farthest
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model
 from napari_covseg.predict.guide import Guide, likeness

@@ -17,8 +17,8 @@ from napari_covseg.assess.stored_run import FORMAT, Protocol, Record, read_recor
 from napari_covseg.cases.lock import Lock, holder
 from napari_covseg.errors import CaseError, JobError
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.run import train_model
 from napari_covseg.learn.train import TrainingProgress
+from napari_covseg.learn.train_model import train_model
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import load_model
 from napari_covseg.networks.size import count
@@ -45,7 +45,7 @@ class FoldJob:
     budget : float, optional
         Seconds that the training may take.
     half : bool, optional
-        As for `learn.run.train_model`.
+        As for `learn.train_model.train_model`.
     """
 
     recipe: Recipe
@@ -106,7 +106,7 @@ def run_folds(jobs: Sequence[FoldJob]) -> Iterator[FoldTold]:
     JobError
         If a stored run has other settings, or cannot be read or written.
     ModelError
-        As for `learn.run.train_model`.
+        As for `learn.train_model.train_model`.
     """
     done = {job.record: _stored(job) for job in jobs if job.record.is_file()}  # refused before hours of work
     for job in jobs:

@@ -122,7 +122,7 @@ def _jobs(
     from napari_covseg.assess.fold_run import FoldJob
     from napari_covseg.assess.folds import make_folds
     from napari_covseg.jobs.allocator import keep_freed_memory
-    from napari_covseg.learn.run import GUISES_SIZE, read_for
+    from napari_covseg.learn.train_model import GUISES_SIZE, read_for
     from napari_covseg.models.file import choose_device
 
     where = str(choose_device(device))

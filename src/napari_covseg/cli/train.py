@@ -100,7 +100,7 @@ def train(
     if [steps, epochs, budget].count(None) < 2:
         raise ModelError("Give one of --steps, --epochs and --budget: each says how long to train.")
     from napari_covseg.jobs.allocator import keep_freed_memory
-    from napari_covseg.learn.run import read_for, split_patients, teachable, train_model
+    from napari_covseg.learn.train_model import read_for, split_patients, teachable, train_model
     from napari_covseg.models.catalogue import find
     from napari_covseg.models.file import choose_device, load_model
 

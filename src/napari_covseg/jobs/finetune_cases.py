@@ -22,10 +22,17 @@ from napari_covseg.jobs.requests import Finetune
 from napari_covseg.jobs.run import JobCancelled, in_thread
 from napari_covseg.learn.corrections import Masks, labelled_slices, reviewed
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, Finetuning
-from napari_covseg.learn.gate import MEMORY_SEEDS, Scores, forgotten, judge, phantom_slices
 from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides, joined, rank
+from napari_covseg.learn.regression import (
+    MEMORY_SEEDS,
+    Interpolated,
+    Scores,
+    farthest,
+    forgotten,
+    judge,
+    phantom_slices,
+)
 from napari_covseg.learn.score import probabilities, score
-from napari_covseg.learn.way import Gone, farthest
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, model_bytes, unfold
 
@@ -182,20 +189,20 @@ def _propose(
     done = Progress(len(result.losses), settings.steps, "steps")
     regression: dict[str, tuple[Scores, Scores]] | None = None
     held_out = _held_out(material, result)
-    way = 1.0
+    share = 1.0
     if cancelled is None:
         try:
-            gone, regression = yield from in_thread(lambda: _regression(material, result), lambda: done)
+            found, regression = yield from in_thread(lambda: _regression(material, result), lambda: done)
         except JobCancelled as error:
             cancelled = error
         else:
-            way, result = gone.way, replace(result, model=gone.model)
-            if held_out is not None and way < 1:
-                held_out = held_out[0], score(gone.model, material.held_out)
+            share, result = found.share, replace(result, model=found.model)
+            if held_out is not None and share < 1:
+                held_out = held_out[0], score(found.model, material.held_out)
     pairs = ({} if held_out is None else {"held-out": held_out}) | (regression or {})
     scores = {part: {"before": before, "after": after} for part, (before, after) in pairs.items()}
     verdict = judge(held_out, regression)
-    how = {**asdict(settings), "way": way * settings.way}
+    how = {**asdict(settings), "interpolation": share * settings.interpolation}
     written = in_thread(lambda: _keep(material, result, how, scores), lambda: done)
     version, late = yield from _to_the_end(written)
     yield ModelProposed(version.id, parent, scores, verdict.keep, verdict.reason)
@@ -230,7 +237,7 @@ def _held_out(material: _Material, result: FinetuneResult) -> tuple[Scores, Scor
 
 def _regression(
     material: _Material, result: FinetuneResult
-) -> tuple[Gone[dict[str, Scores]], dict[str, tuple[Scores, Scores]]]:
+) -> tuple[Interpolated[dict[str, Scores]], dict[str, tuple[Scores, Scores]]]:
     """Go as far as the regression set allows; return what came of it, and the scores before and after."""
     parts = {"phantoms": phantom_slices(material.model.card)}
     if material.accepted is not None:
@@ -241,8 +248,8 @@ def _regression(
 
     before = measure(material.model)
     first = before if material.first is None else measure(material.first)
-    gone = farthest(material.model, result.model, measure, lambda after: bool(forgotten(first, after)))
-    return gone, {part: (before[part], gone.measured[part]) for part in parts}
+    found = farthest(material.model, result.model, measure, lambda after: bool(forgotten(first, after)))
+    return found, {part: (before[part], found.measured[part]) for part in parts}
 
 
 def _keep(

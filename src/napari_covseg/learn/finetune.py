@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from napari_covseg.errors import ModelError
-from napari_covseg.learn.adamw import AdamW
-from napari_covseg.learn.averaging import follow
+from napari_covseg.learn.augment import Warp, warp
 from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.learn.loss import segmentation_loss
+from napari_covseg.learn.regression import interpolate
 from napari_covseg.learn.score import score
-from napari_covseg.learn.warp import Crops, Warp
-from napari_covseg.learn.way import between
+from napari_covseg.learn.train import update_average
 from napari_covseg.models.file import Model
 
 
@@ -40,10 +40,10 @@ class FinetuneSettings:
     weight_decay : float
     average : float
         Decay of the moving average of the weights.
-    way : float
+    interpolation : float
         How far to go from the parent's weights (0) to that average (1); what lies between is
         measured and kept. It forgets less and is hardly worse on the corrected case; see
-        `learn.way`.
+        `regression.interpolate`.
     crop : int
         Height and width, in pixels, of what a step sees of a slice; a step costs in proportion.
     freeze : tuple of str
@@ -70,7 +70,7 @@ class FinetuneSettings:
     learning_rate: float = 4e-4
     weight_decay: float = 1e-4
     average: float = 0.9
-    way: float = 0.5
+    interpolation: float = 0.5
     crop: int = 192
     freeze: tuple[str, ...] = ("encoders",)
     warp: Warp | None = field(default_factory=Warp)
@@ -192,8 +192,8 @@ class Finetuning:
         self.settings = settings or FinetuneSettings()
         self._parent = model
         self._held_out = held_out if held_out is not None and len(held_out) else None
-        self._corrected = Crops(corrected, model)
-        self._memory = Crops(memory, model) if memory is not None and len(memory) else None
+        self._corrected = _Crops(corrected, model)
+        self._memory = _Crops(memory, model) if memory is not None and len(memory) else None
         self._network = _trainable(model.network, self.settings.freeze)
         self._average = copy.deepcopy(model.network).eval()
         self._best, self._best_step, self._best_score = copy.deepcopy(self._average), 0, -1.0
@@ -215,11 +215,10 @@ class Finetuning:
                     yield self._look(len(self._losses), self._losses[-1])
                 break
             loss = self._loss(np.random.default_rng([settings.seed, step]))
-            optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step(settings.learning_rate * _schedule(done))
-            follow(self._average, network, min(settings.average, step / (step + 4)))
+            update_average(self._average, network, min(settings.average, step / (step + 4)))
             self._losses.append(float(loss.detach()))
             self._seconds = time.perf_counter() - started
             if step % settings.measure_every == 0 or step == settings.steps:
@@ -280,7 +279,7 @@ class Finetuning:
     def _candidate(self) -> nn.Module:
         """Return the network between the parent and what has been learned."""
         learned = replace(self._parent, network=self._average)
-        return copy.deepcopy(between(self._parent, learned, self.settings.way).network).eval()
+        return copy.deepcopy(interpolate(self._parent, learned, self.settings.interpolation).network).eval()
 
     @property
     def _unseen(self) -> bool:
@@ -292,6 +291,64 @@ class Finetuning:
         by_steps = (step - 1) / self.settings.steps
         limit = self.settings.seconds
         return by_steps if limit is None else max(by_steps, self._seconds / limit)
+
+
+class AdamW:
+    """torch's AdamW by its function.
+
+    The first optimiser object of `torch.optim` in a process imports torch's compiler: four seconds, in a
+    process that a person waits for.
+
+    Parameters
+    ----------
+    parameters : sequence of Tensor
+    weight_decay : float
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], weight_decay: float) -> None:
+        self._weight_decay = weight_decay
+        self._states = [
+            (one, torch.zeros_like(one), torch.zeros_like(one), torch.zeros(())) for one in parameters
+        ]
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Change every parameter that has a gradient, in place, and clear the gradients."""
+        states = [state for state in self._states if state[0].grad is not None]
+        parameters, means, squares, steps = (list(part) for part in zip(*states, strict=True))
+        gradients = [one.grad for one in parameters]
+        adamw(
+            parameters, gradients, means, squares, [], steps, amsgrad=False, beta1=0.9, beta2=0.999,
+            lr=learning_rate, weight_decay=self._weight_decay, eps=1e-8, maximize=False,
+        )  # fmt: skip
+        for one in parameters:
+            one.grad = None
+
+
+class _Crops:
+    """Labelled slices as tensors, from which crops are drawn."""
+
+    def __init__(self, slices: LabelledSlices, model: Model) -> None:
+        self.images = torch.from_numpy(slices.images).unsqueeze(1).float().div_(255).to(model.device)
+        soft = slices.targets.dtype == np.uint8
+        targets = torch.from_numpy(np.ascontiguousarray(slices.targets)).float().div_(255.0 if soft else 1.0)
+        valid = torch.ones_like(targets) if slices.valid is None else torch.from_numpy(slices.valid).float()
+        self.targets = torch.cat([targets, valid], 1).to(model.device)
+        counted = slices.targets >= (128 if soft else 1)
+        if slices.valid is not None:
+            counted = counted & slices.valid
+        self.middles = torch.tensor([_middle(one) for one in counted], dtype=torch.float32)
+
+    def sample(
+        self, number: int, size: int, how: Warp | None, random: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images, targets and weights of random crops."""
+        count, outputs = len(self.images), self.targets.shape[1] // 2
+        # every slice once before any comes again
+        rows = np.concatenate([random.permutation(count) for _ in range(-(-number // count))])[:number]
+        size = min(size, self.images.shape[-1])
+        images, both = warp(self.images[rows], self.targets[rows], self.middles[rows], size, how, random)
+        return images, both[:, :outputs], both[:, outputs:]
 
 
 def _trainable(network: nn.Module, freeze: tuple[str, ...]) -> nn.Module:
@@ -314,3 +371,14 @@ def _schedule(done: float) -> float:
     if done < rise:
         return (done + 0.02) / (rise + 0.02)
     return 0.5 + 0.5 * float(np.cos(np.pi * min(1.0, (done - rise) / (1 - rise))))
+
+
+def _middle(target: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Middle of what is labelled in any output, (y, x) in pixels; of the slice if nothing is."""
+    labelled = np.any(target, axis=0)
+    middle = []
+    for axis in (1, 0):
+        there = np.flatnonzero(np.any(labelled, axis=axis))
+        size = labelled.shape[1 - axis]
+        middle.append((there[0] + there[-1]) / 2 if len(there) else (size - 1) / 2)
+    return float(middle[0]), float(middle[1])

@@ -45,7 +45,7 @@ class Recipe:
     preparation : dict
         Settings of `models.preparation.Preparation` that differ from its defaults; `size`
         is what training slices are resized to, and ``crop = "lungs"`` needs a model that finds
-        the lungs (`learn.crop`).
+        the lungs (`learn.train_model`).
     loss : str
         See `learn.loss`. ``"ce"``, the cross-entropy of two exclusive classes per output, is
         ``"bce"`` of their difference in logits, and is computed as that.

@@ -9,8 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_covseg.learn.augment import Augment
-from napari_covseg.learn.guises import Guises
+from napari_covseg.learn.augment import Augment, Guises
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 from napari_covseg.models.forward import as_input
@@ -24,7 +23,7 @@ class Sampler:
     recipe : Recipe
     training : TrainingSet
     augment : callable
-        From `learn.augment`; slices that are not prepared get guises instead, see `learn.guises`.
+        From `learn.augment`; slices that are not prepared get guises instead, see `learn.augment`.
     """
 
     def __init__(self, recipe: Recipe, training: TrainingSet, augment: Augment) -> None:

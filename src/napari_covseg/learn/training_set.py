@@ -160,7 +160,7 @@ def read_training_set(
         consolidation apart, their union, "lesion", is read as well, after them.
     size : int, optional
         Read the slices as they are instead, at this height and width: for guises that are put on
-        while training, see `learn.guises`.
+        while training, see `learn.augment`.
 
     Raises
     ------

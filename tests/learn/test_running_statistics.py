@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_covseg.learn.settle import drops, settle
+from napari_covseg.learn.train import has_dropout, recompute_statistics
 from napari_covseg.networks.build import build_network
 
 
@@ -37,7 +37,7 @@ def test_the_spread_is_what_it_is_without_dropout() -> None:
     network = trained(0.5)
     assert spread(network).max() < 0.5  # far too small: dropout's spread was counted in
     weights = {name: value.clone() for name, value in network.named_parameters()}
-    settle(network, batches(16))
+    recompute_statistics(network, batches(16))
     torch.testing.assert_close(spread(network), torch.ones(4), rtol=0.05, atol=0)
     assert all(torch.equal(value, weights[name]) for name, value in network.named_parameters())
     assert not any(module.training for module in network.modules())
@@ -50,4 +50,4 @@ def test_the_spread_is_what_it_is_without_dropout() -> None:
 )
 def test_which_networks_drop(name: str, settings: dict[str, float], expected: bool) -> None:
     small = {"features": [4], "bottleneck": 8}
-    assert drops(build_network(name, ("lesion",), {**small, **settings})) is expected
+    assert has_dropout(build_network(name, ("lesion",), {**small, **settings})) is expected

@@ -1,29 +1,44 @@
-"""From labelled data to a model file: choose the patients, train, write the card."""
+"""From labelled data to a model file: choose the patients, crop, fit into the time, train, write the card."""
 
 from __future__ import annotations
 
 import datetime
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from napari_covseg.errors import ModelError
 from napari_covseg.labels import UNION, UNITED
-from napari_covseg.learn.budget import within
-from napari_covseg.learn.crop import crop_to_lungs
+from napari_covseg.learn.augment import augmentation
 from napari_covseg.learn.recipe import Recipe, read_recipe
-from napari_covseg.learn.train import TrainingProgress, train
-from napari_covseg.learn.training_run import TrainedNetwork
-from napari_covseg.learn.training_set import UNKNOWN, TrainingSet, read_training_set
-from napari_covseg.learn.validation import choose_thresholds, score
-from napari_covseg.learn.warm_start import share
+from napari_covseg.learn.sampling import Sampler
+from napari_covseg.learn.score import probabilities
+from napari_covseg.learn.train import (
+    TrainedNetwork,
+    TrainingProgress,
+    TrainingRun,
+    matching_share,
+    steps_of,
+    train,
+)
+from napari_covseg.learn.training_set import UNKNOWN, TrainingSet, prepare, read_training_set, shrink
+from napari_covseg.learn.validation import choose_thresholds, score, validate
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, save_model
 from napari_covseg.models.preparation import Preparation
+
+_TIMED = 3
+_RESERVE = 0.95  # a busy machine, checkpoints
+_SPECK = 0.002
 
 
 def split_patients(
@@ -123,7 +138,7 @@ def train_model(
     checkpoint : Path, optional
         Where an interrupted run goes on from; beside `out` by default, kept when done.
     budget : float, optional
-        Seconds that the run may take; see `learn.budget.within`.
+        Seconds that the run may take; see `within`.
     half : bool, optional
         Whether bfloat16 may take over where it does the same as float32; by default on a GPU.
     lungs_from : Model, optional
@@ -231,7 +246,7 @@ def _card(
     facts = {key: getattr(trained, key) for key in ("steps", "best_step", "precision")}
     facts |= {"seconds": round(trained.seconds), "device": device_name(device)}
     if recipe.warm_start:
-        facts["share_started_with"] = round(share(network, recipe.warm_start), 4)
+        facts["share_started_with"] = round(matching_share(network, recipe.warm_start), 4)
     facts |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     if scores:
         scores["protocol"] = (
@@ -264,3 +279,126 @@ def _listed(outputs: Sequence[str]) -> str:
     """Name outputs as a person reads them: "lungs and lesions"."""
     words = ["lesions" if name == UNION else name for name in outputs]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def within(
+    seconds: float,
+    recipe: Recipe,
+    training: TrainingSet,
+    validation: TrainingSet | None = None,
+    test: TrainingSet | None = None,
+    *,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+) -> Recipe:
+    """Return the recipe, shortened if it would take longer than `seconds`.
+
+    A few steps and a few validated slices are timed, with a network that is then thrown away.
+    Where there is a checkpoint, the steps that were chosen when it was begun are kept: the run
+    ends the same however often it is interrupted.
+
+    Parameters
+    ----------
+    seconds : float
+        For the whole run: steps, ten validations, and the scores at the end.
+    recipe : Recipe
+    training, validation, test : TrainingSet
+    device : str
+    checkpoint : Path, optional
+
+    Raises
+    ------
+    ModelError
+        If the time is too short for a step, or the checkpoint is damaged.
+    """
+    if checkpoint is not None and checkpoint.exists():
+        steps = steps_of(checkpoint)
+        return recipe if steps == recipe.steps else recipe.shortened(steps or 1)
+    started = time.perf_counter()
+    step, look = _time_of_step(recipe, training, device), _time_of_slice(recipe, training, device)
+    scored = 12 * len(validation or ()) + len(test or ())
+    left = _RESERVE * seconds - scored * look - (time.perf_counter() - started)
+    if left < step:
+        raise ModelError(
+            f"{seconds:.0f} s are too short to train and validate {recipe.name}: a step takes {step:.1f} s, "
+            f"looking at all slices that are kept out {scored * look:.0f} s. Give it more time."
+        )
+    steps = int(left / step)
+    return recipe if steps >= recipe.length(len(training)) else recipe.shortened(steps)
+
+
+def _time_of_step(recipe: Recipe, training: TrainingSet, device: str) -> float:
+    """Seconds of a step, over all crop sizes of the recipe; the first one of each size is not timed."""
+    # all parts at once, which takes longer than any phase
+    run = TrainingRun(replace(recipe, phases=()), training, None, device)
+    sample = Sampler(recipe, training, augmentation(recipe.augmentation, training.images.shape[-1]))
+    shares = [0.0, *(share for share, _ in recipe.stages or ((1.0, 0),))]
+    total = 0.0
+    for begin, end in pairwise(shares):
+        first = int(begin * run.steps)
+        for step in range(first, first + 1 + _TIMED):
+            started = time.perf_counter()
+            images, masks = sample(step)
+            run.update(images.to(device), masks.to(device))
+            if step > first:
+                total += (end - begin) * (time.perf_counter() - started) / _TIMED
+    return total
+
+
+def _time_of_slice(recipe: Recipe, training: TrainingSet, device: str) -> float:
+    """Seconds to validate one slice."""
+    run = TrainingRun(recipe, training, None, device)
+    few = replace(
+        training, images=training.images[:8], masks=training.masks[:8], patients=training.patients[:8]
+    )
+    validate(run.average, few, device)
+    started = time.perf_counter()
+    validate(run.average, few, device)
+    return (time.perf_counter() - started) / len(few)
+
+
+def crop_to_lungs(data: TrainingSet, model: Model, preparation: Preparation) -> TrainingSet:
+    """Return the slices cropped to the lungs and resized, with their masks.
+
+    The lungs are the model's, never those of the truth: nobody has drawn them when a scan is
+    labelled. Slices on which it finds none stay whole.
+
+    Parameters
+    ----------
+    data : TrainingSet
+    model : Model
+        With an output "lungs"; it must not have seen the patients that test.
+    preparation : Preparation
+        That of the network to train; its margin is in pixels of these slices.
+
+    Raises
+    ------
+    ModelError
+        If the model finds no lungs.
+    """
+    found = lungs_of(model, data)
+    images = np.zeros((len(data), preparation.size, preparation.size), np.uint8)
+    masks = np.zeros((len(data), data.masks.shape[1], *images.shape[1:]), data.masks.dtype)
+    kinds = data.kinds if data.kinds is not None else np.full(len(data), "equalised")
+    for row, (image, lungs, kind) in enumerate(zip(data.images, found, kinds, strict=True)):
+        placement = preparation.place(image.shape, lungs)
+        images[row] = prepare(preparation, image, str(kind), placement)
+        for channel, mask in enumerate(data.masks[row]):
+            masks[row, channel] = shrink(placement.part(mask) if placement else mask, preparation.size)
+    return replace(data, images=images, masks=masks, kinds=None)
+
+
+def lungs_of(model: Model, data: TrainingSet) -> npt.NDArray[np.uint8]:
+    """Return where a model finds lungs, (n, y, x), without specks: 1 or 0."""
+    if "lungs" not in model.card.outputs:
+        raise ModelError(f"The model {model.card.id} finds no lungs: choose one that does.")
+    channel, threshold = model.card.outputs.index("lungs"), 255 * model.card.thresholds["lungs"]
+    said = probabilities(model, data.prepared(model.preparation).images)[:, channel]
+    found = np.zeros(data.images.shape, np.uint8)
+    for row, probability in enumerate(said):
+        sure = cv2.resize(probability, data.images.shape[:0:-1], interpolation=cv2.INTER_LINEAR) >= threshold
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8))
+        large = stats[:, cv2.CC_STAT_AREA] >= _SPECK * sure.size
+        large[0] = False  # the background
+        found[row] = large[parts]
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from napari_covseg.learn.way import WAYS, between, farthest
+from napari_covseg.learn.regression import SHARES, farthest, interpolate
 from napari_covseg.models.file import Model, load_model
 
 
@@ -25,12 +25,12 @@ def learned(parent: Model) -> Model:
     return replace(parent, network=network)
 
 
-@pytest.mark.parametrize("way", [0.0, 0.25, 0.5, 1.0])
-def test_weights_lie_on_the_way(parent: Model, learned: Model, way: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_weights_lie_between(parent: Model, learned: Model, share: float) -> None:
     start, end = parent.network.state_dict(), learned.network.state_dict()
     before = {name: value.clone() for name, value in start.items()}
-    for name, value in between(parent, learned, way).network.state_dict().items():
-        torch.testing.assert_close(value, start[name] + way * (end[name] - start[name]))
+    for name, value in interpolate(parent, learned, share).network.state_dict().items():
+        torch.testing.assert_close(value, start[name] + share * (end[name] - start[name]))
     assert all(torch.equal(before[name], value) for name, value in start.items())
 
 
@@ -39,8 +39,8 @@ def test_the_farthest_that_forgets_nothing_is_taken(parent: Model, learned: Mode
     first = next(parent.network.parameters()).detach().flatten()[0]
 
     def measure(model: Model) -> float:
-        return float(next(model.network.parameters()).detach().flatten()[0] - first)  # the way itself
+        return float(next(model.network.parameters()).detach().flatten()[0] - first)  # the share itself
 
-    gone = farthest(parent, learned, measure, lambda way: way > most + 1e-5)
-    assert gone.way == next((way for way in WAYS if way <= most), WAYS[-1])
-    assert gone.measured == pytest.approx(gone.way, abs=1e-5)
+    found = farthest(parent, learned, measure, lambda share: share > most + 1e-5)
+    assert found.share == next((share for share in SHARES if share <= most), SHARES[-1])
+    assert found.measured == pytest.approx(found.share, abs=1e-5)

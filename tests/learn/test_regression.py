@@ -1,17 +1,17 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_covseg.errors import ModelError
-from napari_covseg.learn import gate
-from napari_covseg.learn.gate import (
+from napari_covseg.learn import regression
+from napari_covseg.learn.regression import (
     MEMORY_SEEDS,
     REGRESSION_SEEDS,
     judge,
-    make_phantom,
     phantom_slices,
     shipped_phantom,
 )
@@ -66,17 +66,18 @@ def test_the_regression_set_is_the_same_in_every_process_and_never_remembered() 
     assert np.array_equal(phantom_slices(card).images, slices.images)
 
 
-def test_the_phantoms_that_ship_are_those_that_are_made() -> None:
+def test_the_phantoms_that_ship_are_those_that_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     seed = MEMORY_SEEDS[0]
     voxels, lungs, lesions = shipped_phantom(seed)
-    made = make_phantom(seed)
-    assert voxels.dtype == np.int16 and np.abs(voxels.astype(int) - made[0]).max() <= 1
-    assert np.mean(lungs == made[1]) > 0.9999 and np.mean(lesions == made[2]) > 0.9999
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    made = importlib.import_module("regression_phantoms").made(seed)
+    assert voxels.dtype == np.int16 and np.abs(voxels.astype(int) - made.scan.voxels).max() <= 1
+    assert np.mean(lungs == made.lungs) > 0.9999 and np.mean(lesions == made.lesions) > 0.9999
     assert lungs.any() and lesions.any()
 
 
 def test_phantoms_that_are_missing_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(gate, "FILE", tmp_path / "phantoms.npz")
+    monkeypatch.setattr(regression, "FILE", tmp_path / "phantoms.npz")
     with pytest.raises(ModelError, match=r"phantoms\.npz is missing or damaged .* install"):
         shipped_phantom(MEMORY_SEEDS[0])
     (tmp_path / "phantoms.npz").write_bytes(b"PK nothing")
