@@ -116,10 +116,11 @@ def main() -> None:
         made = phantom(seed=0, shape=(12, 128, 128), spacing=(20, 2.8, 2.8))
         case_id = workspace.add_case(made.scan)
         with OpenCase(workspace, case_id) as opened:
+            y, x = (axis.ravel() for axis in np.indices(opened.case.shape[1:]))
             for z in (4, 6, 8):
                 opened.live["lungs"][z], opened.live["lesions"][z] = made.lungs[z], made.lesions[z]
                 for group in ("lungs", "lesions"):
-                    opened.mark_painted(group, np.s_[z])
+                    opened.record(group, (np.full(y.shape, z), y, x), 0)
                 opened.set_review(z, Review.CORRECTED)
         job = Finetune(workspace.path, (case_id,), model, steps=STEPS, device="cpu")
         models = kill_often(arguments.kills, arguments.seed, workspace, case_id, job)

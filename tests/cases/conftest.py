@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from napari_covseg.cases import Workspace
 from napari_covseg.scans.scan import Scan
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `painting`
 
 
 def make_scan(shape: tuple[int, int, int] = (6, 32, 24), *, intensity: str = "HU", seed: int = 0) -> Scan:

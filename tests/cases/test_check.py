@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from painting import paint
 
 from napari_covseg.cases import OpenCase, Review, Workspace
 from napari_covseg.cases.check import check_workspace
@@ -103,8 +104,7 @@ def test_damage_is_found_and_placed(full: Workspace, pattern: str, damage: str) 
 def test_a_torn_revision_is_a_finding_and_the_rest_is_not(workspace: Workspace, case_id: str) -> None:
     opened = OpenCase(workspace, case_id)
     for z in range(3):
-        opened.live["lungs"][z, 1] = 1
-        opened.mark_painted("lungs", np.s_[z, 1])
+        paint(opened, "lungs", np.s_[z, 1], 1)
     opened.flush()
     opened._ledger.history.compact = lambda: None  # type: ignore[method-assign]
     opened.close()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from painting import paint
 from zarr.storage import LocalStore
 
 from napari_covseg.cases import OpenCase, Review, Workspace, chunks, lock, merge_run
@@ -54,14 +55,13 @@ def test_strokes_outlive_a_disk_that_cannot_be_written(
     opened.flush()
     with monkeypatch.context() as patch:
         patch.setattr(chunks, "_write_file", failing(code))
-        opened.live["lungs"][2] = 1
-        opened.mark_painted("lungs", 2)
+        paint(opened, "lungs", 2, 1)
         with pytest.raises(CaseError) as raised:
             opened.flush()
         with pytest.raises(CaseError, match=words):
             opened.close()
         assert opened.pending
-        opened.mark_painted("lungs", 3)
+        paint(opened, "lungs", 3)
     assert words in one_sentence(raised.value)
     assert workspace.path in str(raised.value)
     opened.close()
@@ -78,7 +78,7 @@ def test_a_case_can_be_closed_without_saving(
     opened.flush()
     with monkeypatch.context() as patch:
         patch.setattr(chunks, "_write_file", failing(errno.ENOSPC))
-        opened.mark_painted("lungs", 2)
+        paint(opened, "lungs", 2)
         opened.close(discard=True)
     with OpenCase(workspace, case_id) as again:
         assert not again.touched["lungs"].any()
@@ -150,8 +150,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_there(
 ) -> None:
     with OpenCase(workspace, case_id) as opened:
         for group in ("lungs", "lesions"):
-            opened.live[group][:2] = 1
-            opened.mark_painted(group, np.s_[:2])
+            paint(opened, group, np.s_[:2], 1)
         opened.set_review(3, Review.ACCEPTED)
     case = workspace.case(case_id)
     chunk = next(Path(case.path, name).glob("c.0*"))
@@ -177,8 +176,7 @@ def test_a_slice_without_history_is_empty_and_no_model_writes_there(
     workspace: Workspace, case_id: str, kind: str
 ) -> None:
     with OpenCase(workspace, case_id) as opened:
-        opened.live["lungs"][:2] = 1
-        opened.mark_painted("lungs", np.s_[:2])
+        paint(opened, "lungs", np.s_[:2], 1)
     case = workspace.case(case_id)
     shutil.rmtree(Path(case.path, "history"))
     damage_chunk(Path(case.path, "labels/lungs", kind, "c.0.0.0"), "flipped")
@@ -199,8 +197,7 @@ def test_a_drive_that_cannot_be_read_while_one_paints(
     workspace: Workspace, case_id: str, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     with OpenCase(workspace, case_id) as opened:
-        opened.live["lungs"][:2] = 1
-        opened.mark_painted("lungs", np.s_[:2])
+        paint(opened, "lungs", np.s_[:2], 1)
     real = chunks._read_file
 
     def read(path: str) -> bytes:
@@ -235,8 +232,7 @@ def test_what_is_damaged_is_kept_beside_before_it_is_written_again(
     workspace: Workspace, case_id: str, kind: str
 ) -> None:
     with OpenCase(workspace, case_id) as opened:
-        opened.live["lungs"][:2] = 1
-        opened.mark_painted("lungs", np.s_[:2])
+        paint(opened, "lungs", np.s_[:2], 1)
     chunk = Path(workspace.case(case_id).path, "labels/lungs", kind, "c.0.0.0")
     damage_chunk(chunk, "flipped")
     damaged = chunk.read_bytes()
@@ -302,8 +298,7 @@ def test_a_drive_that_is_gone(workspace: Workspace, case_id: str) -> None:
     case = workspace.case(case_id)
     opened.flush()
     away = Path(workspace.path).rename(Path(workspace.path).with_name("unplugged"))
-    opened.live["lungs"][2] = 1
-    opened.mark_painted("lungs", 2)
+    paint(opened, "lungs", 2, 1)
     for action in (
         opened.flush,
         lambda: case.review,

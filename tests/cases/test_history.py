@@ -83,7 +83,6 @@ groups = st.sampled_from(list(GROUPS))
 doings = st.one_of(
     st.tuples(st.just("brush"), groups, boxes, st.integers(0, 3)),
     st.tuples(st.just("undo"), groups, boxes, st.integers(0, 3)),
-    st.tuples(st.just("mark"), groups, boxes, st.integers(0, 3)),
     st.tuples(st.just("slices"), groups, st.integers(0, 2), st.integers(0, 3)),
     st.tuples(st.just("merge"), st.integers(0, 3), st.lists(st.integers(0, 2), min_size=1, max_size=3)),
     st.tuples(st.just("review"), st.integers(0, 2), st.sampled_from(list(Review))),
@@ -98,11 +97,6 @@ def do(opened: OpenCase, workspace: Workspace, what: str, details: list[Any]) ->
     if what in ("brush", "undo"):
         group, box, value = details
         paint(opened, group, box, value, tool=what, touch=what == "brush")
-    elif what == "mark":
-        group, box, value = details
-        index = tuple(slice(start, start + size) for start, size in box)
-        opened.live[group][index] = value
-        opened.mark_painted(group, index)
     elif what == "slices":
         group, z, value = details
         opened.live[group][z, 2:5] = value

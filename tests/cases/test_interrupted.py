@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from painting import paint
 
 from napari_covseg.cases import OpenCase, Review, Workspace, merge_run
 from napari_covseg.cases.check import check_workspace
@@ -22,6 +23,7 @@ WRITE = """
 import itertools
 import numpy as np
 from pathlib import Path
+from painting import paint
 from napari_covseg.cases import OpenCase, Workspace
 from napari_covseg.scans.scan import Scan
 
@@ -51,8 +53,7 @@ elif work == "paint":
     opened = OpenCase(workspace, case_id)
     for value in values:
         z = value % shape[0]
-        opened.live["lungs"][z] = value % 250 + 1
-        opened.mark_painted("lungs", z)
+        paint(opened, "lungs", z, value % 250 + 1)
         if value % 5 == 0:
             opened.flush()
             Path(ready).touch()
@@ -140,7 +141,7 @@ def test_painting(tmp_path: Path, workspace: Workspace, scan_maker: Any, seed: i
         assert painted.any()
         for z in range(SHAPE[0]):
             assert opened.touched["lungs"][z].all() or not painted[z].any()
-        opened.mark_painted("lungs", 0)
+        paint(opened, "lungs", 0)
         assert opened.revision > 0
 
 

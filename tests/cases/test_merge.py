@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from painting import paint
 
 from napari_covseg.cases import OpenCase, Review, Workspace, merge_run
 from napari_covseg.cases.merge import review_after_merge, writable
@@ -78,8 +79,7 @@ def test_merging_on_disk_and_in_memory_agree(workspace: Workspace, scan_maker: A
     ids = [workspace.add_case(scan_maker()) for _ in range(2)]
     for case_id in ids:
         with OpenCase(workspace, case_id) as opened:
-            opened.live["lungs"][1, 2:5, 3] = 3
-            opened.mark_painted("lungs", np.s_[1, 2:5, 3])
+            paint(opened, "lungs", np.s_[1, 2:5, 3], 3)
             opened.set_review(2, Review.ACCEPTED)
     case = workspace.case(ids[0])
     run_id = predicted_run(workspace, ids[0], 2, range(5))
@@ -108,8 +108,7 @@ def test_what_a_person_erased_stays_erased(workspace: Workspace, case_id: str) -
     run_id = predicted_run(workspace, case_id, 2, range(6))
     with OpenCase(workspace, case_id) as opened:
         opened.merge_slices(run_id, [3])
-        opened.live["lesions"][3, 4:9, 4:9] = 0
-        opened.mark_painted("lesions", np.s_[3, 4:9, 4:9])
+        paint(opened, "lesions", np.s_[3, 4:9, 4:9], 0)
         again = predicted_run(workspace, case_id, 4, range(6))
         opened.merge_slices(again, [3])
     case = workspace.case(case_id)
@@ -144,8 +143,8 @@ def test_whatever_happens_a_persons_voxels_stay(made: tuple[Workspace, str], sto
         if what == "paint":
             group, box, value = details
             index = tuple(slice(start, start + size) for start, size in box)
-            opened.live[group][index] = persons[group][index] = value
-            opened.mark_painted(group, index)
+            persons[group][index] = value
+            paint(opened, group, index, value)
             for z in range(3)[index[0]]:
                 accepted.pop(z, None)
         elif what == "predict":

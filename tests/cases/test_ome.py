@@ -9,6 +9,7 @@ import pytest
 import zarr
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
+from painting import paint
 
 from napari_covseg.cases import OpenCase, Workspace
 from napari_covseg.labels import GROUPS
@@ -18,8 +19,7 @@ from napari_covseg.labels import GROUPS
 def labelled(workspace: Workspace, case_id: str) -> OpenCase:
     with OpenCase(workspace, case_id) as opened:
         for value, group in enumerate(GROUPS, start=1):
-            opened.live[group][2, 4:9, value:7] = value
-            opened.mark_painted(group, np.s_[2, 4:9, value:7])
+            paint(opened, group, np.s_[2, 4:9, value:7], value)
     return opened
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from painting import paint
 
 from napari_covseg.cases import OpenCase, Review, Workspace, chunks
 from napari_covseg.errors import CaseError
@@ -27,10 +28,8 @@ def opened(workspace: Workspace, case_id: str) -> Iterator[OpenCase]:
 def test_it_reopens_as_it_was_left(workspace: Workspace, case_id: str, scan: Any) -> None:
     with OpenCase(workspace, case_id) as opened:
         assert opened.revision == 0
-        opened.live["lesions"][1, 3:6, 4] = 2
-        opened.mark_painted("lesions", np.s_[1, 3:6, 4])
-        opened.live["lungs"][4] = 1
-        opened.mark_painted("lungs", 4)
+        paint(opened, "lesions", np.s_[1, 3:6, 4], 2)
+        paint(opened, "lungs", 4, 1)
         opened.set_review(4, Review.ACCEPTED)
         assert opened.revision == 3
     with OpenCase(workspace, case_id) as again:
@@ -62,11 +61,10 @@ MASK[[1, 4], 2:5, 3] = True
         (tuple(np.zeros(0, int) for _ in range(3)), []),
     ],
 )
-def test_every_kind_of_index_marks_the_same_voxels(opened: OpenCase, index: Any, slices: list[int]) -> None:
+def test_what_is_painted_is_the_persons_on_disk_too(opened: OpenCase, index: Any, slices: list[int]) -> None:
     expected = np.zeros(opened.case.shape, bool)
     expected[index] = True
-    opened.live["lungs"][index] = 1
-    opened.mark_painted("lungs", index)
+    paint(opened, "lungs", index, 1)
     opened.flush()
     assert np.array_equal(opened.touched["lungs"], expected)
     assert np.array_equal(opened.case.touched("lungs")[:], expected)
@@ -77,7 +75,7 @@ def test_every_kind_of_index_marks_the_same_voxels(opened: OpenCase, index: Any,
 
 def test_painting_an_accepted_slice_reopens_it(opened: OpenCase) -> None:
     opened.set_review(2, Review.ACCEPTED)
-    opened.mark_painted("lungs", 2)
+    paint(opened, "lungs", 2)
     assert opened.review[2] == Review.CORRECTED
 
 
@@ -101,15 +99,13 @@ def test_the_revision_is_on_disk_before_the_labels(opened: OpenCase, monkeypatch
         real(path, data)
 
     monkeypatch.setattr(chunks, "_write_file", note)
-    opened.live["lungs"][1:3] = 1
-    opened.mark_painted("lungs", np.s_[1:3])
+    paint(opened, "lungs", np.s_[1:3], 1)
     opened.flush()
     assert order == ["revisions", "touched", "touched", "0", "0", "review", "activity"]
 
 
 def test_only_what_changed_is_written(opened: OpenCase) -> None:
-    opened.live["lungs"][2, 3, 4] = 1
-    opened.mark_painted("lungs", (2, 3, 4))
+    paint(opened, "lungs", (2, 3, 4), 1)
     opened.flush()
     labels = Path(opened.case.path, "labels")
     assert sorted(str(path.relative_to(labels)) for path in labels.rglob("c.*")) == [
@@ -119,13 +115,12 @@ def test_only_what_changed_is_written(opened: OpenCase) -> None:
 
 
 def test_read_only_shows_but_changes_nothing(workspace: Workspace, opened: OpenCase) -> None:
-    opened.live["lungs"][2] = 1
-    opened.mark_painted("lungs", 2)
+    paint(opened, "lungs", 2, 1)
     opened.flush()
     seen = OpenCase(workspace, opened.id, read_only=True)
     assert np.array_equal(seen.live["lungs"], opened.live["lungs"])
     for change in (
-        lambda: seen.mark_painted("lungs", 0),
+        lambda: paint(seen, "lungs", 0),
         lambda: seen.mark_changed("lungs", [0]),
         lambda: seen.set_review(0, Review.ACCEPTED),
         lambda: seen.merge_slices("any", [0]),
@@ -141,13 +136,13 @@ def test_a_closed_case_takes_nothing_more(workspace: Workspace, case_id: str) ->
     case.close()
     case.close()
     with pytest.raises(CaseError, match="closed"):
-        case.mark_painted("lungs", 0)
+        paint(case, "lungs", 0)
 
 
 def test_a_closed_case_lets_its_memory_go(workspace: Workspace, case_id: str) -> None:
     told: list[CaseError] = []
     case = OpenCase(workspace, case_id, on_error=told.append)
-    case.mark_painted("lungs", 1)
+    paint(case, "lungs", 1)
     arrays = [case.voxels, *case.live.values(), *case.touched.values()]
     held = [weakref.ref(array) for array in arrays]
     gc.collect()
@@ -162,8 +157,7 @@ def test_a_closed_case_lets_its_memory_go(workspace: Workspace, case_id: str) ->
 
 def test_a_forgotten_case_is_saved_and_closed(workspace: Workspace, case_id: str) -> None:
     case = OpenCase(workspace, case_id)
-    case.live["lungs"][2] = 1
-    case.mark_painted("lungs", 2)
+    paint(case, "lungs", 2, 1)
     del case
     with OpenCase(workspace, case_id) as again:
         assert again.live["lungs"][2].all()
@@ -172,10 +166,13 @@ def test_a_forgotten_case_is_saved_and_closed(workspace: Workspace, case_id: str
 def test_a_program_that_just_ends_has_saved(workspace: Workspace, case_id: str) -> None:
     script = """
 import sys
+import numpy as np
 from napari_covseg.cases import OpenCase, Workspace
 case = OpenCase(Workspace.open(sys.argv[1]), sys.argv[2])
-case.live["lungs"][2] = 1
-case.mark_painted("lungs", 2)
+index = np.nonzero(np.ones((1, 32, 24)))
+index = index[0] + 2, *index[1:]
+case.live["lungs"][index] = 1
+case.record("lungs", index, 0)
 """
     ended = subprocess.run(
         [sys.executable, "-c", script, workspace.path, case_id], capture_output=True, text=True, check=False
@@ -200,7 +197,8 @@ def test_labels_take_memory_only_where_there_are_any(workspace: Workspace, scan_
             assert not array.any()
         for z in range(16):
             opened.live["lungs"][z, 100:110, 100:110] = 1
-            opened.mark_painted("lungs", np.s_[z, 100:110, 100:110])
+            y, x = (axis.ravel() + 100 for axis in np.indices((10, 10)))
+            opened.record("lungs", (np.full(100, z), y, x), 0)
         grown = 1024 * (resident() - before)
     one_map = int(np.prod(shape))
     assert grown < one_map // 2  # of four maps

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from painting import paint
 
 from napari_covseg.cases import OpenCase, Review, Workspace, chunks
 from napari_covseg.cases import rescue as rescue_module
@@ -119,8 +120,7 @@ def test_a_drive_that_is_gone_takes_nothing_with_it(
     opened.flush()
     away = Path(workspace.path).rename(Path(workspace.path).with_name("unplugged"))
     stroke(opened, 3, 2)
-    opened.live["lungs"][4] = 1
-    opened.mark_painted("lungs", 4)
+    paint(opened, "lungs", 4, 1)
     with pytest.raises(CaseError):
         opened.flush()
     path = opened.save_elsewhere(tmp_path / "here")

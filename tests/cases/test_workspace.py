@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from painting import paint
 
 from napari_covseg.cases import OpenCase, Review, Workspace, default_workspace
 from napari_covseg.cases.lock import Lock
@@ -185,8 +186,7 @@ def test_a_damaged_case_does_not_hide_the_others(
 
 def test_a_url_can_be_read_but_not_written(workspace: Workspace, scan: Scan, case_id: str) -> None:
     with OpenCase(workspace, case_id) as opened:
-        opened.live["lesions"][2, 3:6] = 4
-        opened.mark_painted("lesions", np.s_[2, 3:6])
+        paint(opened, "lesions", np.s_[2, 3:6], 4)
     memory = fsspec.filesystem("memory")
     memory.put(workspace.path, "/covseg-test", recursive=True)
     try:

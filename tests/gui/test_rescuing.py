@@ -267,7 +267,7 @@ def test_damage_is_said_and_stays_in_sight(
     dock: CovSegDock, case: OpenCase, qtbot: Any, notified: list[str]
 ) -> None:
     case.live["lungs"][:] = 1
-    case.mark_painted("lungs", slice(None))
+    case.record("lungs", np.nonzero(case.live["lungs"]), 0)
     dock.session.close_case()
     for name in ("0/c.3.0.0", "labels/lungs/0/c.5.0.0"):
         (Path(case.case.path) / name).write_bytes(b"damaged")

@@ -19,11 +19,13 @@ def correct(
 ) -> None:
     """Label the two dark boxes as lungs, and a part of one as ground-glass; `groups` by hand."""
     with OpenCase(workspace, case_id) as opened:
+        y, x = (axis.ravel() for axis in np.indices(opened.case.shape[1:]))
         for z in slices:
+            before = {group: opened.live[group][z].flatten() for group in groups}
             if "lungs" in groups:
                 opened.live["lungs"][z, 10:30, 6:20] = opened.live["lungs"][z, 10:30, 28:42] = 3
             if "lesions" in groups:
                 opened.live["lesions"][z, 14:20, 8:14] = 2
             for group in groups:
-                opened.mark_painted(group, np.s_[z])
+                opened.record(group, (np.full(y.shape, z), y, x), before[group])
             opened.set_review(z, state)
