@@ -46,7 +46,7 @@ import torch
 from PIL import Image
 
 import hu_rules
-from napari_covseg.assess.summary import interval
+from napari_covseg.assess.comparison import interval
 from napari_covseg.errors import ModelError, ScanError
 from napari_covseg.labels import LESIONS, UNION
 from napari_covseg.metrics.overlap import Counts, count, overlaps

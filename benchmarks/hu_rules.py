@@ -37,9 +37,10 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
-from napari_covseg.assess.summary import interval
+from napari_covseg.assess.comparison import interval
 from napari_covseg.labels import LESIONS
-from napari_covseg.metrics import dice, sensitivity
+from napari_covseg.metrics import dice
+from napari_covseg.metrics.overlap import count, overlaps
 from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.file import Model, load_model
 from napari_covseg.predict.clean import finish_volume
@@ -239,7 +240,7 @@ def on_pictures(models: Models) -> Iterator[tuple[str, str, Figures]]:
                 name,
                 {
                     "lesions": dice(found, lesions),
-                    "sensitivity": sensitivity(found, lesions),
+                    "sensitivity": overlaps(count(found, lesions))["sensitivity"],
                     "volume": float(found.sum()) / float(lesions.sum()),
                     "lungs": dice(found_lungs, lungs),
                 },

@@ -12,22 +12,26 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from results_pictures import CHART, draw_all
-
 from napari_covseg.assess.comparison import Mean, Network, read_networks
-from napari_covseg.assess.network_tables import network_tables
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import find
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+
+from results_pictures import CHART, draw_all  # noqa: E402
+
+from network_tables import papers_tables  # noqa: E402
+
 RUNS = REPOSITORY / "benchmarks" / "runs"
 TIMES = REPOSITORY / "benchmarks" / "network_times.json"
 RULES = REPOSITORY / "benchmarks" / "hu_rules.json"
@@ -101,14 +105,14 @@ def page(found: Found, pictures: Sequence[str] = ()) -> str:
 
 
 def side_by_side(found: Found) -> str:
-    """Return what `covseg assess --show` prints, and the lungs in other figures."""
+    """Return what `benchmarks/network_tables.py` prints, and the lungs in other figures."""
     if not found.networks:
         return ""
     told = (
-        "## Side by side\n\nWhat `covseg assess --show` prints of the same runs; "
+        "## Side by side\n\nWhat `python benchmarks/network_tables.py` prints of the same runs; "
         "[Assessment](assessment.md#what-is-measured) says what each figure is."
     )
-    return "\n\n".join([told, network_tables(found.networks).strip(), lungs(found.under("patient"))])
+    return "\n\n".join([told, papers_tables(found.networks).strip(), lungs(found.under("patient"))])
 
 
 def how_made(networks: dict[str, Network]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_covseg.assess.box_plot import draw_boxes
 from napari_covseg.assess.comparison import Network
 from napari_covseg.models.card import ModelCard
 from napari_covseg.networks.catalogue import CATALOGUE
@@ -34,6 +33,8 @@ def draw_all(
         drawn.append("results-pareto")
     if by_patient:
         import matplotlib
+
+        from network_tables import draw_boxes  # of benchmarks/: make_results.py finds it
 
         with matplotlib.rc_context({"svg.hashsalt": "boxes"}):
             draw_boxes(networks, folder / "results-boxes.svg")

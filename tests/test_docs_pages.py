@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from napari_covseg.assess.comparison import read_networks
-from napari_covseg.assess.network_tables import network_tables
-from napari_covseg.assess.stored_run import write_record
+from napari_covseg.assess.comparison import read_networks, write_record
 from napari_covseg.models.catalogue import find
 from napari_covseg.networks.catalogue import CATALOGUE
 
@@ -88,7 +86,7 @@ def made(folder: Path, times: list[dict[str, Any]]) -> Any:
 
 
 def test_results_of_made_up_runs(tmp_path: Path) -> None:
-    from make_results import page
+    from make_results import page, papers_tables
 
     store(tmp_path, "amer2021-unet", {"anna": 0.5, "bert": 0.7})
     store(tmp_path, "amer2021-unet", {"anna": 0.8, "bert": 0.8}, "slice")
@@ -99,7 +97,7 @@ def test_results_of_made_up_runs(tmp_path: Path) -> None:
     assert unet == ["`amer2021-unet`", *["0.600 (0.500–0.700)"] * 2, "2 of 2", "4.139", "3.58", "50.0"]
     assert rdunet == ["`amer2021-rdunet`", *["0.900 (0.900–0.900)"] * 2, "1 of 2", "4.558", "4.40", "70.2"]
     assert text.index("| `amer2021-unet` ") < text.index("| `amer2021-rdunet` ")  # complete ones first
-    assert network_tables(found.networks).strip() in text
+    assert papers_tables(found.networks).strip() in text
     assert (
         f"Trained so far: 2 of {len(CATALOGUE)} networks, 1 of them on all folds; slices of 128²" in text
         and "**shortened**" in text

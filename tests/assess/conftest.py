@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from napari_covseg.assess.effort import Protocol
 from napari_covseg.assess.patients import Assessed, Patient
@@ -103,3 +104,20 @@ def divided() -> TrainingSet:
         folds={"1": ["anna"], "2": ["bert", "cleo"]},
         validation={"1": ["bert"], "2": ["anna"]},
     )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder of two patients as pictures."""
+    for name in ("anna", "bert"):
+        patient = made_patient(name, 4)
+        for kind, values in (
+            ("ct", patient.images),
+            ("lungs", patient.lesions),
+            ("infection", patient.lesions),
+        ):
+            (tmp_path / "data" / name / kind).mkdir(parents=True)
+            for z, picture in enumerate(values):
+                scaled = picture if kind == "ct" else picture * np.uint8(255)
+                Image.fromarray(scaled).save(tmp_path / "data" / name / kind / f"{z}.png")
+    return tmp_path / "data"

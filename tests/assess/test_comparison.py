@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from napari_covseg.assess.box_plot import draw_boxes
-from napari_covseg.assess.comparison import difference, read_networks
-from napari_covseg.assess.network_tables import network_record, network_tables, not_trained
-from napari_covseg.assess.stored_run import LEAK, write_record
+from napari_covseg.assess.comparison import LEAK, difference, read_networks, write_record
+from napari_covseg.assess.tables import network_record, network_tables, not_trained
 from napari_covseg.errors import JobError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+papers = importlib.import_module("network_tables")
 
 DICE = {"anna": 0.5, "bert": 0.6, "cleo": 0.8, "dora": 0.7}
 
@@ -72,7 +75,7 @@ def test_means_over_patients(store: Callable[..., Path]) -> None:
     assert one.mean("lesion", "jaccard").mean == pytest.approx((values / (2 - values)).mean())
     assert one.mean("lesion", "assd").mean == pytest.approx(2 * values.mean())
     assert one.mean("lungs", "dice").mean == 1
-    assert one.pooled("lesion").value == pytest.approx(values.mean())  # of masks alike in size
+    assert papers.over_all(one, "lesion") == pytest.approx(values.mean())  # of masks alike in size
     assert one.by_patient("lesion", "dice") == pytest.approx(DICE)
     assert one.complete
 
@@ -86,17 +89,19 @@ def test_means_over_slices_and_what_empty_masks_do(store: Callable[..., Path]) -
     (one,) = read_networks(folder)
     total = sum(DICE.values())
     infected, every, agree = (
-        one.by_slice("lesion", **options) for options in ({"infected": True}, {}, {"empty": "agree"})
+        papers.by_slice(one, "lesion", **options) for options in ({"infected": True}, {}, {"empty": "agree"})
     )
     assert (infected.value, infected.n, infected.empty) == (pytest.approx(total / 4), 4, 0)
     assert (every.value, every.n, every.empty) == (pytest.approx(total / 5), 5, 7)
     assert (agree.value, agree.n, agree.empty) == (pytest.approx((total + 7) / 12), 12, 7)
-    agree = one.by_slice("lesion", "sensitivity", empty="agree")
+    agree = papers.by_slice(one, "lesion", "sensitivity", empty="agree")
     assert (agree.value, agree.n, agree.empty) == (pytest.approx((total + 7) / 12), 12, 8)
-    assert one.by_slice("lesion", "specificity").n == 12
-    distance = one.by_slice("lesion", "assd")
+    assert papers.by_slice(one, "lesion", "specificity").n == 12
+    distance = papers.by_slice(one, "lesion", "assd")
     assert (distance.value, distance.n, distance.empty) == (pytest.approx(2 * total / 4), 4, 8)
-    assert one.by_slice("lesion", "assd", empty="agree").n == 11  # with one empty mask there is no distance
+    assert (
+        papers.by_slice(one, "lesion", "assd", empty="agree").n == 11
+    )  # with one empty mask there is no distance
 
 
 def test_a_patient_without_a_value_is_left_out(store: Callable[..., Path]) -> None:
@@ -144,7 +149,8 @@ def test_tables(store: Callable[..., Path]) -> None:
     store("amer2021-unet", DICE)
     folder = store("salehi2022-unet", {name: dice - 0.1 for name, dice in DICE.items()}, folds=5)
     networks = read_networks(folder)
-    text = network_tables(networks)
+    text = papers.papers_tables(networks)
+    assert network_tables(networks).strip() in text
     assert "| amer2021-unet | 4.139 | 3.58 | 128² | 100–103 | 1.0 | cpu | 4 of 4 | 1.000 ± 0.000" in text
     assert "| 4 of 5 | 1.000 ± 0.000" in text
     assert "0.650 ± 0.129" in text
@@ -156,7 +162,7 @@ def test_tables(store: Callable[..., Path]) -> None:
     assert "| 0.650 | 0.650 | 0.650 (4; 0) | 0.650 (4; 8) | 0.883 (12; 8) |" in text
     assert not_trained(networks)[0] == "amer2021-unet-256"
     assert f"Not trained: {', '.join(not_trained(networks))}." in text
-    assert "Not trained: mine.\n" in network_tables(networks, ["amer2021-unet", "mine"])
+    assert "Not trained: mine.\n" in papers.papers_tables(networks, ["amer2021-unet", "mine"])
 
 
 def test_the_leak_is_told_beside_its_warning(store: Callable[..., Path]) -> None:
@@ -165,20 +171,24 @@ def test_the_leak_is_told_beside_its_warning(store: Callable[..., Path]) -> None
     folder = store("amer2021-unet", dict.fromkeys(DICE, 0.9), "slice")
     networks = read_networks(folder)
     text = network_tables(networks)
-    assert LEAK in text
+    assert f"### Split by slice, as in the papers\n\n**{LEAK}** Dice pooled" in text
+    text = papers.papers_tables(networks)
+    assert text.count(LEAK) == 1
     assert "| +0.250 (" in text
     assert "| 0.650 → 0.900 |" in text
     assert "| amer2021-rdunet | 1 of 1 | – |" in text
     assert "amer2021-rdunet" in not_trained(networks)  # by slice alone is not enough
-    record = network_record(networks)
+    record = papers.papers_record(networks)
     assert [one["network"] for one in record["leak"]] == ["amer2021-unet"]
     assert record["leak"][0]["mean"] == pytest.approx(0.25)
 
 
 def test_the_record_for_machines(store: Callable[..., Path]) -> None:
     networks = read_networks(store("amer2021-unet", {"anna": 0.5}))
+    every = papers.papers_record(networks)
+    assert json.loads(json.dumps(every, allow_nan=False)) == every
+    assert every["networks"][0]["averages"]["lesion"]["pooled"] == 0.5
     record = network_record(networks)
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
     (one,) = record["networks"]
     assert one["lesion"]["dice"] == {"mean": 0.5, "sd": None, "low": 0.5, "high": 0.5, "n": 1, "empty": 0}
     assert (one["folds"], one["of_folds"], one["gmac_256"]) == (["1"], ["1"], 3.576)
@@ -189,16 +199,28 @@ def test_no_runs(tmp_path: Path) -> None:
     assert read_networks(tmp_path) == []
     assert network_tables([]).startswith("Not trained: ")
     with pytest.raises(JobError, match="no stored runs"):
-        draw_boxes([], tmp_path / "boxes.png")
+        papers.draw_boxes([], tmp_path / "boxes.png")
+
+
+def test_the_command_prints_and_draws(
+    store: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = store("amer2021-unet", DICE)
+    monkeypatch.setattr(sys, "argv", ["network_tables.py", str(folder), "--recipe", "amer2021-unet"])
+    papers.main()
+    assert capsys.readouterr().out == papers.papers_tables(read_networks(folder), ["amer2021-unet"])
+    monkeypatch.setattr(sys, "argv", ["network_tables.py", str(folder), "--json"])
+    papers.main()
+    assert json.loads(capsys.readouterr().out)["leak"] == []
 
 
 def test_box_plots(store: Callable[..., Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = store("amer2021-unet", DICE)
-    draw_boxes(read_networks(folder), tmp_path / "pictures" / "boxes.svg")
+    papers.draw_boxes(read_networks(folder), tmp_path / "pictures" / "boxes.svg")
     assert "amer2021-unet" in (tmp_path / "pictures" / "boxes.svg").read_text()
     with pytest.raises(JobError, match="cannot be written"):
-        draw_boxes(read_networks(folder), tmp_path / "boxes.unknown")
+        papers.draw_boxes(read_networks(folder), tmp_path / "boxes.unknown")
 
 
 def known(*slices: list[int] | None) -> dict[str, Any]:
@@ -241,8 +263,11 @@ def test_patients_of_whom_an_output_is_unknown_have_no_value(left_out: Path) -> 
     assert one.painted("ground-glass") == {"bert": 10.0}
     assert one.painted("lungs") == {}
     assert one.by_patient("lungs", "specificity")["cleo"] == 7 / 8  # of the known pixels
-    assert (one.by_slice("ground-glass").n, one.by_slice("ground-glass", infected=True).n) == (2, 1)
-    assert one.by_slice("ground-glass", "assd").n == 2
+    assert (
+        papers.by_slice(one, "ground-glass").n,
+        papers.by_slice(one, "ground-glass", infected=True).n,
+    ) == (2, 1)
+    assert papers.by_slice(one, "ground-glass", "assd").n == 2
     assert one.mean("lesion", "dice").n == 0  # nobody measured that
 
 

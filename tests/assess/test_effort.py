@@ -148,9 +148,9 @@ def test_weights_that_are_no_better_change_nothing(
     )  # corrected slices guide others all the same
 
 
-@pytest.mark.parametrize("anew", [False, True])
-def test_a_fine_tuning_begins_with_the_current_version_or_anew(
-    assessed: Assessed, model: Model, protocol: Make, monkeypatch: pytest.MonkeyPatch, anew: bool
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_fine_tuning_begins_with_the_current_version_or_restarts(
+    assessed: Assessed, model: Model, protocol: Make, monkeypatch: pytest.MonkeyPatch, restart: bool
 ) -> None:
     parents = []
 
@@ -159,10 +159,10 @@ def test_a_fine_tuning_begins_with_the_current_version_or_anew(
         yield from real(parent, learned, None, None, rest[-1])  # type: ignore[arg-type]
 
     monkeypatch.setattr(effort, "finetune", spy)
-    list(simulate(assessed, model, protocol(anew=anew)))
+    list(simulate(assessed, model, protocol(restart=restart)))
     assert len(parents) == 2
     assert parents[0] is model
-    assert (parents[1] is model) == anew
+    assert (parents[1] is model) == restart
 
 
 def test_a_record_is_json(assessed: Assessed, model: Model, protocol: Make) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from napari_covseg.assess.stored_run import LEAK
+from napari_covseg.assess.comparison import LEAK
 from napari_covseg.cli import app
 from napari_covseg.learn import recipe as recipe_module
 from napari_covseg.learn.recipe import Recipe
@@ -59,7 +59,7 @@ def test_from_pictures_to_the_table_and_back(data: Path, tmp_path: Path) -> None
     code, told, notes = ask(data, *options, "--protocol", "slice", "--fold", 1)
     assert code == 0
     assert LEAK in notes and LEAK in told
-    assert "| tiny | 1 of 5 |" in told
+    assert "| cpu | 1 of 5 |" in told
 
 
 def test_leaving_a_source_out(data: Path, tmp_path: Path) -> None:
@@ -105,5 +105,5 @@ def test_what_cannot_be(
 def test_the_other_measurements_keep_their_names() -> None:
     for words in ([], ["--help"], ["-h"]):
         _, told, notes = ask(*words)
-        assert all(name in told + notes for name in ("networks", "effort", "refine"))
+        assert all(name in told + notes for name in ("networks", "effort"))
     assert "Correct patients as a radiologist" in ask("effort", "--help")[1]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from napari_covseg.assess.radiologist import Cost, Radiologist, correction_cost
+from napari_covseg.assess.effort import Cost, Radiologist, correction_cost
 
 
 def boxes(*corners: tuple[int, int, int, int], value: int = 1) -> npt.NDArray[np.uint8]:

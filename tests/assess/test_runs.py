@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from napari_covseg.assess import runs
-from napari_covseg.assess.effort import Protocol
+from napari_covseg.assess import effort
+from napari_covseg.assess.effort import Protocol, file_name, run_all
 from napari_covseg.assess.patients import Assessed
-from napari_covseg.assess.runs import file_name, run_all
 from napari_covseg.errors import JobError
 
 Make = Callable[..., Protocol]
@@ -24,8 +23,8 @@ def test_a_second_call_reads_what_the_first_one_made(
     first = next(run_all([assessed], protocols, tmp_path / "out"))  # interrupted after one
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["anna-position-none-0.json"]
     calls = []
-    real = runs.run
-    monkeypatch.setattr(runs, "run", lambda *given: calls.append(given[2]) or real(*given))
+    real = effort.run
+    monkeypatch.setattr(effort, "run", lambda *given: calls.append(given[2]) or real(*given))
     both = list(run_all([assessed], protocols, tmp_path / "out"))
     assert calls == protocols[1:]
     assert both[0] == json.loads(json.dumps(first))

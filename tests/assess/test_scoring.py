@@ -12,10 +12,16 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from napari_covseg import metrics
-from napari_covseg.assess.scoring import SCANNED, choose_thresholds, labelled, patient_rows, probabilities
+from napari_covseg.assess.cross_validation import (
+    SCANNED,
+    choose_thresholds,
+    labelled,
+    patient_rows,
+    probabilities,
+)
 from napari_covseg.learn.training_set import PLAIN, UNKNOWN, TrainingSet
 from napari_covseg.metrics import dice
+from napari_covseg.metrics.surface import surfaces
 from napari_covseg.models.file import Model
 
 SHAPE = (4, 2, 6, 6)
@@ -84,7 +90,7 @@ def test_rows_of_patients() -> None:
     assert lesion["dice"] == pytest.approx(8 / 13, abs=1e-4)
     assert lesion["specificity"] == pytest.approx((3 * 64 - 9) / (3 * 64 - 4), abs=1e-4)
     assert lesion["alone"] == 1
-    distance = metrics.assd(found[0, 1], truth[0, 1], (1, 1))
+    distance = surfaces(found[0, 1], truth[0, 1], (1, 1)).assd
     assert lesion["assd"] == pytest.approx(distance, abs=1e-4)
     assert lesion["assd_by_slice"] == [pytest.approx(distance, abs=0.01), None, None]
     assert lesion["surface_dice"] == pytest.approx(12 / 13, abs=1e-4)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from napari_covseg.assess import scribbles as module
 from napari_covseg.assess.patients import Assessed
-from napari_covseg.assess.scribbles import Refined, refine_all, refine_table, scribbles
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+module = importlib.import_module("refine")
+scribbles = module.scribbles
 
 masks = arrays.arrays(np.bool_, (20, 20), elements=st.booleans())
 
@@ -54,7 +60,7 @@ def test_the_truth_reaches_the_refinement_only_as_scribbles(
         return np.ones_like(said)
 
     monkeypatch.setattr(module, "refine", spy)
-    rows = list(refine_all([assessed, assessed], 6))
+    rows = list(module.refine_all([assessed, assessed], 6))
     assert len(rows) == len(seen) > 0
     for row, (said, positive, negative) in zip(rows, seen, strict=True):
         truth = assessed.patient.lesions[row.z] > 0
@@ -65,11 +71,19 @@ def test_the_truth_reaches_the_refinement_only_as_scribbles(
 
 
 def test_the_table_averages_by_patient() -> None:
-    def row(patient: str, gain: float) -> Refined:
-        return Refined(patient, 0, 0.5, 0.6, 0.6 + gain, 0.05)
+    def row(patient: str, gain: float) -> object:
+        return module.Refined(patient, 0, 0.5, 0.6, 0.6 + gain, 0.05)
 
-    text = refine_table([row("anna", 0.1), row("anna", 0.3), row("bert", 0.0)])
+    text = module.refine_table([row("anna", 0.1), row("anna", 0.3), row("bert", 0.0)])
     assert "| slices, patients | 3, 2 |" in text
     assert "+0.100 (+0.000 to +0.200)" in text  # 0.2 and 0
     assert "| milliseconds, median | 50 |" in text
     assert "67 %" in text
+
+
+def test_from_data_to_the_table(
+    data: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["refine.py", str(data), str(model_file.parent)])
+    module.main()
+    assert "gain over the scribbles alone" in capsys.readouterr().out

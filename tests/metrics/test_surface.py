@@ -11,11 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from napari_covseg.metrics import assd, hd95, surface_dice
 from napari_covseg.metrics.surface import surfaces
 
 Mask = npt.NDArray[np.bool_]
+Spacing = tuple[float, ...]
 MM = st.floats(0.5, 3).map(lambda mm: round(mm, 2))
+
+
+def assd(predicted: Mask, truth: Mask, spacing: Spacing) -> float:
+    return surfaces(predicted, truth, spacing).assd
+
+
+def hd95(predicted: Mask, truth: Mask, spacing: Spacing) -> float:
+    return surfaces(predicted, truth, spacing).hd95
+
+
+def surface_dice(
+    predicted: Mask, truth: Mask, spacing: Spacing, tolerance: float, *, empty: float = 1.0
+) -> float:
+    return surfaces(predicted, truth, spacing).dice(tolerance, empty=empty)
 
 
 @st.composite

@@ -1,21 +1,88 @@
-"""Networks side by side, from stored runs: means over patients, intervals, differences."""
+"""Networks side by side, from the figures stored of each fold: means, intervals, differences."""
+
+# no torch in here: tables are printed without it
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import numpy.typing as npt
 
-from napari_covseg.assess.stored_run import PLAIN, Protocol, Record, read_record
-from napari_covseg.assess.summary import Values, interval
+from napari_covseg.errors import JobError
+from napari_covseg.files import write_text
 from napari_covseg.labels import OUTPUTS
-from napari_covseg.metrics.figure import SURFACES, Empty, Figure
 from napari_covseg.metrics.overlap import Counts, overlaps
+
+Values = npt.NDArray[np.float64]
+_DRAWS = 10_000
+_DISTANCES = ("assd", "hd95", "surface_dice")
+Record = dict[str, Any]
+Protocol = Literal["patient", "slice", "source"]
+
+FORMAT = 2
+"""1 had the outputs lungs and lesion, known everywhere; it is still read."""
+PROTOCOLS: tuple[Protocol, ...] = ("patient", "slice", "source")
+PLAIN = ("lungs", "lesion")
+"""The outputs of a run of format 1."""
+LEAK = (
+    "With the protocol `slice`, slices of one patient lie on both sides of the split: its figures tell how "
+    "well a network knows patients that it has learned from, not how well it labels a new one."
+)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record, with a line for each patient; raises JobError if that cannot be."""
+    head = {key: value for key, value in record.items() if key != "rows"}
+    rows = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in record["rows"])
+    text = (
+        json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
+        + f',\n "rows": [\n  {rows}\n ]\n}}\n'
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise JobError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error
+
+
+def read_record(path: Path) -> Record:
+    """Read a stored run.
+
+    Raises
+    ------
+    JobError
+        If it is damaged, or of a newer format.
+    """
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+        number = record["format"]
+        missing = {"recipe", "protocol", "fold", "folds", "asked", "rows"} - set(record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{path} cannot be read ({error}): delete it to make it again.") from error
+    if number not in range(1, FORMAT + 1) or missing:
+        raise JobError(f"{path} is no run that is known here (format {number}): update napari-covseg.")
+    return record
+
+
+def interval(values: Values) -> tuple[float, float, float]:
+    """Return the mean and its 95 % bootstrap interval over the patients.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (patients,)
+    """
+    if not len(values):
+        return float("nan"), float("nan"), float("nan")
+    rows = np.random.default_rng(0).integers(len(values), size=(_DRAWS, len(values)))
+    low, high = np.percentile(values[rows].mean(1), [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -106,7 +173,7 @@ class Network:
         return ", ".join(str(value) for value in values)
 
     @cached_property
-    def _rows(self) -> dict[str, list[Record]]:
+    def rows(self) -> dict[str, list[Record]]:
         """The rows of each patient: one, or with the protocol "slice" one for each fold."""
         rows: dict[str, list[Record]] = {}
         for record in self.records:
@@ -114,15 +181,15 @@ class Network:
                 rows.setdefault(row["patient"], []).append(row)
         return dict(sorted(rows.items()))
 
-    def _counts(self, rows: Sequence[Record], output: str) -> list[Counts | None]:
-        """The confusion matrix of each slice; None where nothing of it is known."""
+    def counts(self, rows: Sequence[Record], output: str) -> list[Counts | None]:
+        """Return the confusion matrix of each slice; None where nothing of it is known."""
         size = int(self.records[0]["grid"]) ** 2
         slices = (one for row in rows if row.get(output) for one in row[output]["by_slice"])
         return [None if one is None else _matrix(one, size) for one in slices]
 
     def slices(self) -> dict[str, int]:
         """Return the number of slices that each patient was measured on."""
-        return {name: sum(row["slices"] for row in rows) for name, rows in self._rows.items()}
+        return {name: sum(row["slices"] for row in rows) for name, rows in self.rows.items()}
 
     def by_patient(self, output: str, metric: str) -> dict[str, float]:
         """Return a metric of each patient of whom the output is known, pooled over all slices measured.
@@ -131,16 +198,16 @@ class Network:
         without the output has no Dice (see `painted`). Distances of slices from several folds are
         averaged, weighted by the slices.
         """
-        known = {name: rows for name, rows in self._rows.items() if any(row.get(output) for row in rows)}
-        if metric in SURFACES:
+        known = {name: rows for name, rows in self.rows.items() if any(row.get(output) for row in rows)}
+        if metric in _DISTANCES:
             return {name: _average([row.get(output) for row in rows], metric) for name, rows in known.items()}
-        return {name: _pooled(self._counts(rows, output), metric) for name, rows in known.items()}
+        return {name: pooled(self.counts(rows, output), metric) for name, rows in known.items()}
 
     def painted(self, output: str) -> dict[str, float]:
         """Return, of each patient who is known not to have an output, in per cent what is painted of it."""
         found = {}
-        for name, rows in self._rows.items():
-            c = _sum(self._counts(rows, output))
+        for name, rows in self.rows.items():
+            c = _sum(self.counts(rows, output))
             if c.fp + c.tn and not c.tp + c.fn:
                 found[name] = 100 * c.fp / (c.fp + c.tn)
         return found
@@ -157,42 +224,6 @@ class Network:
         mean, low, high = interval(values)
         return Mean(mean, sd, low, high, len(values), len(every) - len(values))
 
-    def pooled(self, output: str, metric: str = "dice") -> Figure:
-        """Return a metric of overlap over all slices of all patients at once."""
-        value = _pooled([c for rows in self._rows.values() for c in self._counts(rows, output)], metric)
-        return Figure(value, math.nan, 0 if math.isnan(value) else 1, int(math.isnan(value)))
-
-    def by_slice(
-        self, output: str, metric: str = "dice", *, infected: bool = False, empty: Empty = "left out"
-    ) -> Figure:
-        """Return the mean of a metric over slices.
-
-        Parameters
-        ----------
-        output : str
-        metric : str
-            Of overlap, or ``"assd"``.
-        infected : bool
-            Only of slices on which there is something to be found.
-        empty : {"left out", "agree"}
-            As for `metrics.figure`.
-        """
-        rows = [row for some in self._rows.values() for row in some]
-        counts = self._counts(rows, output)
-        if metric == "assd":
-            told = [one for row in rows if row.get(output) for one in row[output]["assd_by_slice"]]
-            values = [math.nan if one is None else float(one) for one in told]
-        else:
-            values = [math.nan if c is None else overlaps(c)[metric] for c in counts]
-        known = [(value, c) for value, c in zip(values, counts, strict=True) if c is not None]
-        chosen = [one for one in known if not infected or one[1].tp + one[1].fn]
-        without = sum(math.isnan(value) for value, _ in chosen)
-        if empty == "agree":
-            chosen = [(_agreed(value, c, metric), c) for value, c in chosen]
-        kept = [value for value, _ in chosen if not math.isnan(value)]
-        sd = float(np.std(kept, ddof=1)) if len(kept) > 1 else math.nan
-        return Figure(float(np.mean(kept)) if kept else math.nan, sd, len(kept), without)
-
 
 def _matrix(numbers: Sequence[int], size: int) -> Counts:
     """Return the confusion matrix of a slice of so many pixels, all known if it is not said."""
@@ -204,7 +235,8 @@ def _sum(counts: Sequence[Counts | None]) -> Counts:
     return sum((c for c in counts if c is not None), Counts(0, 0, 0, 0))
 
 
-def _pooled(counts: Sequence[Counts | None], metric: str) -> float:
+def pooled(counts: Sequence[Counts | None], metric: str) -> float:
+    """Return a metric of overlap over all slices at once; NaN for an overlap with what is not there."""
     c = _sum(counts)
     if metric in ("dice", "jaccard", "f1") and not c.tp + c.fn:
         return math.nan
@@ -215,16 +247,6 @@ def _average(rows: Sequence[Record | None], metric: str) -> float:
     there = [row for row in rows if row is not None and row[metric] is not None]
     weights = [sum(one is not None for one in row["by_slice"]) for row in there]
     return float(np.average([row[metric] for row in there], weights=weights)) if there else math.nan
-
-
-def _agreed(value: float, c: Counts, metric: str) -> float:
-    """Give a slice without a value the best one if both masks are empty, and 0 if only one is."""
-    if not math.isnan(value):
-        return value
-    both = c.tp + c.fp + c.fn == 0
-    if metric == "assd":
-        return 0.0 if both else math.nan
-    return float(both)
 
 
 def read_networks(folder: Path, only: Iterable[str] = ()) -> list[Network]:
@@ -260,6 +282,8 @@ def difference(one: Network, other: Network, output: str = "lesion", metric: str
     values: Values = np.array([first[name] - second[name] for name in both])
     p = math.nan
     if len(values) > 1:
+        from scipy import stats  # a second, for one figure
+
         p = float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
     return Difference(*interval(values), p, len(both))
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+from scipy import ndimage
 
+from napari_covseg.assess.comparison import Record
 from napari_covseg.assess.patients import Assessed, Patient
-from napari_covseg.assess.radiologist import Cost, Mask, Radiologist
 from napari_covseg.edit.order import Strategy, next_slice, slice_features
+from napari_covseg.errors import JobError
+from napari_covseg.files import write_text
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, finetune
 from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides
 from napari_covseg.learn.regression import MOST_FORGOTTEN, farthest
 from napari_covseg.learn.score import probabilities
 from napari_covseg.metrics import dice
-from napari_covseg.models.file import Model
+from napari_covseg.models.file import Model, load_model
 from napari_covseg.predict.guide import Guide, likeness
 from napari_covseg.predict.labeller import SlicePrediction
 from napari_covseg.predict.motion import Motion
@@ -26,6 +37,13 @@ from napari_covseg.predict.order import SliceOrder
 from napari_covseg.predict.slices import predict_slices
 from napari_covseg.scans.appearance import PREPARED
 
+Mask = npt.NDArray[np.uint8]
+
+_SIMPLIFY_PX = 1.0
+"""How far a simplified outline may lie from the outline itself."""
+_FAR_PX = 2.0
+"""A vertex farther than this from the labels' outline has to be drawn."""
+_EIGHT = np.ones((3, 3), np.bool_)
 CONDITIONS = ("none", "guide", "memory", "no-memory")
 """Nothing but the corrections; corrected slices guide those around them; the model learns, too; and
 learns without the memory against forgetting."""
@@ -49,7 +67,7 @@ class Protocol:
         Slices that are corrected at most.
     seed : int
         Of the fine-tuning.
-    anew : bool
+    restart : bool
         Whether each fine-tuning begins with the first model again instead of the current version.
     settings : FinetuneSettings
     """
@@ -60,7 +78,7 @@ class Protocol:
     goal: float = 0.90
     most: int | None = None
     seed: int = 0
-    anew: bool = False
+    restart: bool = False
     settings: FinetuneSettings = field(default_factory=FinetuneSettings)
 
 
@@ -218,7 +236,7 @@ class _Learner:
         learned, held_out = slices.split(self._sides)
         held_out = replace(held_out, valid=self._corrected_outputs(held_out))
         started = time.perf_counter()
-        parent = self._first if self._protocol.anew else self.model
+        parent = self._first if self._protocol.restart else self.model
         *_, result = finetune(parent, learned, held_out, self._memory, settings)
         assert isinstance(result, FinetuneResult)  # the last
         seconds = time.perf_counter() - started
@@ -282,3 +300,225 @@ def run(assessed: Assessed, model: Model, protocol: Protocol) -> dict[str, Any]:
         "points": [asdict(one) for one in told if isinstance(one, Point)],
         "rounds": [asdict(one) for one in told if isinstance(one, Round)],
     }
+
+
+# What it takes to correct a slice
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it takes to turn the labels of a slice into the truth.
+
+    Attributes
+    ----------
+    strokes : int
+        Vertices of the truth's simplified outlines that lie more than 2 pixels from the
+        outline of the labels: pieces of outline that have to be drawn.
+    clicks : int
+        One for each labelled part that has nothing to do with the truth (delete), each hole
+        that the truth does not have (fill), and each part with another label (relabel).
+    """
+
+    strokes: int = 0
+    clicks: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.strokes + other.strokes, self.clicks + other.clicks)
+
+
+def correction_cost(labels: Mask, truth: Mask) -> Cost:
+    """Count the strokes and clicks from the labels of a slice to the truth.
+
+    Parameters
+    ----------
+    labels, truth : ndarray of uint8, shape (y, x)
+        Label values; 0 is background.
+    """
+    if np.array_equal(labels, truth):
+        return Cost()
+    labelled, true = labels > 0, truth > 0
+    near = _distance_to_outline(labelled)
+    strokes = 0
+    for outline in _outlines(true):
+        corners = cv2.approxPolyDP(outline, _SIMPLIFY_PX, True)[:, 0]
+        strokes += int(np.count_nonzero(near[corners[:, 1], corners[:, 0]] > _FAR_PX))
+    return Cost(
+        strokes, _unrelated(labelled, true) + _unwanted_holes(labelled, true) + _renamed(labels, truth)
+    )
+
+
+def _outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int32]]:
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [np.asarray(outline, np.int32) for outline in found]
+
+
+def _distance_to_outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Distance of each pixel, in pixels, to the outline of the mask; large if it is empty."""
+    away = np.ones(mask.shape, np.uint8)
+    for outline in _outlines(mask):
+        away[outline[:, 0, 1], outline[:, 0, 0]] = 0
+    if away.all():
+        return np.full(mask.shape, np.inf, np.float32)
+    return np.asarray(cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+
+
+def _unrelated(labelled: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> int:
+    """Count the labelled parts that do not touch the truth."""
+    parts, number = ndimage.label(labelled, _EIGHT)
+    return int(number) - len(np.setdiff1d(parts[true], [0]))
+
+
+def _unwanted_holes(labelled: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> int:
+    """Count the holes in the labels that lie wholly in the truth."""
+    holes, number = ndimage.label(ndimage.binary_fill_holes(labelled) & ~labelled)
+    return int(number) - len(np.setdiff1d(holes[~true], [0]))
+
+
+def _renamed(labels: Mask, truth: Mask) -> int:
+    """Count the parts of each true label that are labelled, most of them otherwise."""
+    clicks = 0
+    for value in np.unique(truth[truth > 0]):
+        parts, number = ndimage.label(truth == value, _EIGHT)
+        for part in range(1, number + 1):
+            there = labels[parts == part]
+            there = there[there > 0]
+            if len(there) and int(np.bincount(there).argmax()) != value:
+                clicks += 1
+    return clicks
+
+
+class Radiologist:
+    """Knows the truth of a patient, and shows a slice of it only by correcting the slice.
+
+    Parameters
+    ----------
+    truth : ndarray of uint8, shape (z, y, x)
+        Lesion labels.
+    """
+
+    def __init__(self, truth: Mask) -> None:
+        self._truth = truth
+        self.corrected: dict[int, Mask] = {}
+        self.cost = Cost()
+
+    def __len__(self) -> int:
+        return len(self._truth)
+
+    def correct(self, z: int, labels: Mask) -> Mask:
+        """Return the truth of slice `z` and add up what it took to get there from `labels`.
+
+        Raises
+        ------
+        ValueError
+            If the slice was corrected before.
+        """
+        if z in self.corrected:
+            raise ValueError(f"slice {z} was corrected before")
+        self.cost += correction_cost(labels, self._truth[z])
+        self.corrected[z] = self._truth[z].copy()
+        return self.corrected[z]
+
+    def mark(self, labels: Mask) -> float:
+        """Return the Dice of the labels pooled over the slices that are not corrected; 1 if all are."""
+        rest = np.setdiff1d(np.arange(len(self)), list(self.corrected))
+        labelled, true = labels[rest] > 0, self._truth[rest] > 0
+        total = np.count_nonzero(labelled) + np.count_nonzero(true)
+        return 1.0 if total == 0 else 2.0 * np.count_nonzero(labelled & true) / total
+
+
+# Many patients
+
+
+def run_all(
+    patients: Sequence[Assessed], protocols: Sequence[Protocol], out: Path, *, jobs: int = 1
+) -> Iterator[Record]:
+    """Simulate every patient under every protocol; what is in the folder already is read, not made again.
+
+    Parameters
+    ----------
+    patients : sequence of Assessed
+    protocols : sequence of Protocol
+    out : Path
+        Folder, made if needed: a JSON file per patient and protocol.
+    jobs : int
+        Processes; they share the processor's cores.
+
+    Yields
+    ------
+    dict
+        A record, as from `effort.run`, as soon as it is done.
+
+    Raises
+    ------
+    JobError
+        If a file in the folder comes from another protocol or model, or cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    missing = []
+    for protocol in protocols:
+        for one in patients:
+            path = out / file_name(one, protocol)
+            if path.is_file():
+                yield _read(path, one, protocol)
+            else:
+                missing.append((one, protocol, path))
+    threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
+    if jobs <= 1:
+        for work in missing:
+            yield _work(*work, threads)
+        return
+    # fresh processes: forked ones would share torch's threads
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        coming = [pool.submit(_work, *work, threads) for work in missing]
+        try:
+            for done in as_completed(coming):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def file_name(assessed: Assessed, protocol: Protocol) -> str:
+    """Return the name of the file that a simulation is kept in."""
+    return f"{assessed.patient.name}-{protocol.strategy}-{protocol.condition}-{protocol.seed}.json"
+
+
+def _work(assessed: Assessed, protocol: Protocol, path: Path, threads: int) -> Record:
+    torch.set_num_threads(threads)
+    record = run(assessed, load_model(assessed.model, "cpu"), protocol)
+    record |= {"weights": _checksum(assessed.model), "threads": threads}
+    try:
+        write_text(path, json.dumps(record, indent=1))
+    except OSError as error:
+        raise JobError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error
+    return record
+
+
+def _read(path: Path, assessed: Assessed, protocol: Protocol) -> Record:
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+        # what was added to the protocol since then had its default
+        made = {**_as_json(Protocol()), **_in_todays_names(record["protocol"])}, record["weights"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{path} cannot be read ({error}): delete it to make it again.") from error
+    if made != (_as_json(protocol), _checksum(assessed.model)):
+        raise JobError(
+            f"{path} was made with other settings or another model: choose another folder, or delete it."
+        )
+    return record
+
+
+def _in_todays_names(protocol: Record) -> Record:
+    """Return a stored protocol with the names of today."""
+    names = {"anew": "restart", "way": "interpolation"}
+    named = {names.get(key, key): value for key, value in protocol.items()}
+    return {**named, "settings": {names.get(key, key): value for key, value in protocol["settings"].items()}}
+
+
+def _as_json(protocol: Protocol) -> Record:
+    """Return the protocol as it comes back from JSON, which knows no tuples."""
+    values: Record = json.loads(json.dumps(asdict(protocol)))
+    return values
+
+
+def _checksum(model: Path) -> int:
+    return zlib.crc32(model.read_bytes())

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.assess.stored_run import Protocol
+from napari_covseg.assess.comparison import Protocol
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.train_model import split_patients
 from napari_covseg.learn.training_set import TrainingSet

@@ -1,127 +1,296 @@
-"""Tables of simulated patients: Markdown for people, CSV for everything else."""
+"""Networks side by side as Markdown for people, and as plain values for machines."""
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
-from napari_covseg.assess.summary import Record, Values, by_patient, curve, forgotten_at, interval, paired
-from napari_covseg.edit.order import DEFAULT_STRATEGY, STRATEGIES
+from napari_covseg.assess.comparison import LEAK, PLAIN, Difference, Mean, Network, difference, interval
+from napari_covseg.networks.catalogue import CATALOGUE
 
-LOOKS = (0, 5, 10)
-"""Corrected slices at which the tables look."""
-_BASIS = "position"
-"""Evenly spaced slices: what another strategy has to beat."""
+_METRICS = (
+    "jaccard",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "mcc",
+    "mae",
+    "assd",
+    "hd95",
+    "surface_dice",
+)
+_HEADS = {
+    "jaccard": "Jaccard",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "mcc": "MCC",
+    "mae": "MAE %",
+    "assd": "ASSD px",
+    "hd95": "HD95 px",
+    "surface_dice": "Surface Dice (2 px)",
+}
 
 
-def effort_tables(records: Sequence[Record]) -> str:
-    """Return what was measured as Markdown: by patient, by strategy, and what was forgotten."""
-    parts = [_patients_table(records), _strategies_table(records), _forgetting_table(records)]
+def network_tables(networks: Sequence[Network], wanted: Sequence[str] = ()) -> str:
+    """Return the tables of cross-validated networks as Markdown.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+        From `comparison.read_networks`.
+    wanted : sequence of str
+        Networks that are named as not trained if they have no runs; the catalogue's by default.
+    """
+    by_patient = under(networks, "patient")
+    parts = [
+        _main_table(by_patient, "By patient"),
+        _labels_table(by_patient),
+        _metrics_table(by_patient),
+        _cases_table(by_patient),
+        _paired_table(by_patient),
+        _main_table(under(networks, "slice"), "Split by slice, as in the papers", f"**{LEAK}** "),
+        _sources_table(under(networks, "source")),
+    ]
+    missing = not_trained(networks, wanted)
+    parts.append(f"Not trained: {', '.join(missing)}." if missing else "")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def points_csv(records: Iterable[Record]) -> str:
-    """Return every point of every curve as CSV text with a header."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    keys = ("corrected", "strokes", "clicks", "dice", "versions")
-    writer.writerow(("patient", "slices", "strategy", "condition", "seed", *keys))
-    for record in records:
-        protocol = record["protocol"]
-        start = [
-            record["patient"],
-            record["slices"],
-            *(protocol[k] for k in ("strategy", "condition", "seed")),
+def network_record(networks: Sequence[Network], wanted: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the same for machines: what `covseg assess --show --json` prints."""
+    by_patient = under(networks, "patient")
+    best = _best(by_patient)
+    paired = [
+        {"network": one.recipe, "less": best.recipe, **asdict(difference(one, best))}
+        for one in by_patient
+        if best is not None and one is not best
+    ]
+    record = {
+        "networks": [_network_record(one) for one in networks],
+        "paired": paired,
+        "sources": [row for one in under(networks, "source") for row in _sources(one)],
+        "not_trained": not_trained(networks, wanted),
+    }
+    return {key: without_nan(value) for key, value in record.items()}
+
+
+def not_trained(networks: Sequence[Network], wanted: Sequence[str] = ()) -> list[str]:
+    """Return those wanted, by default all of the catalogue, of which there is no run by patient or source."""
+    there = {one.recipe for one in networks if one.protocol != "slice"}
+    return [name for name in wanted or [entry.name for entry in CATALOGUE] if name not in there]
+
+
+def _network_record(one: Network) -> dict[str, Any]:
+    figures = {
+        output: {metric: asdict(one.mean(output, metric)) for metric in ("dice", *_METRICS)}
+        for output in one.outputs
+    }
+    first = one.records[0]
+    return {
+        "recipe": one.recipe,
+        "protocol": one.protocol,
+        "folds": [record["fold"] for record in one.records],
+        "of_folds": first["folds"],
+        "parameters": first["parameters"],
+        "gmac_256": first["gmac_256"],
+        **{
+            key: sorted({record[key] for record in one.records})
+            for key in ("size", "steps", "batch", "device")
+        },
+        "seconds": one.seconds,
+        **figures,
+        "patients": {
+            name: {
+                "slices": count,
+                **{out: one.by_patient(out, "dice").get(name, math.nan) for out in one.outputs},
+            }
+            for name, count in one.slices().items()
+        },
+    }
+
+
+def _main_table(networks: Sequence[Network], title: str, warning: str = "") -> str:
+    rows = []
+    for one in networks:
+        first = one.records[0]
+        folds = f"{len(one.records)} of {len(first['folds'])}"
+        rows.append(
+            [
+                one.recipe,
+                f"{first['parameters'] / 1e6:.3f}",
+                f"{first['gmac_256']:.2f}",
+                f"{one.of('size')}²",
+                one.of("steps"),
+                f"{one.seconds / 60:.1f}",
+                one.of("device"),
+                folds,
+                mean_text(one.mean("lungs", "dice")),
+                mean_text(one.mean("lesion", "dice")),
+            ]
+        )
+    heads = ["Network", "Parameters (M)", "GMAC at 256²", "Slices", "Steps", "Minutes per fold", "Device"]
+    heads += ["Folds", "Lungs Dice", "Lesion Dice"]
+    note = (
+        "Dice pooled over each patient's slices; mean ± sd over the patients (95 % bootstrap interval). "
+        "Minutes are by the clock, with pauses and beside other work."
+    )
+    return section(title, warning + note, heads, rows)
+
+
+def _labels_table(networks: Sequence[Network]) -> str:
+    """All labels of networks that tell findings apart."""
+    several = [one for one in networks if one.outputs != PLAIN]
+    labels = list(dict.fromkeys(name for one in several for name in one.outputs if name != "lungs"))
+    rows = [[one.recipe, *(_label(one, name) for name in labels)] for one in several]
+    note = (
+        "Dice by patient, of patients who have the label; after a semicolon how many, and what is painted "
+        "of it, in per cent of the slices, in patients who are known not to have it. Pixels of which "
+        "nobody has said what they are count nowhere."
+    )
+    return section("Each label", note, ["Network", *labels], rows)
+
+
+def _label(one: Network, output: str) -> str:
+    mean, (false, *_), n = one.mean(output, "dice"), *_painted(one, output)
+    there = f"{mean_text(mean)}; {mean.n}" if mean.n else "–"
+    return f"{there}, {number_text(false, '.2f')} % in {n}" if n else there
+
+
+def _painted(one: Network, output: str) -> tuple[tuple[float, float, float], int]:
+    """Return the mean and interval of what is painted where there is nothing, and of how many patients."""
+    values = np.array(list(one.painted(output).values()))
+    return interval(values), len(values)
+
+
+def _sources(one: Network) -> list[dict[str, Any]]:
+    """Return, for each source that was left out and each label that is known there, the figures."""
+    found = []
+    for fold in [record["fold"] for record in one.records]:
+        tested = one.of_folds([fold])
+        for output in tested.outputs:
+            if tested.by_patient(output, "dice"):
+                (false, low, high), n = _painted(tested, output)
+                figures = {"mean": false, "low": low, "high": high, "n": n}
+                row = {"network": one.recipe, "source": fold, "label": output}
+                found.append({**row, "dice": asdict(tested.mean(output, "dice")), "painted": figures})
+    return found
+
+
+def _sources_table(networks: Sequence[Network]) -> str:
+    rows = []
+    for source in (row for one in networks for row in _sources(one)):
+        dice, painted = Mean(**source["dice"]), source["painted"]
+        row = [source["network"], source["source"], source["label"], str(dice.n), mean_text(dice)]
+        false = "{mean:.2f} ({low:.2f}–{high:.2f})".format(**painted) if painted["n"] else "–"
+        rows.append([*row, str(painted["n"]), false])
+    heads = ["Network", "Source left out", "Label", "Patients", "Dice", "Without it", "Painted there, %"]
+    note = (
+        "Taught on all other sources. Dice pooled over each patient's slices; mean ± sd over the patients "
+        "who have the label (95 % bootstrap interval). Of patients who are known not to have it, what is "
+        "painted of it in per cent of their slices."
+    )
+    return section("Leave one source out", note, heads, rows)
+
+
+def _metrics_table(networks: Sequence[Network]) -> str:
+    rows = [
+        [one.recipe, *(_short_mean(one.mean("lesion", metric), metric) for metric in _METRICS)]
+        for one in networks
+    ]
+    note = (
+        "Mean ± sd over the patients. Distances in pixels of 256², slice by slice. A patient without a "
+        "value, because a mask is empty, is left out; how many are is said beside the figure."
+    )
+    heads = ["Network", *(_HEADS[metric] for metric in _METRICS)]
+    return section("The lesions in other figures", note, heads, rows)
+
+
+def _cases_table(networks: Sequence[Network]) -> str:
+    slices = {name: count for one in networks for name, count in one.slices().items()}
+    patients = sorted(slices)
+    rows = [
+        [
+            one.recipe,
+            *(number_text(one.by_patient("lesion", "dice").get(name, math.nan)) for name in patients),
         ]
-        writer.writerows([*start, *(point[key] for key in keys)] for point in record["points"])
-    return out.getvalue()
+        for one in networks
+    ]
+    heads = ["Network", *(f"{name} ({slices[name]})" for name in patients)]
+    return section("Lesion Dice of each patient", "With the number of slices.", heads, rows)
 
 
-def _patients_table(records: Sequence[Record]) -> str:
-    """Dice of the rest, and the effort so far, in the order that the interface proposes."""
-    for strategy in dict.fromkeys((DEFAULT_STRATEGY, _BASIS)):
-        tuned, plain = (by_patient(records, strategy, condition) for condition in ("memory", "none"))
-        if tuned:
-            break
-    else:
+def _paired_table(networks: Sequence[Network]) -> str:
+    best = _best(networks)
+    if best is None:
         return ""
-    heads = [f"Dice at {k}" for k in LOOKS] + [f"without, at {k}" for k in LOOKS[1:]]
-    heads += [f"strokes + clicks by {LOOKS[-1]}", "without"]
     rows = []
-    columns = [curve(tuned, LOOKS), curve(plain, LOOKS[1:])] if plain else [curve(tuned, LOOKS)]
-    efforts = [_efforts(runs) for runs in (tuned, plain)]
-    for row, (name, runs) in enumerate(tuned.items()):
-        same = list(plain).index(name) if name in plain else None
-        cells = [f"{value:.3f}" for value in columns[0][row]]
-        cells += ["–"] * 2 if same is None else [f"{value:.3f}" for value in columns[1][same]]
-        cells += [f"{efforts[0][row]:.0f}", "–" if same is None else f"{efforts[1][same]:.0f}"]
-        rows.append([name, str(runs[0]["slices"]), *cells])
-    means = [interval(column) for values in columns for column in values.T]
-    rows.append(["**mean**", "", *(_shown(mean) for mean in means)])
-    return f"### By patient, in the order `{strategy}`\n\n" + _table(["Patient", "Slices", *heads], rows)
+    for one in networks:
+        if one is not best:
+            less = difference(one, best)
+            rows.append([one.recipe, str(less.n), difference_text(less), number_text(less.p, ".3g")])
+    note = (
+        "Lesion Dice less that of the best network with all folds, patient by patient, with its 95 % "
+        "bootstrap interval; p of Wilcoxon's signed-rank test, not corrected for the number of comparisons."
+    )
+    return section(f"Against {best.recipe}", note, ["Network", "Patients", "Difference", "p"], rows)
 
 
-def _strategies_table(records: Sequence[Record]) -> str:
-    rows = []
-    for strategy in STRATEGIES:
-        for condition, name in (("memory", "learns"), ("guide", "guided"), ("none", "neither")):
-            runs, basis = by_patient(records, strategy, condition), by_patient(records, _BASIS, condition)
-            if not runs:
-                continue
-            row = [strategy, name, str(len(runs))]
-            row += [_shown(interval(column)) for column in curve(runs, LOOKS[1:]).T]
-            for k in LOOKS[1:]:
-                both = strategy != _BASIS and set(runs) & set(basis)
-                row.append(_shown(interval(paired(runs, basis, k)), sign=True) if both else "–")
-            rows.append([*row, f"{_efforts(runs).mean():.0f}"])
+def _best(networks: Sequence[Network]) -> Network | None:
+    """Return the first network with all folds; the first of all if none has; networks are sorted."""
+    return next((one for one in networks if one.complete), networks[0] if networks else None)
+
+
+def under(networks: Sequence[Network], protocol: str) -> list[Network]:
+    """Return the networks that were run under a protocol."""
+    return [one for one in networks if one.protocol == protocol]
+
+
+def mean_text(mean: Mean) -> str:
+    """Return mean ± sd (interval), or a dash."""
+    if not mean.n:
+        return "–"
+    return f"{mean.mean:.3f} ± {number_text(mean.sd)} ({mean.low:.3f}–{mean.high:.3f})"
+
+
+def _short_mean(mean: Mean, metric: str) -> str:
+    digits = ".2f" if metric in ("mae", "assd", "hd95") else ".3f"
+    left_out = f" ({mean.empty} left out)" if mean.empty else ""
+    return f"{number_text(mean.mean, digits)} ± {number_text(mean.sd, digits)}{left_out}"
+
+
+def difference_text(change: Difference) -> str:
+    """Return a difference with its interval, or a dash."""
+    return f"{change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f})" if change.n else "–"
+
+
+def number_text(value: float, form: str = ".3f") -> str:
+    """Return a number, or a dash for NaN."""
+    return f"{value:{form}}" if math.isfinite(value) else "–"
+
+
+def section(title: str, note: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table under its title; nothing if it has no rows."""
     if not rows:
         return ""
-    heads = ["Strategy", "Model", "Patients", *(f"Dice at {k}" for k in LOOKS[1:])]
-    heads += [f"less evenly spaced, at {k}" for k in LOOKS[1:]] + [f"strokes + clicks by {LOOKS[-1]}"]
-    return "### By strategy\n\n" + _table(heads, rows)
+    return "\n\n".join(part for part in (f"### {title}", note, table(heads, rows)) if part)
 
 
-def _forgetting_table(records: Sequence[Record]) -> str:
-    rows = []
-    both = (("memory", "with"), ("no-memory", "without"))
-    for strategy, (condition, name) in itertools.product(STRATEGIES, both):
-        runs = by_patient(records, strategy, condition)
-        if not runs:
-            continue
-        row = [strategy, name, str(len(runs))]
-        for key in ("forgotten", "unseen"):
-            for k in LOOKS[1:]:
-                lost = np.array(
-                    [np.mean([forgotten_at(one, k, key) for one in seeds]) for seeds in runs.values()]
-                )
-                row.append(_shown(interval(lost[np.isfinite(lost)]), sign=True))
-        row += [_shown(interval(column)) for column in curve(runs, LOOKS[1:]).T]
-        seconds = [one["seconds"] for seeds in runs.values() for run in seeds for one in run["rounds"]]
-        rows.append([*row, f"{np.median(seconds):.0f}" if seconds else "–"])
-    if not rows:
-        return ""
-    heads = ["Strategy", "Memory", "Patients", *(f"forgotten after {k}" for k in LOOKS[1:])]
-    heads += [f"on unseen patients, after {k}" for k in LOOKS[1:]]
-    heads += [*(f"Dice at {k}" for k in LOOKS[1:]), "seconds per fine-tuning (median)"]
-    return "### Forgetting and time\n\n" + _table(heads, rows)
-
-
-def _efforts(runs: dict[str, list[Record]]) -> Values:
-    """Strokes and clicks of each patient by the last look."""
-    both = curve(runs, [LOOKS[-1]], "strokes") + curve(runs, [LOOKS[-1]], "clicks")
-    return np.asarray(both[:, 0], np.float64)
-
-
-def _shown(mean: tuple[float, float, float], sign: bool = False) -> str:
-    form = "+.3f" if sign else ".3f"
-    return f"{mean[0]:{form}} ({mean[1]:{form}} to {mean[2]:{form}})"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; short rows are filled up."""
     filled = [[*row, *[""] * (len(heads) - len(row))] for row in rows]
     lines = [heads, ["---"] * len(heads), *filled]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def without_nan(value: Any) -> Any:
+    """Return the same with null where there is no value: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

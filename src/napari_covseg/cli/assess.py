@@ -33,8 +33,8 @@ class _Measurements(TyperGroup):
 app = typer.Typer(
     cls=_Measurements,
     no_args_is_help=True,
-    help="Measure on patients whose truth is known: networks side by side (the word may be left out), human "
-    "effort, and refining.",
+    help="Measure on patients whose truth is known: networks side by side (the word may be left out), and "
+    "human effort.",
 )
 app.command()(networks)
 
@@ -67,8 +67,8 @@ def effort(
     most: Annotated[int | None, typer.Option(min=1, help="Slices to correct at most.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Corrected slices from one fine-tuning to the next.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the fine-tuning.")] = 0,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Begin each fine-tuning with the first model again.")
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin each fine-tuning with the first model again.")
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Patients at a time.")] = 1,
     figure: Annotated[
@@ -91,7 +91,7 @@ def effort(
             goal=goal,
             most=most,
             seed=seed,
-            anew=anew,
+            restart=restart,
         )
         for strategy, condition in itertools.product(*wanted)
     ]
@@ -101,38 +101,13 @@ def effort(
     _report(output, records, out, figure or out / "effort.png", most)
 
 
-@app.command()
-def refine(
-    context: typer.Context,
-    data: DataArgument,
-    models: ModelsArgument,
-    patients: PatientsOption = None,
-    slices: Annotated[int, typer.Option(min=1, help="Evenly spaced slices of each patient.")] = 12,
-    as_json: JsonOption = False,
-) -> None:
-    """Scribble on the worst mistakes of slices, and measure what *Refine this slice* adds to it."""
-    import dataclasses
-
-    output = Output(context, as_json)
-    from napari_covseg.assess.patients import read_assessed
-    from napari_covseg.assess.scribbles import refine_all, refine_table
-
-    rows = []
-    for row in refine_all(read_assessed(data, models, _names(patients)), slices):
-        rows.append(row)
-        output.record(dataclasses.asdict(row))
-    if not rows:
-        raise JobError("No slice has a mistake worth a scribble: give more patients or slices.")
-    output.line(refine_table(rows))
-
-
 def _simulations(
     output: Output, records: list[dict[str, Any]], people: Any, protocols: Any, out: Path, jobs: int
 ) -> Generator[Event, None, None]:
     """Run all and collect the records, telling of each."""
     import os
 
-    from napari_covseg.assess.runs import run_all
+    from napari_covseg.assess.effort import run_all
     from napari_covseg.jobs.allocator import KEEP_FREED, keep_freed_memory
     from napari_covseg.jobs.pace import Pace
 
@@ -154,8 +129,7 @@ def _simulations(
 def _report(
     output: Output, records: Sequence[dict[str, Any]], out: Path, figure: Path, most: int | None
 ) -> None:
-    from napari_covseg.assess.figure import draw_effort
-    from napari_covseg.assess.tables import effort_tables, points_csv
+    from napari_covseg.assess.effort_tables import draw_effort, effort_tables, points_csv
 
     tables = effort_tables(records)
     try:

@@ -14,7 +14,7 @@ from napari_covseg.errors import JobError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from napari_covseg.assess.fold_run import FoldJob
+    from napari_covseg.assess.cross_validation import FoldJob
     from napari_covseg.assess.folds import Fold
     from napari_covseg.jobs.events import Event
 
@@ -68,7 +68,6 @@ def networks(
         typer.Option(help="Whether bfloat16 may do what float32 would; by default on a GPU only."),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Only print the tables of the stored runs.")] = False,
-    figure: Annotated[Path | None, typer.Option(help="Picture of box plots to write.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Cross-validate networks and print them side by side.
@@ -78,7 +77,7 @@ def networks(
     """
     output = Output(context, as_json)
     if not show:
-        from napari_covseg.assess.stored_run import LEAK, PROTOCOLS
+        from napari_covseg.assess.comparison import LEAK, PROTOCOLS
 
         if data is None or not recipe:
             raise JobError("Give the data and at least one --recipe, or --show to print the stored runs.")
@@ -91,7 +90,7 @@ def networks(
         places = out, weights or out.with_name(f"{out.name}-weights")
         jobs = _jobs(data, recipe, protocol, folds, fold, size, steps, places, device, threads, budget, half)
         output.follow(_events(output, jobs), "Folds")
-    _report(output, (data or out) if show else out, recipe or (), figure)
+    _report(output, (data or out) if show else out, recipe or ())
 
 
 def _jobs(
@@ -119,7 +118,7 @@ def _jobs(
 
     import torch
 
-    from napari_covseg.assess.fold_run import FoldJob
+    from napari_covseg.assess.cross_validation import FoldJob
     from napari_covseg.assess.folds import make_folds
     from napari_covseg.jobs.allocator import keep_freed_memory
     from napari_covseg.learn.train_model import GUISES_SIZE, read_for
@@ -150,7 +149,7 @@ def _jobs(
 
 def _events(output: Output, jobs: Sequence[FoldJob]) -> Generator[Event, None, None]:
     """Do the jobs, and tell of them as events."""
-    from napari_covseg.assess.fold_run import run_folds
+    from napari_covseg.assess.cross_validation import run_folds
     from napari_covseg.jobs.events import Notice
     from napari_covseg.jobs.pace import Pace
 
@@ -174,17 +173,12 @@ def _events(output: Output, jobs: Sequence[FoldJob]) -> Generator[Event, None, N
         yield pace.at(done)
 
 
-def _report(output: Output, folder: Path, recipes: Sequence[str], figure: Path | None) -> None:
+def _report(output: Output, folder: Path, recipes: Sequence[str]) -> None:
     from napari_covseg.assess.comparison import read_networks
-    from napari_covseg.assess.network_tables import network_record, network_tables
+    from napari_covseg.assess.tables import network_record, network_tables
 
     found = read_networks(folder, recipes)
     if not found and not folder.is_dir():
         raise JobError(f"There is no folder {folder} with stored runs: name it, or train a network first.")
     output.line(network_tables(found, recipes))
     output.record(network_record(found, recipes))
-    if figure is not None:
-        from napari_covseg.assess.box_plot import draw_boxes
-
-        draw_boxes(found, figure)
-        output.line(f"Wrote {figure}")

@@ -34,9 +34,42 @@ class Surfaces:
     truth: Distances
     alone: int = 0
 
-    def finite(self) -> Surfaces:
+    @property
+    def assd(self) -> float:
+        """Average symmetric surface distance in mm: Salehi 2022 Eq. 2.
+
+        ``(sum over r of d(r, R0) + sum over r0 of d(r0, R)) / (N_R + N_R0)``, with r and r0 the voxels of the
+        two surfaces. NaN where a mask is empty; parts in which one is are left out.
+        """
+        there = np.concatenate(self._finite())
+        return float(there.mean()) if len(there) else math.nan
+
+    @property
+    def hd95(self) -> float:
+        """95 % Hausdorff distance in mm, of the worse direction; NaN as for `assd`."""
+        predicted, truth = self._finite()
+        if not len(predicted):
+            return math.nan
+        return float(max(np.percentile(predicted, 95), np.percentile(truth, 95)))
+
+    def dice(self, tolerance: float, *, empty: float = 1.0) -> float:
+        """Share of both surfaces, 0 to 1, that lies within the tolerance of the other one (Nikolov 2018).
+
+        ``(|{r: d(r, R0) <= t}| + |{r0: d(r0, R) <= t}|) / (N_R + N_R0)``, counted in voxels of the surface.
+
+        Parameters
+        ----------
+        tolerance : float
+            In mm.
+        empty : float
+            Value for two empty masks; by default they agree. One empty mask: 0.
+        """
+        every = np.concatenate([self.predicted, self.truth])
+        return float((every <= tolerance).mean()) if len(every) else empty
+
+    def _finite(self) -> tuple[Distances, Distances]:
         """Return the distances of the parts where neither mask is empty."""
-        return Surfaces(self.predicted[np.isfinite(self.predicted)], self.truth[np.isfinite(self.truth)])
+        return self.predicted[np.isfinite(self.predicted)], self.truth[np.isfinite(self.truth)]
 
 
 def surfaces(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> Surfaces:
@@ -75,75 +108,6 @@ def joined(parts: Sequence[Surfaces]) -> Surfaces:
         np.concatenate([none, *(part.truth for part in parts)]),
         sum(part.alone for part in parts),
     )
-
-
-def assd(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> float:
-    """Average symmetric surface distance in mm: Salehi 2022 Eq. 2.
-
-    ``(sum over r of d(r, R0) + sum over r0 of d(r0, R)) / (N_R + N_R0)``, with r and r0 the
-    voxels of the two surfaces. Parameters and errors as for `surfaces`.
-
-    Returns
-    -------
-    float
-        NaN where a mask is empty; slices of a volume in which one is are left out.
-    """
-    return average(surfaces(predicted, truth, spacing))
-
-
-def hd95(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> float:
-    """95 % Hausdorff distance in mm: the larger of both directions' 95th percentiles.
-
-    Parameters and errors as for `surfaces`, return value as for `assd`.
-    """
-    return farthest(surfaces(predicted, truth, spacing))
-
-
-def surface_dice(
-    predicted: Mask, truth: Mask, spacing: Sequence[float], tolerance: float, *, empty: float = 1.0
-) -> float:
-    """Share of both surfaces that lies within the tolerance of the other one (Nikolov 2018).
-
-    ``(|{r: d(r, R0) <= t}| + |{r0: d(r0, R) <= t}|) / (N_R + N_R0)``, counted in voxels of the
-    surface. Parameters and errors as for `surfaces`, with
-
-    Parameters
-    ----------
-    predicted, truth : ndarray of bool, same shape
-    spacing : sequence of float
-    tolerance : float
-        In mm.
-    empty : float
-        Value for two empty masks; by default they agree.
-
-    Returns
-    -------
-    float
-        0 to 1. One empty mask: 0.
-    """
-    return within(surfaces(predicted, truth, spacing), tolerance, empty)
-
-
-def average(measured: Surfaces) -> float:
-    """Return the `assd` of measured distances."""
-    there = measured.finite()
-    number = len(there.predicted) + len(there.truth)
-    return float(there.predicted.sum() + there.truth.sum()) / number if number else math.nan
-
-
-def farthest(measured: Surfaces) -> float:
-    """Return the `hd95` of measured distances."""
-    there = measured.finite()
-    if not len(there.predicted):
-        return math.nan
-    return float(max(np.percentile(there.predicted, 95), np.percentile(there.truth, 95)))
-
-
-def within(measured: Surfaces, tolerance: float, empty: float = 1.0) -> float:
-    """Return the `surface_dice` of measured distances."""
-    near = np.count_nonzero(measured.predicted <= tolerance) + np.count_nonzero(measured.truth <= tolerance)
-    number = len(measured.predicted) + len(measured.truth)
-    return near / number if number else empty
 
 
 def _between(predicted: Mask, truth: Mask, spacing: Sequence[float]) -> Surfaces:

@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_covseg.assess.figure import draw_effort
-from napari_covseg.assess.summary import by_patient, curve, forgotten_at, interval, paired, value_at
-from napari_covseg.assess.tables import effort_tables, points_csv
+from napari_covseg.assess.effort_tables import (
+    by_patient,
+    curve,
+    draw_effort,
+    effort_tables,
+    forgotten_at,
+    interval,
+    paired,
+    points_csv,
+    value_at,
+)
 from napari_covseg.errors import JobError
 
 

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_covseg.assess import fold_run
-from napari_covseg.assess.comparison import read_networks
-from napari_covseg.assess.fold_run import FoldJob, run_folds
+from napari_covseg.assess import cross_validation as fold_run
+from napari_covseg.assess.comparison import read_networks, read_record
+from napari_covseg.assess.cross_validation import FoldJob, run_folds
 from napari_covseg.assess.folds import make_folds
-from napari_covseg.assess.stored_run import read_record
 from napari_covseg.cases.lock import Lock
 from napari_covseg.errors import JobError
 from napari_covseg.learn.recipe import Recipe

@@ -1,10 +1,18 @@
-"""*Refine this slice*: a scribble on the worst mistakes, alone and as a hint to the model."""
+"""Measure *Refine this slice*: a scribble on the worst mistakes, alone and as a hint to the model.
+
+    python benchmarks/refine.py DATA MODELS [--patients NAME,NAME] [--slices 12] [--json]
+
+DATA is a folder with a folder per patient, or a .toml file, as for `covseg train`; MODELS a folder of models,
+each of which has never seen its test patients.
+"""
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -12,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_covseg.assess.patients import Assessed, evenly
-from napari_covseg.assess.summary import interval
+from napari_covseg.assess.comparison import interval
+from napari_covseg.assess.patients import Assessed, evenly, read_assessed
+from napari_covseg.errors import CovsegError
 from napari_covseg.learn.refine import refine
 from napari_covseg.learn.score import probabilities
 from napari_covseg.metrics import dice
@@ -26,7 +35,7 @@ _SMALLEST_PART = 12
 _BRUSH = 3
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Refined:
     """One slice with a person's scribbles.
 
@@ -146,3 +155,35 @@ def refine_table(rows: Sequence[Refined]) -> str:
         ("milliseconds, median", f"{1000 * np.median([row.seconds for row in rows]):.0f}"),
     ]
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in shown)]) + "\n"
+
+
+def main() -> None:
+    """Refine slices of every patient, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("models", type=Path)
+    parser.add_argument(
+        "--patients", default="", help="with commas; by default all that a model was tested on"
+    )
+    parser.add_argument("--slices", type=int, default=12, help="evenly spaced slices of each patient")
+    parser.add_argument("--json", action="store_true", help="a line for each slice instead of the table")
+    given = parser.parse_args()
+    names = [name.strip() for name in given.patients.split(",") if name.strip()]
+    rows = []
+    try:
+        for row in refine_all(read_assessed(given.data, given.models, names), given.slices):
+            rows.append(row)
+            if given.json:
+                print(json.dumps(dataclasses.asdict(row)), flush=True)
+    except CovsegError as error:
+        raise SystemExit(str(error)) from error
+    if not rows:
+        raise SystemExit("No slice has a mistake worth a scribble: give more patients or slices.")
+    if not given.json:
+        print(refine_table(rows), end="")
+
+
+if __name__ == "__main__":
+    main()
