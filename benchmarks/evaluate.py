@@ -56,7 +56,7 @@ from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans import read_scan
 from napari_covseg.scans.appearance import Appearance, look
 from napari_covseg.scans.phantom import phantom
-from napari_covseg.scans.pictures import natural_order, read_pictures
+from napari_covseg.scans.pictures import Pictures, natural_order
 from napari_covseg.scans.scan import Scan
 from record import record as record_in_card
 
@@ -166,7 +166,7 @@ def window(data: Path, *, in_hu: bool = False) -> Iterator[Case]:
 
 
 def _series(folder: Path, rows: list[dict[str, str]], in_hu: bool) -> Part:
-    scan = read_pictures([folder / "ct" / f"{row['slice']}.jpg" for row in rows], folder / "ct")
+    scan = Pictures().read_stack([folder / "ct" / f"{row['slice']}.jpg" for row in rows], folder / "ct")
     order = sorted(rows, key=lambda row: row["slice"])
     if in_hu:
         made = hu_rules.in_hu(folder.name, scan.voxels if rows == order else scan.voxels[::-1])
@@ -190,7 +190,7 @@ def equalised(data: Path, *, whole: bool = False) -> Iterator[Case]:
             there = {row["png256_slice"] for row in _slices(pairs)} if pairs.is_dir() else set()
             names = [name for name in names if name in there]
         if names:
-            scan = read_pictures([folder / "ct" / f"{name}.png" for name in names], folder / "ct")
+            scan = Pictures().read_stack([folder / "ct" / f"{name}.png" for name in names], folder / "ct")
             truth = {
                 label: np.stack([_mask(folder / kept / f"{name}.png") for name in names])
                 for label, kept in (("lungs", "lungs"), (UNION, "infection"))

@@ -29,8 +29,8 @@ import skimage
 from scipy import ndimage, optimize, special
 
 from napari_covseg.scans import appearance as looks
+from napari_covseg.scans import read_scan
 from napari_covseg.scans.phantom import phantom
-from napari_covseg.scans.read import read_scan
 
 Array = np.ndarray[Any, Any]
 FOLDS_TEACHING = (

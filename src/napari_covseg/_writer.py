@@ -9,7 +9,6 @@ import numpy as np
 from napari_covseg._reader import METADATA_KEY
 from napari_covseg.errors import ScanError
 from napari_covseg.scans import Scan, write_labels
-from napari_covseg.scans.orientation import canonical_affine
 
 
 def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -39,15 +38,10 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
 def _unplaced(labels: np.ndarray[Any, Any], attributes: dict[str, Any]) -> Scan:
     """Geometry of a layer that was not read by this package: its scale, nothing else."""
     z, y, x = (float(value) for value in attributes.get("scale", (1.0, 1.0, 1.0)))
-    source_affine = np.diag([x, y, z, 1.0])
-    shape = labels.shape
-    identity = (0, 1, 2), (False, False, False)
-    return Scan(
-        voxels=np.zeros((0, 0, 0), np.int16),
-        spacing=(z, y, x),
+    return Scan.placed(
+        np.zeros((0, 0, 0), np.int16),
+        labels.shape,
+        np.diag([x, y, z, 1.0]),
         intensity="grey",
-        affine=canonical_affine(source_affine, shape, *identity),
-        source_shape=shape,
-        source_affine=source_affine,
         name=str(attributes.get("name", "")),
     )

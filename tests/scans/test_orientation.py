@@ -14,7 +14,7 @@ from napari_covseg.scans.orientation import (
     as_stored,
     canonical_affine,
     canonical_axes,
-    canonical_shape,
+    empty,
     geometry_notes,
     rotation_degrees,
     spacing_of,
@@ -41,8 +41,8 @@ def test_every_voxel_keeps_its_place_in_the_world(way, shape, spacing, turn):
     affine = affine_of(*way, spacing)
     affine[:3, :3] = Rotation.from_euler("xyz", turn, degrees=True).as_matrix() @ affine[:3, :3]
     axes, flips = canonical_axes(affine)
-    canonical = np.arange(np.prod(shape)).reshape(canonical_shape(shape, axes))
-    stored = as_stored(canonical, axes, flips)
+    canonical, stored = empty(shape, affine, int)
+    canonical[...] = np.arange(canonical.size).reshape(canonical.shape)
     assert stored.shape == shape
     to_world = canonical_affine(affine, shape, axes, flips)
     k, j, i = np.indices(shape).reshape(3, -1)

@@ -23,11 +23,8 @@ from napari_covseg.errors import ScanError
 from napari_covseg.labels import OUTPUTS, UNION, UNITED, joins, lesion
 from napari_covseg.models.placement import Placement
 from napari_covseg.models.preparation import Preparation
-from napari_covseg.scans import read_scan
-from napari_covseg.scans.orientation import as_stored, canonical_axes, canonical_shape
+from napari_covseg.scans import Scan, read_mask, read_scan
 from napari_covseg.scans.phantom import phantom
-from napari_covseg.scans.scan import Scan
-from napari_covseg.scans.volumes import HEADERS, volume_suffix
 
 PLAIN = ("lungs", UNION)
 """The outputs of a network that tells no findings apart."""
@@ -472,15 +469,8 @@ def _grey(file: Path) -> npt.NDArray[np.uint8]:
 
 
 def _read_mask(path: Path, scan: Scan, threshold: float) -> npt.NDArray[np.bool_]:
-    """Read a mask by its own values: `read_scan` would take them for grey and stretch them."""
-    suffix = volume_suffix(path)
-    if not suffix or not path.is_file():
-        raise ScanError(f"The mask {path} does not exist or is no NIfTI, NRRD or MHA file: correct its path.")
-    stored = HEADERS[suffix](path)
-    axes, flips = canonical_axes(stored.affine)
-    mask = np.zeros(canonical_shape(stored.shape, axes), np.bool_)
-    for values, out in zip(stored.slices(), as_stored(mask, axes, flips), strict=True):
-        np.greater(values, threshold, out=out)
+    """Read a mask that must lie on its scan."""
+    mask = read_mask(path, threshold)
     if mask.shape != scan.voxels.shape:
         raise ScanError(
             f"The mask {path} has the shape {mask.shape}, its scan {scan.voxels.shape}: they must be equal."

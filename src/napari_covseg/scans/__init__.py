@@ -1,8 +1,28 @@
 """Read scans and write labels; geometry in and out."""
 
 from napari_covseg.scans.dicom.series import SeriesInfo, list_series
-from napari_covseg.scans.labels_out import write_labels
-from napari_covseg.scans.read import read_scan
+from napari_covseg.scans.formats import (
+    FORMATS,
+    LABEL_SUFFIXES,
+    READABLE,
+    READABLE_SUFFIXES,
+    read_mask,
+    read_scan,
+    write_labels,
+)
 from napari_covseg.scans.scan import Scan
 
-__all__ = ["Scan", "SeriesInfo", "list_series", "read_scan", "write_labels"]
+__all__ = [
+    "FORMATS",
+    "LABEL_SUFFIXES",
+    "READABLE",
+    "READABLE_SUFFIXES",
+    "Scan",
+    "SeriesInfo",
+    "appearance",
+    "list_series",
+    "read_mask",
+    "read_scan",
+    "scan",
+    "write_labels",
+]

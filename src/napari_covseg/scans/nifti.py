@@ -1,25 +1,19 @@
-"""Read the header of a NIfTI file (.nii, .nii.gz)."""
+"""NIfTI, by nibabel."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.orientation import tilt_degrees
-from napari_covseg.scans.stored import (
-    Encoding,
-    StoredVolume,
-    VoxelBytes,
-    checked_affine,
-    truncated,
-    volume_shape,
-)
+from napari_covseg.scans.orientation import Affine, Labels, tilt_degrees
+from napari_covseg.scans.volumes import Encoding, StoredVolume, VolumeFormat, truncated, volume_shape
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -40,39 +34,66 @@ def _header_bytes(path: Path) -> tuple[bytes, Encoding]:
             raise truncated(path) from error
 
 
-def read_nifti_header(path: Path) -> StoredVolume:
-    """Read geometry and data type of a NIfTI-1 or NIfTI-2 file.
+class Nifti(VolumeFormat):
+    """NIfTI-1 and NIfTI-2 (.nii, .nii.gz)."""
 
-    The sform is used if it is set, else the qform, as nibabel does.
+    name = "NIfTI"
+    suffixes = (".nii.gz", ".nii")
+    written = (".nii.gz", ".nii")
 
-    Raises
-    ------
-    ScanError
-        If the header is damaged, the image has more than three axes or colours, or a spacing is missing.
-    """
-    import nibabel as nib  # here, because it takes long to load and many scans do not need it
+    def header(self, path: Path) -> StoredVolume:
+        """Read geometry and data type, see `VolumeFormat.header`.
 
-    head, encoding = _header_bytes(path)
-    kind = {b"n+1\0": nib.Nifti1Header, b"n+2\0": nib.Nifti2Header}.get(head[344:348])
-    if head[4:8] == b"n+2\0":
-        kind = nib.Nifti2Header
-    if kind is None:
-        if len(head) < 348:
-            raise truncated(path)
-        raise ScanError(
-            f"{path.name} is not a NIfTI image although its name says so; export the scan again as "
-            ".nii.gz, .nrrd or DICOM."
-        )
-    try:
-        # No check_fix: nibabel would mend a zero spacing to 1 mm in silence.
-        header = kind.from_fileobj(io.BytesIO(head), check=False)
-        return _volume(path, header, encoding)
-    except ScanError:
-        raise
-    except Exception as error:  # nibabel meets a damaged header with any kind of exception
-        raise ScanError(
-            f"{path.name} has a damaged NIfTI header ({error}); export the scan again."
-        ) from error
+        The sform is used if it is set, else the qform, as nibabel does.
+        """
+        import nibabel as nib  # here, because it takes long to load and many scans do not need it
+
+        head, encoding = _header_bytes(path)
+        kind = {b"n+1\0": nib.Nifti1Header, b"n+2\0": nib.Nifti2Header}.get(head[344:348])
+        if head[4:8] == b"n+2\0":
+            kind = nib.Nifti2Header
+        if kind is None:
+            if len(head) < 348:
+                raise truncated(path)
+            raise ScanError(
+                f"{path.name} is not a NIfTI image although its name says so; export the scan again as "
+                ".nii.gz, .nrrd or DICOM."
+            )
+        try:
+            # No check_fix: nibabel would mend a zero spacing to 1 mm in silence.
+            header = kind.from_fileobj(io.BytesIO(head), check=False)
+            return _volume(path, header, encoding)
+        except ScanError:
+            raise
+        except Exception as error:  # nibabel meets a damaged header with any kind of exception
+            raise ScanError(
+                f"{path.name} has a damaged NIfTI header ({error}); export the scan again."
+            ) from error
+
+    def write(self, path: Path, labels: Labels, affine: Affine) -> None:
+        """Write a label map, see `VolumeFormat.write`."""
+        import nibabel as nib
+
+        header = nib.Nifti1Header()
+        try:
+            header.set_data_shape(labels.shape[::-1])
+        except nib.spatialimages.HeaderDataError as error:
+            raise ScanError(
+                f"The scan is too large for NIfTI ({labels.shape}); choose .nrrd or .mha."
+            ) from error
+        to_ras = RAS_TO_LPS @ affine
+        # Both are set, because readers differ in which they trust. The qform cannot hold a gantry tilt.
+        header.set_qform(to_ras, code="scanner", strip_shears=True)
+        header.set_sform(to_ras, code="scanner")
+        header.set_xyzt_units("mm")
+        with path.open("wb") as file:
+            packed = (
+                gzip.GzipFile("", "wb", 5, file, mtime=0)
+                if path.name.lower().endswith(".gz")
+                else nullcontext(file)
+            )
+            with packed as stream:
+                nib.Nifti1Image(labels.T, None, header, dtype=np.uint8).to_stream(stream)
 
 
 def _volume(path: Path, header: nib.Nifti1Header, encoding: Encoding) -> StoredVolume:
@@ -93,13 +114,16 @@ def _volume(path: Path, header: nib.Nifti1Header, encoding: Encoding) -> StoredV
         affine[2, 2] = 1.0
     slope, intercept = header.get_slope_inter()
     offset = int(header["vox_offset"]) or int(header.sizeof_hdr + 4)
-    voxels = VoxelBytes(path, "gzip", skip=offset) if encoding == "gzip" else VoxelBytes(path, offset=offset)
+    packed = encoding == "gzip"
     return StoredVolume(
         path,
         shape,
         dtype,
-        checked_affine(path, affine),
-        voxels,
+        affine,
+        path,
+        encoding,
+        offset=0 if packed else offset,
+        skip=offset if packed else 0,
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
         flat=flat,

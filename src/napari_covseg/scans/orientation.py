@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Affine = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.uint8]
 Axes = tuple[int, int, int]
 Flips = tuple[bool, bool, bool]
 
@@ -46,10 +47,13 @@ def as_stored(canonical: npt.NDArray[Any], axes: Axes, flips: Flips) -> npt.NDAr
     return unflipped.transpose(tuple(int(n) for n in np.argsort(axes)))
 
 
-def canonical_shape(stored_shape: tuple[int, int, int], axes: Axes) -> tuple[int, int, int]:
-    """Shape (z, y, x) of the canonical array of a stored volume of shape (k, j, i)."""
-    z, y, x = (stored_shape[axis] for axis in axes)
-    return z, y, x
+def empty(
+    stored_shape: tuple[int, int, int], source_affine: Affine, dtype: npt.DTypeLike
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return an array (z, y, x) in canonical orientation, not filled, and its view (k, j, i) as stored."""
+    axes, flips = canonical_axes(source_affine)
+    canonical = np.empty(tuple(stored_shape[axis] for axis in axes), dtype)
+    return canonical, as_stored(canonical, axes, flips)
 
 
 def canonical_affine(

@@ -1,4 +1,4 @@
-"""Read pictures (PNG, JPEG, TIFF) as grey scans: one z per picture in natural file-name order."""
+"""Pictures (PNG, JPEG, TIFF) as grey scans: one z per picture in natural file-name order."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from PIL import Image
 
 from napari_covseg.errors import ScanError
 from napari_covseg.scans.intensity import Scaling, to_int16, understand
-from napari_covseg.scans.orientation import canonical_affine
-from napari_covseg.scans.scan import Scan
+from napari_covseg.scans.scan import Format, Scan
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 MOST_PIXELS = 1 << 26
 """In one picture; 8192 x 8192. A larger size comes from a damaged header."""
 
@@ -30,51 +28,54 @@ COLOURED_PART = 0.01
 UNKNOWN_SPACING = "Pictures have no known spacing: nothing is measured in ml, and exported labels carry 1 mm."
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the name is that of a picture file."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
 def natural_order(path: Path) -> list[tuple[int, int, str]]:
     """Sort key by which ``slice2.png`` comes before ``slice10.png``."""
     words = re.split(r"([0-9]+)", path.name.lower())
     return [(0, int(word), "") if word.isdecimal() else (1, 0, word) for word in words]
 
 
-def read_pictures(paths: Sequence[Path], source: Path) -> Scan:
-    """Read picture files as one scan.
+class Pictures(Format):
+    """PNG, JPEG, TIFF and BMP: a picture is a slice, a folder of them or a TIFF of several pages a stack."""
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        The pictures; z follows their natural file-name order. One TIFF of several pages is a stack too.
-    source : Path
-        The folder or file that was asked for.
+    name = "pictures"
+    suffixes = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
-    Raises
-    ------
-    ScanError
-        If one is not a picture, is damaged, in true colour or of another size, or all are blank.
-    """
-    paths = sorted(paths, key=natural_order)
-    with warnings.catch_warnings(action="ignore"):  # sizes are checked here, odd EXIF does not matter
-        voxels, scaling = _stack(paths, source)
-    shape: tuple[int, int, int] = voxels.shape
-    identity = np.eye(4)
-    axes, flips = (0, 1, 2), (False, False, False)
-    return Scan(
-        voxels=voxels,
-        spacing=None,
-        intensity=scaling.intensity,
-        affine=canonical_affine(identity, shape, axes, flips),
-        source_shape=shape,
-        source_affine=identity,
-        axes=axes,
-        flips=flips,
-        name=source.stem if source.is_file() else source.resolve().name,
-        path=str(source),
-        notes=tuple(note for note in (UNKNOWN_SPACING, scaling.note) if note),
-    )
+    def recognises(self, path: Path) -> bool:
+        """Whether the name is that of a picture file."""
+        return super().recognises(path) and not path.name.startswith(".")
+
+    def read(self, path: Path) -> Scan:
+        """Read one picture file as a scan; see `read_stack`."""
+        return self.read_stack([path], path)
+
+    def read_stack(self, paths: Sequence[Path], source: Path) -> Scan:
+        """Read picture files as one scan.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+            The pictures; z follows their natural file-name order.
+        source : Path
+            The folder or file that was asked for.
+
+        Raises
+        ------
+        ScanError
+            If one is not a picture, is damaged, in true colour or of another size, or all are blank.
+        """
+        paths = sorted(paths, key=natural_order)
+        with warnings.catch_warnings(action="ignore"):  # sizes are checked here, odd EXIF does not matter
+            voxels, scaling = _stack(paths, source)
+        return Scan.placed(
+            voxels,
+            voxels.shape,
+            np.eye(4),
+            measured=False,
+            intensity=scaling.intensity,
+            name=source.stem if source.is_file() else source.resolve().name,
+            path=str(source),
+            notes=tuple(filter(None, (UNKNOWN_SPACING, scaling.note))),
+        )
 
 
 def _stack(paths: Sequence[Path], source: Path) -> tuple[npt.NDArray[np.int16], Scaling]:

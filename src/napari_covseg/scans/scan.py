@@ -1,12 +1,16 @@
-"""A scan in memory: voxels, geometry and where it came from."""
+"""A scan in memory: voxels, geometry and where it came from; and what a format is that reads one."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from napari_covseg.scans.orientation import canonical_affine, canonical_axes, spacing_of
 
 Intensity = Literal["HU", "grey"]
 
@@ -61,6 +65,32 @@ class Scan:
     sop_uids: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
+    @classmethod
+    def placed(
+        cls,
+        voxels: npt.NDArray[np.int16],
+        source_shape: tuple[int, int, int],
+        source_affine: npt.NDArray[np.float64],
+        *,
+        measured: bool = True,
+        **facts: Any,
+    ) -> Scan:
+        """Make a scan of voxels (z, y, x) that lie as `orientation.empty` lays them.
+
+        Without `measured` its spacing is unknown. `facts` are the other attributes.
+        """
+        axes, flips = canonical_axes(source_affine)
+        return cls(
+            voxels=voxels,
+            spacing=spacing_of(source_affine, axes) if measured else None,
+            affine=canonical_affine(source_affine, source_shape, axes, flips),
+            source_shape=source_shape,
+            source_affine=source_affine,
+            axes=axes,
+            flips=flips,
+            **facts,
+        )
+
     def header(self) -> dict[str, Any]:
         """Everything but the voxels, as JSON-ready values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "voxels"}
@@ -75,3 +105,31 @@ class Scan:
         values["affine"] = np.asarray(header["affine"], np.float64)
         values["source_affine"] = np.asarray(header["source_affine"], np.float64)
         return cls(voxels=voxels, **values)
+
+
+class Format(ABC):
+    """A format of files that scans are read from.
+
+    Attributes
+    ----------
+    name : str
+    suffixes : tuple of str
+        Of the files that are offered for reading, in small letters.
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a file is of this format; by its name, if a format does not know better."""
+        return path.name.lower().endswith(self.suffixes)
+
+    @abstractmethod
+    def read(self, path: Path) -> Scan:
+        """Read a file as a scan.
+
+        Raises
+        ------
+        ScanError
+            If it is damaged, no CT, or there is no picture in it.
+        """

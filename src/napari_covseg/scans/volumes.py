@@ -1,82 +1,248 @@
-"""Read a volume file (NIfTI, NRRD, MetaImage) as a scan."""
+"""Read a volume file: a header that says its geometry, and voxels that are read one slice at a time."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import math
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
 from napari_covseg.scans.intensity import AIR, Scaling, to_int16, understand
-from napari_covseg.scans.metaimage import read_metaimage_header
-from napari_covseg.scans.nifti import read_nifti_header
-from napari_covseg.scans.nrrd import read_nrrd_header
-from napari_covseg.scans.orientation import (
-    as_stored,
-    canonical_affine,
-    canonical_axes,
-    canonical_shape,
-    geometry_notes,
-    spacing_of,
-)
-from napari_covseg.scans.scan import Scan
-from napari_covseg.scans.stored import StoredVolume
+from napari_covseg.scans.orientation import Affine, Labels, empty, geometry_notes
+from napari_covseg.scans.scan import Format, Scan
 
-HEADERS = {
-    ".nii": read_nifti_header,
-    ".nii.gz": read_nifti_header,
-    ".nrrd": read_nrrd_header,
-    ".nhdr": read_nrrd_header,
-    ".mha": read_metaimage_header,
-    ".mhd": read_metaimage_header,
+Encoding = Literal["raw", "gzip", "zlib", "bzip2"]
+
+# Deflate cannot shrink data by more than about 1030 times, bzip2 hardly more in practice:
+# a header that declares more than this is damaged, and nothing is allocated for it.
+LARGEST_RATIO = {"raw": 1, "gzip": 1100, "zlib": 1100, "bzip2": 50_000}
+CHUNK = 1 << 16
+
+
+class ByteStream(Protocol):
+    """What is needed of an open file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, none at the end."""
+
+
+class ZlibStream:
+    """Read a bare zlib stream, as MetaImage stores it, piece by piece."""
+
+    def __init__(self, file: ByteStream) -> None:
+        self._file = file
+        self._decoder = zlib.decompressobj()
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` decoded bytes, none at the end."""
+        while not self._decoder.eof:
+            pending = self._decoder.unconsumed_tail or self._file.read(CHUNK)
+            if not pending:
+                raise EOFError("the compressed data ends early")
+            decoded = self._decoder.decompress(pending, size)
+            if decoded:
+                return decoded
+        return b""
+
+
+def read_exactly(stream: ByteStream, size: int) -> bytes:
+    """Read `size` bytes.
+
+    Raises
+    ------
+    EOFError
+        If the stream ends before.
+    """
+    pieces = []
+    while size:
+        piece = stream.read(size)
+        if not piece:
+            raise EOFError("the data ends early")
+        pieces.append(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+DECODERS: dict[Encoding, Callable[[BinaryIO], ByteStream]] = {
+    "raw": lambda file: file,
+    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "zlib": ZlibStream,
+    "bzip2": bz2.BZ2File,
 }
 
 
-def volume_suffix(path: Path) -> str:
-    """Return the suffix if it is that of a volume file (``.nii.gz`` counts as one), else ''."""
-    name = path.name.lower()
-    return max((suffix for suffix in HEADERS if name.endswith(suffix)), key=len, default="")
+@dataclass(frozen=True)
+class StoredVolume:
+    """What the header of a volume file says.
 
-
-def read_volume(path: Path) -> Scan:
-    """Read a NIfTI, NRRD or MetaImage file.
+    Attributes
+    ----------
+    path : Path
+        The file that was asked for.
+    shape : tuple of int
+        (k, j, i); i varies fastest in the file.
+    dtype : numpy.dtype
+        As stored, with its byte order.
+    affine : ndarray of float64, shape (4, 4)
+        Maps (i, j, k, 1) to world mm in LPS.
+    data : Path
+        The file that holds the voxels.
+    encoding : {"raw", "gzip", "zlib", "bzip2"}
+    offset : int or None
+        Bytes before the (encoded) voxels in `data`; None where they end with the file.
+    skip : int
+        Bytes before the voxels in the decoded stream.
+    slope, intercept : float
+        Stored values times slope plus intercept are the values meant.
+    flat : bool
+        The file holds a single slice and does not say how thick it is.
+    notes : tuple of str
 
     Raises
     ------
     ScanError
-        If it is damaged, not three-dimensional, in colour, without spacing, or holds no picture.
+        If the affine gives an axis no direction or spacing, or the file is too small for its voxels.
     """
-    suffix = volume_suffix(path)
-    stored = HEADERS[suffix](path)
-    size = stored.shape[0] * stored.shape[1] * stored.shape[2]
-    stored.voxels.require(size * stored.dtype.itemsize)
-    axes, flips = canonical_axes(stored.affine)
-    voxels = np.empty(canonical_shape(stored.shape, axes), np.int16)
-    view = as_stored(voxels, axes, flips)
-    low, high = _fill(stored, view, Scaling("HU"))
-    if low == high or high <= AIR:
-        raise ScanError(
-            f"{path.name} holds the value {high:g} everywhere, so there is no picture in it; export the "
-            "scan again."
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    affine: Affine
+    data: Path
+    encoding: Encoding = "raw"
+    offset: int | None = 0
+    skip: int = 0
+    slope: float = 1.0
+    intercept: float = 0.0
+    flat: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _lies_somewhere(self.affine):
+            raise no_spacing(self.path)
+        offset = self.offset or 0
+        held = (self.data.stat().st_size - offset) * LARGEST_RATIO[self.encoding]
+        if offset < 0 or self.skip < 0 or self.skip + self.nbytes > held:
+            raise truncated(self.data)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all decoded voxels."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def slices(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield the slices k = 0, 1, ... of shape (j, i), slope and intercept applied.
+
+        Raises
+        ------
+        ScanError
+            If the file ends early or its compressed data is damaged.
+        """
+        count, *plane = self.shape
+        scaled = (self.slope, self.intercept) != (1.0, 0.0)
+        try:
+            with self._open() as stream:
+                for _ in range(count):
+                    values = np.frombuffer(read_exactly(stream, self.nbytes // count), self.dtype)
+                    values = values.reshape(plane)
+                    yield values * self.slope + self.intercept if scaled else values
+                if self.encoding == "gzip":
+                    stream.read(1)  # only now does gzip compare its checksum
+        except (EOFError, zlib.error, OSError) as error:
+            raise truncated(self.path) from error
+
+    @contextmanager
+    def _open(self) -> Iterator[ByteStream]:
+        """Open the decoded stream at the first voxel."""
+        with self.data.open("rb") as file:
+            file.seek(self.data.stat().st_size - self.nbytes if self.offset is None else self.offset)
+            stream: ByteStream = DECODERS[self.encoding](file)
+            left = self.skip
+            while left:
+                left -= len(read_exactly(stream, min(left, CHUNK)))
+            yield stream
+
+
+class VolumeFormat(Format):
+    """A format that keeps a volume in one file, or in a header with its voxels beside it.
+
+    Attributes
+    ----------
+    written : tuple of str
+        Suffixes of the files that labels can be written to.
+    """
+
+    written: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def header(self, path: Path) -> StoredVolume:
+        """Read geometry and data type, and find out where the voxels lie.
+
+        Raises
+        ------
+        ScanError
+            If the header is damaged, the image has more than three axes or colours, or a spacing is missing.
+        """
+
+    @abstractmethod
+    def write(self, path: Path, labels: Labels, affine: Affine) -> None:
+        """Write a label map (k, j, i) that lies in world mm in LPS as `affine` says.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+
+    def read(self, path: Path) -> Scan:
+        """Read a file as a scan, see `Format.read`."""
+        stored = self.header(path)
+        voxels, view = empty(stored.shape, stored.affine, np.int16)
+        low, high = _fill(stored, view, Scaling("HU"))
+        if low == high or high <= AIR:
+            raise ScanError(
+                f"{path.name} holds the value {high:g} everywhere, so there is no picture in it; export the "
+                "scan again."
+            )
+        scaling = understand(low, high)
+        if scaling.low is not None:
+            _fill(stored, view, scaling)  # the range had to be known first
+        notes = (*stored.notes, *geometry_notes(stored.affine), scaling.note)
+        ending = max((suffix for suffix in self.suffixes if path.name.lower().endswith(suffix)), key=len)
+        return Scan.placed(
+            voxels,
+            stored.shape,
+            stored.affine,
+            measured=not stored.flat,
+            intensity=scaling.intensity,
+            name=path.name[: -len(ending)],
+            path=str(path),
+            notes=tuple(filter(None, notes)),
         )
-    scaling = understand(low, high)
-    if scaling.low is not None:
-        _fill(stored, view, scaling)  # the range had to be known first
-    spacing = None if stored.flat else spacing_of(stored.affine, axes)
-    return Scan(
-        voxels=voxels,
-        spacing=spacing,
-        intensity=scaling.intensity,
-        affine=canonical_affine(stored.affine, stored.shape, axes, flips),
-        source_shape=stored.shape,
-        source_affine=stored.affine,
-        axes=axes,
-        flips=flips,
-        name=path.name[: -len(suffix)],
-        path=str(path),
-        notes=tuple(note for note in (*stored.notes, *geometry_notes(stored.affine), scaling.note) if note),
-    )
+
+    def read_mask(self, path: Path, threshold: float) -> npt.NDArray[np.bool_]:
+        """Return where the values of a file are above a threshold, shape (z, y, x).
+
+        Raises
+        ------
+        ScanError
+            If it cannot be read.
+        """
+        stored = self.header(path)
+        mask, view = empty(stored.shape, stored.affine, np.bool_)
+        for values, out in zip(stored.slices(), view, strict=True):
+            np.greater(values, threshold, out=out)
+        return mask
 
 
 def _fill(stored: StoredVolume, view: npt.NDArray[np.int16], scaling: Scaling) -> tuple[float, float]:
@@ -92,3 +258,50 @@ def _fill(stored: StoredVolume, view: npt.NDArray[np.int16], scaling: Scaling) -
         low, high = min(low, least), max(high, greatest)
         to_int16(scaling.apply(values), view[k])
     return low, high
+
+
+def truncated(path: Path) -> ScanError:
+    """Build the error for a file that holds less than its header declares."""
+    return ScanError(
+        f"{path.name} is truncated or damaged: it holds fewer voxels than its header says; copy it again "
+        "from where it came from."
+    )
+
+
+def volume_shape(path: Path, sizes: list[int]) -> tuple[int, int, int]:
+    """Turn sizes in file order (i, j, k, ...) into (k, j, i).
+
+    Raises
+    ------
+    ScanError
+        If the file has no voxels or more than three axes.
+    """
+    if len(sizes) < 2 or any(size < 1 for size in sizes):
+        raise ScanError(f"{path.name} declares no voxels (its size is {sizes}); export the scan again.")
+    spatial = sizes[:3] + [1] * (3 - len(sizes))
+    if any(size != 1 for size in sizes[3:]):
+        found = " x ".join(str(size) for size in sizes)
+        raise ScanError(
+            f"{path.name} has {len(sizes)} dimensions ({found}), a scan has three; export one time point "
+            "or channel as a 3-D volume."
+        )
+    return spatial[2], spatial[1], spatial[0]
+
+
+def _lies_somewhere(affine: Affine) -> bool:
+    """Whether every axis has a direction and a spacing, of numbers that are not absurd."""
+    if not np.isfinite(affine).all() or np.abs(affine[:3]).max() >= 1e7:
+        return False
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if (lengths <= 1e-4).any() or (lengths >= 1e4).any():
+        return False
+    # The same bounds refuse a singular matrix: its axes lie in one plane.
+    return abs(float(np.linalg.det(affine[:3, :3] / lengths))) > 1e-2
+
+
+def no_spacing(path: Path) -> ScanError:
+    """Build the error for a volume whose voxel size is not known."""
+    return ScanError(
+        f"{path.name} has a zero or missing voxel spacing, so nothing can be measured in it; export it "
+        "again with its spacing in mm."
+    )

@@ -4,66 +4,69 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom.geometry import ordered, stored_affine
-from napari_covseg.scans.dicom.header import SliceHeader, quiet, read_header
+from napari_covseg.scans.dicom.header import SliceHeader, looks_like_dicom, quiet, read_header
 from napari_covseg.scans.dicom.pixels import check_pixels, decode
-from napari_covseg.scans.dicom.series import SeriesInfo, choose_series, list_series, slices_of
-from napari_covseg.scans.intensity import has_air, to_int16
-from napari_covseg.scans.orientation import (
-    as_stored,
-    canonical_affine,
-    canonical_axes,
-    canonical_shape,
-    geometry_notes,
-    spacing_of,
+from napari_covseg.scans.dicom.series import (
+    SeriesInfo,
+    choose_series,
+    list_series,
+    ordered,
+    slices_of,
+    stored_affine,
 )
-from napari_covseg.scans.scan import Scan
+from napari_covseg.scans.intensity import has_air, to_int16
+from napari_covseg.scans.orientation import empty, geometry_notes
+from napari_covseg.scans.scan import Format, Scan
 
 THREADS = min(4, os.cpu_count() or 1)
 """More would decode faster but hold more slices at a time beside the scan."""
 
 
-def read_dicom_folder(folder: Path, series: str | None = None) -> Scan | None:
-    """Read a series of the folder: the one called `series`, else the axial CT series with most slices.
+class Dicom(Format):
+    """DICOM: a folder of slices, of any names, or one slice."""
 
-    Returns None if there is no DICOM image at all.
+    name = "DICOM"
+    suffixes = (".dcm", ".dicom", ".ima")
 
-    Raises
-    ------
-    ScanError
-        If the series is not CT or does not make a volume.
-    """
-    found = list_series(folder)
-    if not found:
-        return None
-    chosen = choose_series(folder, found, series)
-    others = [f"Also in the folder: {info}." for info in found if info is not chosen]
-    return _read(folder, chosen, others)
+    def recognises(self, path: Path) -> bool:
+        """Whether the first bytes are those of a DICOM file, whatever its name."""
+        return looks_like_dicom(path)
 
+    def read_folder(self, folder: Path, series: str | None = None) -> Scan | None:
+        """Read a series of the folder: the one called `series`, else the axial CT series with most slices.
 
-def read_dicom_file(path: Path) -> Scan:
-    """Read one DICOM file as a scan of one slice.
+        Returns None if there is no DICOM image at all.
 
-    Raises
-    ------
-    ScanError
-        If it is damaged, not an image or not CT.
-    """
-    with quiet():
-        header = read_header(path)
-    if not header.is_image:
-        raise ScanError(
-            f"{path.name} is a DICOM file without an image ({header.modality or 'of unknown kind'}); "
-            "choose a CT slice."
-        )
-    info = SeriesInfo(header.series_uid, header.description, header.modality, 1, header.plane, (header,))
-    return _read(path, choose_series(path, [info], None), [])
+        Raises
+        ------
+        ScanError
+            If the series is not CT or does not make a volume.
+        """
+        found = list_series(folder)
+        if not found:
+            return None
+        chosen = choose_series(folder, found, series)
+        others = [f"Also in the folder: {info}." for info in found if info is not chosen]
+        return _read(folder, chosen, others)
+
+    def read(self, path: Path) -> Scan:
+        """Read one file as a scan of one slice, see `Format.read`."""
+        with quiet():
+            header = read_header(path)
+        if not header.is_image:
+            raise ScanError(
+                f"{path.name} is a DICOM file without an image ({header.modality or 'of unknown kind'}); "
+                "choose a CT slice."
+            )
+        info = SeriesInfo(header.series_uid, header.description, header.modality, 1, header.plane, (header,))
+        return _read(path, choose_series(path, [info], None), [])
 
 
 def _read(path: Path, info: SeriesInfo, notes: list[str]) -> Scan:
@@ -73,44 +76,39 @@ def _read(path: Path, info: SeriesInfo, notes: list[str]) -> Scan:
     slices = ordered(headers)
     affine = stored_affine(slices)
     shape = (len(slices), slices[0].rows, slices[0].columns)
-    axes, flips = canonical_axes(affine)
-    voxels = np.empty(canonical_shape(shape, axes), np.int16)
-    low, high = _fill(slices, as_stored(voxels, axes, flips))
+    voxels, view = empty(shape, affine, np.int16)
+    low, high = _fill(slices, view)
     if low == high:
         raise ScanError(
             f"{path.name} holds the value {low} everywhere, so there is no picture in it; export the "
             "series again."
         )
     first = slices[0]
-    spacing: tuple[float, float, float] | None = spacing_of(affine, axes)
-    if len(slices) == 1 and first.thickness is None:
-        spacing = None
+    measured = len(slices) > 1 or first.thickness is not None
+    if not measured:
         notes = [
             *notes,
             f"{path.name} is one slice that does not say how thick it is: no volumes are computed from it.",
         ]
     if not first.stated_modality:
         notes = [_modality_note(path, low), *notes]
-    reversed_slices = flips[axes.index(0)]
-    uids = tuple(header.sop_uid for header in slices)
-    return Scan(
-        voxels=voxels,
-        spacing=spacing,
+    scan = Scan.placed(
+        voxels,
+        shape,
+        affine,
+        measured=measured,
         intensity="HU",
-        affine=canonical_affine(affine, shape, axes, flips),
-        source_shape=shape,
-        source_affine=affine,
-        axes=axes,
-        flips=flips,
         name=path.stem if path.is_file() else path.resolve().name,
         path=str(path),
         patient_id=first.patient_id,
         study_uid=first.study_uid,
         series_uid=first.series_uid,
         frame_of_reference_uid=first.frame_of_reference_uid,
-        sop_uids=uids[::-1] if reversed_slices else uids,
+        sop_uids=tuple(header.sop_uid for header in slices),
         notes=(*geometry_notes(affine), *left_out, *notes),
     )
+    slices_reversed = scan.flips[scan.axes.index(0)]
+    return replace(scan, sop_uids=scan.sop_uids[::-1]) if slices_reversed else scan
 
 
 def _modality_note(path: Path, low: int) -> str:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans import labels_out, read_scan, write_labels
+from napari_covseg.scans import read_scan, write_labels
+from napari_covseg.scans.itk import MetaImage
 
 WAYS = [(order, signs) for order in permutations(range(3)) for signs in product((1.0, -1.0), repeat=3)]
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -143,7 +144,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(labels_out.WRITERS, ".mha", fail)
+    monkeypatch.setattr(MetaImage, "write", fail)
     with pytest.raises(ScanError, match=r"out\.mha cannot be written \(No space left on device\)"):
         write_labels(np.zeros(scan.voxels.shape, np.uint8), scan, target)
     assert target.read_bytes() == b"old"

@@ -75,7 +75,7 @@ def test_what_cannot_be_opened(tmp_path, monkeypatch, make_slice):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("napari_covseg.scans.read.read_dicom_file", refuse)
+    monkeypatch.setattr("napari_covseg.scans.formats.DICOM.read", refuse)
     with pytest.raises(
         ScanError, match=r"x\.dcm cannot be read \(Permission denied\); check the disk and your"
     ):

@@ -1,0 +1,174 @@
+"""The formats, in one table, and the one entrance for all that can be read as a scan.
+
+A new format is a `Format` in the table: its suffixes, whether it recognises a file, how it reads one;
+a `VolumeFormat` also says which suffixes labels can be written to, and how.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_covseg.errors import ScanError
+from napari_covseg.scans.dicom.read import Dicom
+from napari_covseg.scans.itk import MetaImage, Nrrd
+from napari_covseg.scans.nifti import Nifti
+from napari_covseg.scans.orientation import Labels, as_stored
+from napari_covseg.scans.pictures import Pictures
+from napari_covseg.scans.scan import Format, Scan
+from napari_covseg.scans.volumes import VolumeFormat
+
+VOLUMES: tuple[VolumeFormat, ...] = (Nifti(), Nrrd(), MetaImage())
+DICOM, PICTURES = Dicom(), Pictures()
+FORMATS: tuple[Format, ...] = (*VOLUMES, DICOM, PICTURES)
+"""In the order in which they are asked whether they recognise a file."""
+
+READABLE_SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
+LABEL_SUFFIXES = tuple(suffix for known in VOLUMES for suffix in known.written)
+READABLE = "a DICOM folder or file, NIfTI, NRRD, MHA, or PNG, JPEG or TIFF pictures"
+
+
+def read_scan(path: str | os.PathLike[str], *, series: str | None = None) -> Scan:
+    """Read a chest CT scan.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder of DICOM files (nested, any names), a single DICOM file, a NIfTI, NRRD or
+        MetaImage file, a folder of pictures (one z per picture in natural file-name order)
+        or a single picture.
+    series : str, optional
+        Which DICOM series of a folder, by its UID from `list_series`. By default the axial
+        CT series with most slices.
+
+    Returns
+    -------
+    Scan
+        int16 voxels (z, y, x) in canonical orientation; HU not below -1024, or grey 0-255.
+
+    Raises
+    ------
+    ScanError
+        If the path holds no scan, or one that is damaged, incomplete or not CT.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return _read_folder(path, series)
+        if not path.exists():
+            raise ScanError(f"{path} does not exist; check the path.")
+        return _read_file(path)
+    except OSError as error:
+        raise ScanError(
+            f"{path} cannot be read ({error.strerror or error}); check the disk and your permissions."
+        ) from error
+    except MemoryError as error:
+        raise ScanError(
+            f"{path.name} is larger than the free memory; close other programs or read a smaller series."
+        ) from error
+
+
+def _read_file(path: Path) -> Scan:
+    for known in FORMATS:
+        if known.recognises(path):
+            return known.read(path)
+    if path.suffix.lower() in DICOM.suffixes:
+        raise ScanError(
+            f"{path.name} is not a DICOM file although its name says so, or it is truncated; copy it "
+            "again from where it came from."
+        )
+    raise ScanError(f"{path.name} is not an image that can be read; choose {READABLE}.")
+
+
+def _read_folder(folder: Path, series: str | None) -> Scan:
+    if (scan := DICOM.read_folder(folder, series)) is not None:
+        return scan
+    inside = sorted(folder.iterdir())
+    files = [path for path in inside if path.is_file()]
+    if pictures := [path for path in files if PICTURES.recognises(path)]:
+        return PICTURES.read_stack(pictures, folder)
+    volumes = [path for path in files if any(known.recognises(path) for known in VOLUMES)]
+    if len(volumes) == 1:
+        return _read_file(volumes[0])
+    if volumes:
+        names = ", ".join(path.name for path in volumes[:5])
+        raise ScanError(f"{folder.name} holds {len(volumes)} volumes ({names}); choose one of the files.")
+    deeper = [path.name for path in inside if path.is_dir() and any(map(PICTURES.recognises, path.iterdir()))]
+    if deeper:
+        names = ", ".join(deeper[:5])
+        raise ScanError(f"{folder.name} holds no slices itself, its folders {names} do; choose one of them.")
+    raise ScanError(f"{folder.name} holds no slices; choose {READABLE}.")
+
+
+def read_mask(path: str | os.PathLike[str], threshold: float = 0) -> npt.NDArray[np.bool_]:
+    """Return where the values of a volume file are above a threshold, bool (z, y, x).
+
+    They are taken as they are, where `read_scan` would take 0 and 1 for grey and stretch them.
+
+    Raises
+    ------
+    ScanError
+        If it does not exist, is damaged or no NIfTI, NRRD or MetaImage.
+    """
+    path = Path(path)
+    for known in VOLUMES:
+        if known.recognises(path) and path.is_file():
+            return known.read_mask(path, threshold)
+    raise ScanError(f"The mask {path} does not exist or is no NIfTI, NRRD or MHA file: correct its path.")
+
+
+def write_labels(labels: Labels, scan: Scan, path: str | os.PathLike[str]) -> None:
+    """Write a label map so that it lies exactly on the file that was read.
+
+    The file appears whole or not at all. For pictures, whose spacing is unknown, it is a
+    volume with one z per picture in file-name order and a spacing of 1 mm.
+
+    Parameters
+    ----------
+    labels : ndarray of uint8, shape (z, y, x)
+        In the canonical orientation of `scan`.
+    scan : Scan
+        Gives the geometry; its voxels are not used.
+    path : path-like
+        Ends in one of `LABEL_SUFFIXES`.
+
+    Raises
+    ------
+    ScanError
+        If the labels do not fit the scan, the ending is unknown or the file cannot be written.
+    """
+    path = Path(path)
+    if labels.dtype != np.uint8:
+        raise ScanError(
+            f"Labels of type {labels.dtype} cannot be written; they must be uint8, one value per class."
+        )
+    stored = as_stored(labels, scan.axes, scan.flips) if labels.ndim == 3 else labels
+    if stored.shape != tuple(scan.source_shape):
+        raise ScanError(
+            f"The labels have the shape {labels.shape}, which is not that of {scan.name or 'the scan'}; "
+            "export them with the scan they were drawn on."
+        )
+    name = path.name.lower()
+    known = next((each for each in VOLUMES if name.endswith(each.written)), None)
+    if known is None:
+        raise ScanError(
+            f"{path.name} has an ending that labels cannot be written to; use {', '.join(LABEL_SUFFIXES)}."
+        )
+    # The ending stays, because libraries choose the format by it.
+    part = path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")
+    try:
+        try:
+            known.write(part, stored, scan.source_affine)
+            with part.open("r+b") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ScanError(
+            f"{path} cannot be written ({error.strerror or error}); choose another folder or free some space."
+        ) from error

@@ -1,0 +1,301 @@
+"""NRRD and MetaImage: a header of text lines, then voxels.
+
+Both are read here and not by ITK, whose MetaImage reader ends the whole process on some damaged
+headers; ITK also keeps all stored values in memory beside the scan, and knows no bzip2.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from napari_covseg.errors import ScanError
+from napari_covseg.scans.orientation import Affine, Labels
+from napari_covseg.scans.volumes import (
+    Encoding,
+    StoredVolume,
+    VolumeFormat,
+    no_spacing,
+    truncated,
+    volume_shape,
+)
+
+LONGEST_HEADER = 1 << 16
+UNPLACED = "{} does not say how the patient lies: check left and right before you measure."
+
+Fields = dict[str, str]
+
+
+class TextHeader(VolumeFormat):
+    """What the two have in common."""
+
+    def header(self, path: Path) -> StoredVolume:
+        """Read geometry and data type, see `VolumeFormat.header`."""
+        fields, end = self._fields(path)
+        try:
+            return self._stored(path, fields, end)
+        except (KeyError, ValueError, IndexError, OverflowError) as error:
+            raise ScanError(
+                f"{path.name} has a damaged {self.name} header ({error}); export the scan again."
+            ) from error
+
+    def write(self, path: Path, labels: Labels, affine: Affine) -> None:
+        """Write a label map, see `VolumeFormat.write`."""
+        import SimpleITK as sitk  # here, because it takes long to load and many exports do not need it
+
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        image = sitk.GetImageFromArray(np.ascontiguousarray(labels))
+        image.SetSpacing(spacing.tolist())
+        image.SetOrigin(affine[:3, 3].tolist())
+        image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what is wrong is said by the exception
+        try:
+            sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=5)
+        except RuntimeError as error:
+            raise OSError(0, "the disk may be full") from error
+
+    @abstractmethod
+    def _fields(self, path: Path) -> tuple[Fields, int]:
+        """Return the header's fields, names in small letters, and where the header ends."""
+
+    @abstractmethod
+    def _stored(self, path: Path, fields: Fields, end: int) -> StoredVolume: ...
+
+    def _data_file(self, path: Path, name: str) -> Path:
+        """Return the file of the voxels that a header names."""
+        if name.upper().startswith("LIST") or "%" in name:
+            raise ScanError(
+                f"{path.name} keeps its slices in a list of files, which is not supported; save it as one "
+                f"{self.written[0]} file."
+            )
+        if not (path.parent / name).is_file():
+            raise ScanError(
+                f"{path.name} needs its data file {name}, which is not beside it; copy both files together."
+            )
+        return path.parent / name
+
+
+def _lines(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the lines of a header and where each ends."""
+    with path.open("rb") as file:
+        head = file.read(LONGEST_HEADER)
+    end = 0
+    while (newline := head.find(b"\n", end)) >= 0:
+        line = head[end:newline].decode("latin-1").rstrip("\r")
+        end = newline + 1
+        yield line, end
+
+
+class Nrrd(TextHeader):
+    """NRRD (.nrrd), or its header with the voxels in another file (.nhdr)."""
+
+    name = "NRRD"
+    suffixes = (".nrrd", ".nhdr")
+    written = (".nrrd",)
+
+    def _fields(self, path: Path) -> tuple[Fields, int]:
+        with path.open("rb") as file:
+            if file.read(4) != b"NRRD":
+                raise ScanError(
+                    f"{path.name} is not an NRRD image although its name says so; export the scan again as "
+                    ".nrrd, .nii.gz or DICOM."
+                )
+        fields: Fields = {}
+        end = 0
+        for line, end in _lines(path):
+            if not line:
+                return fields, end
+            # ``key:=value`` is a remark of whoever wrote the file, not a field.
+            if not line.startswith("#") and ":=" not in line:
+                name, _, value = line.partition(":")
+                fields[name.strip().lower().replace(" ", "")] = value.strip()
+        if "datafile" in fields:
+            return fields, end  # a detached header may end without a blank line
+        raise truncated(path)
+
+    def _stored(self, path: Path, fields: Fields, end: int) -> StoredVolume:
+        sizes = [int(word) for word in fields["sizes"].split()]
+        if re.search(r"color|vector|point|quaternion", fields.get("kinds", ""), re.IGNORECASE):
+            raise ScanError(
+                f"{path.name} is a true colour or vector image, not CT values; export the original scan."
+            )
+        shape = volume_shape(path, sizes)
+        big = fields.get("endian", "little").lower() == "big"
+        dtype = np.dtype((">" if big else "<") + NRRD_TYPES[fields["type"].lower()])
+        affine = _nrrd_affine(path, fields, min(len(sizes), 3))
+        name = fields.get("datafile", "")
+        data = self._data_file(path, name) if name else path
+        encoding = NRRD_ENCODINGS.get(fields["encoding"].lower())
+        if encoding is None or fields.get("lineskip", "0") != "0":
+            raise ScanError(
+                f"{path.name} stores its voxels as '{fields['encoding']}', which is not supported; save it "
+                "with raw or gzip encoding."
+            )
+        offset, skip = 0 if name else end, int(fields.get("byteskip", "0"))
+        return StoredVolume(
+            path,
+            shape,
+            dtype,
+            affine,
+            data,
+            encoding,
+            offset=offset if encoding != "raw" else None if skip == -1 else offset + skip,
+            skip=skip if encoding != "raw" else 0,
+            flat=len(sizes) < 3,
+            notes=()
+            if "space" in fields
+            else (
+                f"{path.name} does not say how the patient lies: check left and right before you measure.",
+            ),
+        )
+
+
+NRRD_TYPES = {
+    name: code
+    for code, names in {
+        "i1": "signed char|int8|int8_t",
+        "u1": "uchar|unsigned char|uint8|uint8_t",
+        "i2": "short|short int|signed short|signed short int|int16|int16_t",
+        "u2": "ushort|unsigned short|unsigned short int|uint16|uint16_t",
+        "i4": "int|signed int|int32|int32_t",
+        "u4": "uint|unsigned int|uint32|uint32_t",
+        "i8": "longlong|long long|long long int|signed long long|signed long long int|int64|int64_t",
+        "u8": "ulonglong|unsigned long long|unsigned long long int|uint64|uint64_t",
+        "f4": "float",
+        "f8": "double",
+    }.items()
+    for name in names.split("|")
+}
+NRRD_ENCODINGS: dict[str, Encoding] = {
+    "raw": "raw",
+    "gzip": "gzip",
+    "gz": "gzip",
+    "bzip2": "bzip2",
+    "bz2": "bzip2",
+}
+
+
+def _vectors(text: str) -> list[list[float]]:
+    """Numbers of ``(1,0,0) (0,1,0)``; an axis called ``none`` is left out."""
+    return [[float(word) for word in inside.split(",")] for inside in re.findall(r"\(([^)]*)\)", text)]
+
+
+def _nrrd_affine(path: Path, fields: Fields, count: int) -> Affine:
+    affine = np.eye(4)
+    if "spacedirections" not in fields:
+        spacing = [float(word) for word in fields.get("spacings", "").split()]
+        if len(spacing) < count:
+            raise no_spacing(path)
+        affine[range(count), range(count)] = spacing[:count]
+        return affine
+    directions = _vectors(fields["spacedirections"])
+    if len(directions) < count:
+        raise no_spacing(path)
+    for axis, vector in enumerate([*directions[:count]]):
+        affine[: len(vector), axis] = vector
+    for vector in _vectors(fields.get("spaceorigin", ""))[:1]:
+        affine[: len(vector), 3] = vector
+    return np.diag([*_signs_to_lps(fields.get("space", "LPS")), 1.0]) @ affine
+
+
+def _signs_to_lps(space: str) -> list[float]:
+    """Signs that turn the world axes of an NRRD file into LPS."""
+    space = space.lower()
+    letters = "".join(word[0] for word in space.split("-")) if "-" in space else space
+    if not re.match(r"[lr][pa][si]", letters):
+        return [1.0, 1.0, 1.0]  # such as scanner-xyz, which ITK takes as it stands
+    return [1.0 if letter in "lps" else -1.0 for letter in letters[:3]]
+
+
+class MetaImage(TextHeader):
+    """MetaImage (.mha), or its header with the voxels in another file (.mhd)."""
+
+    name = "MetaImage"
+    suffixes = (".mha", ".mhd")
+    written = (".mha",)
+
+    def _fields(self, path: Path) -> tuple[Fields, int]:
+        fields: Fields = {}
+        for line, end in _lines(path):
+            key, separator, value = line.partition("=")
+            if not separator:
+                break
+            fields[key.strip().lower()] = value.strip()
+            if key.strip().lower() == "elementdatafile":
+                return fields, end
+        if "ndims" in fields:
+            raise truncated(path)
+        raise ScanError(
+            f"{path.name} is not a MetaImage although its name says so; export the scan again as .mha, "
+            ".nii.gz or DICOM."
+        )
+
+    def _stored(self, path: Path, fields: Fields, end: int) -> StoredVolume:
+        sizes = [int(word) for word in fields["dimsize"].split()]
+        shape = volume_shape(path, sizes)
+        if int(fields.get("elementnumberofchannels", "1")) != 1:
+            raise ScanError(f"{path.name} is a true colour image, not CT values; export the original scan.")
+        big = _first(fields, "binarydatabyteordermsb", "elementbyteordermsb").lower() == "true"
+        dtype = np.dtype((">" if big else "<") + META_TYPES[fields["elementtype"].upper()])
+        affine = _meta_affine(path, fields, len(sizes))
+        name = fields["elementdatafile"]
+        data = path if name.upper() == "LOCAL" else self._data_file(path, name)
+        if fields.get("binarydata", "True").lower() != "true":
+            raise ScanError(
+                f"{path.name} stores its voxels as text, which is not supported; save it as binary .mha."
+            )
+        packed = fields.get("compresseddata", "False").lower() == "true"
+        offset = end if data is path else int(fields.get("headersize", "0"))
+        return StoredVolume(
+            path,
+            shape,
+            dtype,
+            affine,
+            data,
+            "zlib" if packed else "raw",
+            offset=None if offset == -1 and not packed else offset,
+            flat=len(sizes) < 3,
+        )
+
+
+META_TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+
+
+def _first(fields: Fields, *names: str) -> str:
+    """Return the value of the first of `names` that is there, else nothing."""
+    return next((fields[name] for name in names if name in fields), "")
+
+
+def _meta_affine(path: Path, fields: Fields, dimensions: int) -> Affine:
+    def numbers(*names: str) -> list[float]:
+        return [float(word) for word in _first(fields, *names).split()]
+
+    spacing = numbers("elementspacing", "elementsize")
+    if len(spacing) < dimensions or min(spacing) <= 0:
+        raise no_spacing(path)
+    directions = numbers("transformmatrix", "rotation", "orientation") or np.eye(dimensions).ravel()
+    origin = numbers("offset", "position", "origin") or [0.0] * dimensions
+    count = min(dimensions, 3)
+    affine = np.eye(4)
+    # Each row of the file's matrix is the direction of one stored axis.
+    rows = np.reshape(directions, (dimensions, dimensions))[:count, :count]
+    affine[:count, :count] = rows.T * spacing[:count]
+    affine[:count, 3] = origin[:count]
+    return affine
