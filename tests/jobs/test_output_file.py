@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from napari_covseg.errors import ScanError
-from napari_covseg.jobs.output_file import SUFFIXES, check_output
+from napari_covseg.jobs.output_file import check_output
+from napari_covseg.scans import LABEL_SUFFIXES
 
 
-@pytest.mark.parametrize("suffix", [*SUFFIXES, ".NII.GZ"])
+@pytest.mark.parametrize("suffix", [*LABEL_SUFFIXES, ".NII.GZ"])
 def test_a_good_name_is_taken_and_nothing_is_left(tmp_path: Path, suffix: str) -> None:
     check_output(tmp_path / f"labels{suffix}")
     assert list(tmp_path.iterdir()) == []

@@ -1,14 +1,32 @@
-"""The one entrance: what kind of thing a path is, and the sentence if it is none."""
+"""The one table of formats and the one entrance: what kind of thing a path is, and the sentence if none."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from npe2 import PluginManifest
 from PIL import Image
+from typer.testing import CliRunner
 
+import napari_covseg
+from napari_covseg.cli import app
 from napari_covseg.errors import ScanError
-from napari_covseg.scans import Scan, read_scan
+from napari_covseg.scans import LABEL_SUFFIXES, Scan, read_scan
+from napari_covseg.scans.formats import DICOM, FORMATS, VOLUMES
+
+
+def test_the_manifest_and_the_shells_help_say_what_the_table_says():
+    found = PluginManifest.from_file(Path(napari_covseg.__file__).with_name("napari.yaml")).contributions
+    patterns = [f"*{suffix}" for known in (*VOLUMES, DICOM) for suffix in known.suffixes]
+    assert found.readers[0].filename_patterns == patterns  # pictures are left to napari
+    assert tuple(found.writers[0].filename_extensions) == LABEL_SUFFIXES
+    helps = [CliRunner().invoke(app, [command, "--help"]).stdout for command in ("info", "predict")]
+    for known in FORMATS:
+        assert all(known.name in text or known.suffixes[0][1:].upper() in text for text in helps)
+    assert all(suffix in helps[1] for suffix in LABEL_SUFFIXES)
 
 
 def test_a_path_that_does_not_exist(tmp_path):

@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 
 from napari_covseg.errors import ScanError
-
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+from napari_covseg.scans import LABEL_SUFFIXES
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -20,8 +19,8 @@ def check_output(path: str | os.PathLike[str]) -> None:
         If the ending is unknown, the folder does not exist, or nothing can be written there.
     """
     file = Path(path).absolute()
-    if not file.name.lower().endswith(SUFFIXES):
-        raise ScanError(f"{path} is no file for labels; let its name end in {', '.join(SUFFIXES)}.")
+    if not file.name.lower().endswith(LABEL_SUFFIXES):
+        raise ScanError(f"{path} is no file for labels; let its name end in {', '.join(LABEL_SUFFIXES)}.")
     if file.is_dir():
         raise ScanError(f"{path} is a folder; give the name of a file.")
     if not file.parent.is_dir():

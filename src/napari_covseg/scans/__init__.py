@@ -2,10 +2,9 @@
 
 from napari_covseg.scans.dicom.series import SeriesInfo, list_series
 from napari_covseg.scans.formats import (
-    FORMATS,
     LABEL_SUFFIXES,
-    READABLE,
     READABLE_SUFFIXES,
+    VOLUMES,
     read_mask,
     read_scan,
     write_labels,
@@ -13,10 +12,9 @@ from napari_covseg.scans.formats import (
 from napari_covseg.scans.scan import Scan
 
 __all__ = [
-    "FORMATS",
     "LABEL_SUFFIXES",
-    "READABLE",
     "READABLE_SUFFIXES",
+    "VOLUMES",
     "Scan",
     "SeriesInfo",
     "appearance",

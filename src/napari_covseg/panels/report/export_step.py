@@ -13,9 +13,9 @@ from napari_covseg.cases import Review
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.step import Paragraph, Step, button
-from napari_covseg.scans import Scan, write_labels
+from napari_covseg.scans import LABEL_SUFFIXES, VOLUMES, Scan, write_labels
 
-FORMATS = {"NIfTI (.nii.gz)": ".nii.gz", "NRRD (.nrrd)": ".nrrd"}
+ENDINGS = {f"{known.name} ({known.written[0]})": known.written[0] for known in VOLUMES}
 MEANINGS: dict[Group, str] = {
     group: ", ".join(f"{label.value} {label.name}" for label in labels) for group, labels in GROUPS.items()
 }
@@ -42,7 +42,7 @@ class ExportStep(Step):
             check.setToolTip(f"Values in the file: {MEANINGS[group]}.")
             self.groups[group] = check
         self.format = QComboBox()
-        self.format.addItems(list(FORMATS))
+        self.format.addItems(list(ENDINGS))
         self.format.setToolTip(
             "NIfTI for most research tools, NRRD for 3D Slicer. Both lie on the scan voxel by voxel."
         )
@@ -77,9 +77,9 @@ class ExportStep(Step):
 
     def targets(self) -> dict[Group, Path]:
         """Return the file that each chosen group goes to."""
-        ending = FORMATS[self.format.currentText()]
+        ending = ENDINGS[self.format.currentText()]
         text = self.path.text().strip()
-        for known in (".nii.gz", ".nii", ".nrrd"):
+        for known in LABEL_SUFFIXES:
             text = text.removesuffix(known)
         if not text:
             return {}

@@ -16,9 +16,9 @@ from napari_covseg.panels.mouse import HINT, set_window
 from napari_covseg.panels.scan.appearance import AppearancePart
 from napari_covseg.panels.scan.facts import damage_text, facts
 from napari_covseg.panels.step import ElidedComboBox, Paragraph, ProgressRow, Step, button, caption
-from napari_covseg.scans import SeriesInfo, list_series
+from napari_covseg.scans import READABLE_SUFFIXES, SeriesInfo, list_series
 
-FILES = "Scans (*.nii *.nii.gz *.nrrd *.mha *.mhd *.dcm *.png *.jpg *.jpeg *.tif *.tiff);;All files (*)"
+FILES = f"Scans ({' '.join(f'*{suffix}' for suffix in READABLE_SUFFIXES)});;All files (*)"
 
 
 class ScanStep(Step):
