@@ -25,8 +25,7 @@ from napari_covseg.models.catalogue import find
 from napari_covseg.models.file import load_model
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.options import Tta
-from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import predict_slices
+from napari_covseg.predict.slices import SliceOrder, predict_slices
 from napari_covseg.scans.appearance import PREPARED
 from record import record
 

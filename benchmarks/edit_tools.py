@@ -20,7 +20,6 @@ from scipy import ndimage
 
 from napari_covseg.edit import PRESETS, Edit
 from napari_covseg.edit.between import fill_between
-from napari_covseg.edit.brush import brush, erase
 from napari_covseg.edit.edit import Labels
 from napari_covseg.edit.grow import grow
 from napari_covseg.edit.hu_range import in_range
@@ -51,14 +50,6 @@ def tools(case: Phantom, z: int, lungs: Labels) -> dict[str, tuple[Run, Run | No
     empty = np.zeros_like(labels)
     return {
         "range drawn on the slice": (lambda: in_range(voxels[z], GGO), None),
-        "brush, 10 mm, in a range": (
-            lambda: brush(empty, voxels, z, (y, x), 10.0, spacing, 2, hu_range=GGO),
-            lambda: brush(empty, voxels, z, (y, x), 10.0, spacing, 2, hu_range=GGO, three_d=True),
-        ),
-        "eraser, 10 mm": (
-            lambda: erase(labels, voxels, z, (y, x), 10.0, spacing),
-            lambda: erase(labels, voxels, z, (y, x), 10.0, spacing, three_d=True),
-        ),
         "grow": (
             lambda: grow(empty, voxels, point, 2, GGO, spacing, lungs=lungs),
             lambda: grow(empty, voxels, point, 2, GGO, spacing, lungs=lungs, three_d=True),

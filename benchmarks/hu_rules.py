@@ -43,11 +43,10 @@ from napari_covseg.metrics import dice
 from napari_covseg.metrics.overlap import count, overlaps
 from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.file import Model, load_model
-from napari_covseg.predict.clean import finish_volume
 from napari_covseg.predict.ensemble import Ensemble
-from napari_covseg.predict.labeller import Labeller
-from napari_covseg.predict.options import Tta
-from napari_covseg.predict.rules import RULES, Rule
+from napari_covseg.predict.labelling import Labeller
+from napari_covseg.predict.options import RULES, Rule, Tta
+from napari_covseg.predict.volume import finish_volume
 from napari_covseg.scans import read_scan
 from napari_covseg.scans.appearance import HOUNSFIELD, Appearance
 from napari_covseg.scans.phantom import phantom
@@ -121,8 +120,8 @@ class Case:
 _SEEN = {"HU": HOUNSFIELD, "grey": Appearance("grey", contrast="lung window")}
 
 
-class Said:
-    """What a model says of a case, cleaned by any rules.
+class Labelled:
+    """What a model gives for a case, cleaned by any rules.
 
     Parameters
     ----------
@@ -136,19 +135,19 @@ class Said:
         self._case = case
         pixel = case.spacing[1:] if case.spacing else None
         read = case.voxels.__getitem__
-        self._labeller = Labeller(read, asked, levels, _SEEN[case.intensity], pixel, False, 0)
-        self._said = []
+        self._labeller = Labeller(read, asked, _SEEN[case.intensity], pixel, levels)
+        self._given = []
         for first in range(0, len(case.voxels), BATCH):
-            now = self._labeller.look(list(range(first, min(first + BATCH, len(case.voxels)))))
-            self._said.append((now, self._labeller.ask(now)))
+            now = self._labeller.prepare(list(range(first, min(first + BATCH, len(case.voxels)))))
+            self._given.append((now, self._labeller.infer(now)))
 
     def labels(self, rules: Rules) -> tuple[Mask, Mask]:
         """Return lungs and findings that lie in them, each (z, y, x)."""
         case = self._case
         labeller = replace(self._labeller, rules=rules)
         lungs, lesions = np.zeros((2, *case.voxels.shape), np.uint8)
-        for now, said in self._said:
-            for one in labeller.clean(now, said):
+        for now, given in self._given:
+            for one in labeller.label(now, given):
                 lungs[one.z], lesions[one.z] = one.lungs, one.lesions
         if case.volume:
             labels = labeller.ensemble.card.lesions
@@ -182,10 +181,10 @@ class Models:
         self.model = load_model(find(name).path, "cpu")
         self._folds = [load_model(path, "cpu") for path in sorted(folds.glob("fold*.safetensors"))]
 
-    def ask(self, case: Case, model: Model | None = None) -> Said:
+    def ask(self, case: Case, model: Model | None = None) -> Labelled:
         """Run a model on a case as the measured model's card asks for it."""
         asked = Ensemble((model or self.model,), cast(Tta, self.model.card.tta))
-        return Said(case, asked, {**asked.thresholds, **self.model.card.thresholds})
+        return Labelled(case, asked, {**asked.thresholds, **self.model.card.thresholds})
 
     def unseen(self, patient: str) -> Model:
         """Return the fold model that was tested on a patient."""

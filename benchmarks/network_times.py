@@ -3,7 +3,7 @@
     python benchmarks/network_times.py [NAME ...] [--device auto] [--rounds 15] [--threads N] [--record]
 
 Each network runs as the product runs it: normalisation folded in, channels last, four slices of
-256x256, on a CPU each in a lane with its share of the cores, with random weights, on which time
+256x256, on a CPU each in a worker with its share of the cores, with random weights, on which time
 does not depend. The default model runs as it
 is used, with the second look at the lungs that its card asks for, over slices from all of a phantom
 chest. All are timed in turn, round after round in one process; a large network only every third
@@ -39,8 +39,7 @@ from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry, find_network
 from napari_covseg.predict.ensemble import Ensemble
-from napari_covseg.predict.lanes import Lanes
-from napari_covseg.predict.slices import default_batch
+from napari_covseg.predict.slices import Workers, default_batch
 from napari_covseg.scans.phantom import phantom
 
 RECORD = Path(__file__).with_suffix(".json")
@@ -104,15 +103,15 @@ def as_used(entry: NetworkEntry, device: str) -> Model:
     return load_model(model_bytes(network, card), device, entry.name)
 
 
-def bare(model: Model, images: Sequence[np.ndarray], lanes: Lanes) -> Callable[[], None]:
+def bare(model: Model, images: Sequence[np.ndarray], workers: Workers) -> Callable[[], None]:
     """Return one pass of the network alone over some slices."""
     slices = torch.from_numpy(np.stack(images)).to(model.device).unsqueeze(1).float().div_(255.0)
     slices = slices.contiguous(memory_format=torch.channels_last)
     parts = slices.split(min(BATCH, default_batch(model.device)))
-    return in_lanes(model.network, parts, lanes)
+    return in_workers(model.network, parts, workers)
 
 
-def whole(model: Model, images: Sequence[np.ndarray], lanes: Lanes) -> Callable[[], None]:
+def whole(model: Model, images: Sequence[np.ndarray], workers: Workers) -> Callable[[], None]:
     """Return what a model says of slices, with the test-time augmentation of its card."""
     ensemble = Ensemble((model,))
     size = min(BATCH, default_batch(model.device))
@@ -122,19 +121,19 @@ def whole(model: Model, images: Sequence[np.ndarray], lanes: Lanes) -> Callable[
         said: list[Tensor] = list(ensemble.opinions(model, part))
         torch.stack(said).mean(0)
 
-    return in_lanes(work, parts, lanes)
+    return in_workers(work, parts, workers)
 
 
-def in_lanes(work: Callable[[Any], object], parts: Sequence[Any], lanes: Lanes) -> Callable[[], None]:
-    """Return the work on all parts, as many side by side as there are lanes."""
+def in_workers(work: Callable[[Any], object], parts: Sequence[Any], workers: Workers) -> Callable[[], None]:
+    """Return the work on all parts, as many side by side as there are workers."""
 
     @torch.inference_mode()
     def one(part: Any) -> None:
-        with lanes.turn():
+        with workers.turn():
             work(part)
 
     def once() -> None:
-        for done in [lanes.submit(partial(one, part)) for part in parts]:
+        for done in [workers.submit(partial(one, part)) for part in parts]:
             done.result()
 
     return once
@@ -202,13 +201,13 @@ def main() -> None:
     default = load_model(find(DEFAULT).path, str(device))
     images = chest(default.preparation)
     some = images[2 * BATCH : 3 * BATCH]
-    with Lanes(device) as lanes:
+    with Workers(device) as workers:
         # the default model comes right after what it is measured against
-        timed = {AGAINST: Timed(bare(as_used(find_network(AGAINST), str(device)), some, lanes), BATCH)}
-        timed[DEFAULT] = Timed(whole(default, images, lanes), len(images))
+        timed = {AGAINST: Timed(bare(as_used(find_network(AGAINST), str(device)), some, workers), BATCH)}
+        timed[DEFAULT] = Timed(whole(default, images, workers), len(images))
         for entry in entries:
             if entry.name != AGAINST:
-                once = bare(as_used(entry, str(device)), some, lanes)
+                once = bare(as_used(entry, str(device)), some, workers)
                 timed[entry.name] = Timed(once, BATCH, EVERY if entry.gmac_256 >= LARGE else 1)
         time_all(list(timed.values()), arguments.rounds, device)
     figures = told(timed, device, arguments.rounds)

@@ -23,10 +23,10 @@ from scipy import ndimage
 from napari_covseg.assess.comparison import interval
 from napari_covseg.assess.patients import Assessed, evenly, read_assessed
 from napari_covseg.errors import CovsegError
-from napari_covseg.learn.refine import refine
 from napari_covseg.learn.score import probabilities
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model, load_model
+from napari_covseg.predict.refine import refine
 
 Mask = npt.NDArray[np.bool_]
 

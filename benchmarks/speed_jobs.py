@@ -94,9 +94,8 @@ def _(job: Prepare, control: Control) -> Iterator[Event]:
     from napari_covseg.cases import Workspace
     from napari_covseg.jobs.memory import loaded_model
     from napari_covseg.models.catalogue import find
-    from napari_covseg.models.placement import Placement
-    from napari_covseg.models.preparation import Preparation
-    from napari_covseg.predict.lanes import WORKERS
+    from napari_covseg.models.preparation import Placement, Preparation
+    from napari_covseg.predict.slices import THREADS
 
     own = loaded_model(find(job.model).path, "auto").preparation
     case = Workspace.open(job.workspace).case(job.case)
@@ -107,7 +106,7 @@ def _(job: Prepare, control: Control) -> Iterator[Event]:
     def cropped(one: np.ndarray) -> Placement | None:
         return Preparation(size=512, crop="lungs").place(one.shape, lungs)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for size, place in ((own.size, lambda one: own.place(one.shape)), (512, cropped)):
             preparation = Preparation(size, own.clip_hu, own.clahe_clip, own.clahe_tiles)
 

@@ -33,6 +33,32 @@ def _own_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
+@pytest.fixture(scope="session")
+def untrained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights for slices of 64²."""
+    import torch
+
+    from napari_covseg.models.card import ModelCard
+    from napari_covseg.models.file import save_model
+    from napari_covseg.models.preparation import Preparation
+    from napari_covseg.networks.build import build_network
+
+    torch.manual_seed(0)
+    settings, outputs = {"features": [4, 8], "bottleneck": 16}, ("lungs", "lesion")
+    card = ModelCard(
+        id="parent",
+        title="Random weights",
+        summary="Knows nothing.",
+        network={"name": "unet", "settings": settings},
+        preparation=Preparation(size=64).to_card(),
+        outputs=outputs,
+        thresholds=dict.fromkeys(outputs, 0.5),
+    )
+    path = tmp_path_factory.mktemp("model") / "parent.safetensors"
+    save_model(path, build_network("unet", outputs, settings), card)
+    return path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of tests/gui, and leave them out where there is no screen to draw on.
 

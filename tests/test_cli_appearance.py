@@ -18,8 +18,7 @@ from tiny_model import write_tiny_model
 from napari_covseg.cases import Workspace
 from napari_covseg.cli import app
 from napari_covseg.models.catalogue import DEFAULT, find
-from napari_covseg.models.preparation import Preparation
-from napari_covseg.predict.stand import as_shown, lay
+from napari_covseg.models.preparation import Preparation, as_shown, reorient_back
 from napari_covseg.scans.appearance import LUNG_WINDOW, Appearance
 from napari_covseg.scans.phantom import phantom
 
@@ -143,4 +142,4 @@ def test_labels_lie_as_the_file_does_whatever_is_said() -> None:
     appearance = Appearance("grey", contrast="lung window", turned=TURN, cropped=True)
     slice_ = np.arange(35, dtype=np.int16).reshape(5, 7)
     shown = np.pad(np.rot90(slice_, -1), 1)
-    assert (lay(shown, appearance) == slice_).all()
+    assert (reorient_back(shown, appearance) == slice_).all()

@@ -130,7 +130,7 @@ def test_each_rule_that_is_followed_has_its_row() -> None:
     from make_results import RULES as STORED
     from make_results import rules
 
-    from napari_covseg.predict.rules import RULES
+    from napari_covseg.predict.options import RULES
 
     stored = json.loads(STORED.read_text(encoding="utf-8"))
     text = rules(stored)

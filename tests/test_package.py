@@ -33,15 +33,14 @@ TORCH_FREE = [
     "jobs.events",
     "jobs.requests",
     "labels",
+    "masks",
     "metrics",
     "models.card",
     "models.catalogue",
     "models.installed",
-    "models.placement",
     "models.preparation",
     "panels",
     "predict.options",
-    "predict.stand",
     "scans",
 ]
 

@@ -23,7 +23,8 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 def filled(labels: np.ndarray, one: int, other: int, **options: object) -> np.ndarray:
     after = labels.copy()
-    fill_between(labels, one, other, SPACING, **options).apply(after)  # type: ignore[arg-type]
+    edit = fill_between(labels, one, other, SPACING, **options)  # type: ignore[arg-type]
+    after[edit.index] = edit.after
     return after
 
 

@@ -29,7 +29,8 @@ def lesions() -> np.ndarray:
 
 def test_lesions_are_added_to_the_nearest_lung(lungs: np.ndarray, lesions: np.ndarray) -> None:
     after = lungs.copy()
-    add(lungs, lesions, SPACING).apply(after)
+    edit = add(lungs, lesions, SPACING)
+    after[edit.index] = edit.after
     truth = lungs.copy()
     truth[:2, 8:12, 10:12] = 1
     truth[:2, 8:12, 17:19] = 2
@@ -38,17 +39,20 @@ def test_lesions_are_added_to_the_nearest_lung(lungs: np.ndarray, lesions: np.nd
 
 def test_adding_with_a_label(lungs: np.ndarray, lesions: np.ndarray) -> None:
     after = lungs.copy()
-    add(lungs, lesions, SPACING, 3, of=(2,), z=2).apply(after)
+    edit = add(lungs, lesions, SPACING, 3, of=(2,), z=2)
+    after[edit.index] = edit.after
     np.testing.assert_array_equal(after[2] == 3, lesions[2] == 2)
     np.testing.assert_array_equal(after[:2], lungs[:2])
     over = lungs.copy()
-    add(lungs, lesions, SPACING, 3, over=(0, 1)).apply(over)
+    edit = add(lungs, lesions, SPACING, 3, over=(0, 1))
+    over[edit.index] = edit.after
     np.testing.assert_array_equal(over == 3, lesions > 0)
 
 
 def test_subtracting(lungs: np.ndarray, lesions: np.ndarray) -> None:
     after = lesions.copy()
-    subtract(lesions, lungs).apply(after)
+    edit = subtract(lesions, lungs)
+    after[edit.index] = edit.after
     np.testing.assert_array_equal(after, np.where(lungs > 0, 0, lesions))
     assert len(subtract(lesions, lungs, 3)) == 0
     assert subtract(lesions, lungs, 2, z=1).slices == [1]

@@ -39,7 +39,8 @@ def touching(truth: np.ndarray) -> np.ndarray:
 
 def split(labels: np.ndarray, **options: object) -> np.ndarray:
     after = labels.copy()
-    split_lungs(labels, SPACING, **options).apply(after)  # type: ignore[arg-type]
+    edit = split_lungs(labels, SPACING, **options)  # type: ignore[arg-type]
+    after[edit.index] = edit.after
     return after
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_covseg.edit.measure import read_disc, read_label, read_part, ruler
+from napari_covseg.edit.measure import read_disc, read_part, ruler
 from napari_covseg.errors import EditError
 
 SPACING = (5.0, 0.5, 0.8)
@@ -30,18 +30,11 @@ def test_ruler() -> None:
     assert ruler((0, 0, 0), (0, 3, 4), None) == 5.0
 
 
-def test_a_label_in_the_volume_and_on_a_slice(labels: np.ndarray, voxels: np.ndarray) -> None:
-    whole = read_label(labels, voxels, 2, SPACING)
-    values = voxels[labels == 2].astype(float)
-    assert (whole.mean, whole.sd) == (pytest.approx(values.mean()), pytest.approx(values.std()))
-    assert whole.voxels == 44 and whole.volume_ml == pytest.approx(0.088) and whole.area_mm2 is None
-    one = read_label(labels, voxels, 2, SPACING, z=0)
-    assert one.voxels == 24 and one.area_mm2 == pytest.approx(9.6)
-
-
 def test_the_part_under_a_click(labels: np.ndarray, voxels: np.ndarray) -> None:
     part = read_part(labels, voxels, (0, 3, 3), SPACING, three_d=True)
-    assert part.voxels == 40 and part.mean == pytest.approx(voxels[:2, 2:6, 2:7].mean())
+    values = voxels[:2, 2:6, 2:7].astype(float)
+    assert (part.mean, part.sd) == (pytest.approx(values.mean()), pytest.approx(values.std()))
+    assert part.voxels == 40 and part.volume_ml == pytest.approx(0.08) and part.area_mm2 is None
     flat = read_part(labels, voxels, (0, 3, 3), SPACING)
     assert flat.voxels == 20 and flat.area_mm2 == pytest.approx(8.0)
 
@@ -54,14 +47,10 @@ def test_a_disc(voxels: np.ndarray) -> None:
 
 
 def test_pictures_have_no_volume(labels: np.ndarray, voxels: np.ndarray) -> None:
-    picture = read_label(labels, voxels, 2, None, z=0)
-    assert picture.volume_ml is None and picture.area_mm2 is None and picture.voxels == 24
+    picture = read_part(labels, voxels, (0, 3, 3), None)
+    assert picture.volume_ml is None and picture.area_mm2 is None and picture.voxels == 20
 
 
 def test_refusals(labels: np.ndarray, voxels: np.ndarray) -> None:
-    with pytest.raises(EditError, match="region is empty"):
-        read_label(labels, voxels, 3, SPACING)
-    with pytest.raises(EditError, match="no slice 3"):
-        read_label(labels, voxels, 2, SPACING, z=3)
     with pytest.raises(EditError, match="no label under the click"):
         read_part(labels, voxels, (0, 0, 0), SPACING)

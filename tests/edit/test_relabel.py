@@ -20,11 +20,13 @@ def labels() -> np.ndarray:
 
 def test_on_the_slice_and_in_the_volume(labels: np.ndarray) -> None:
     on_slice, whole = labels.copy(), labels.copy()
-    relabel(labels, (1, 3, 3)).apply(on_slice)
+    edit = relabel(labels, (1, 3, 3))
+    on_slice[edit.index] = edit.after
     truth = labels.copy()
     truth[1, 2:6, 2:6] = 3
     np.testing.assert_array_equal(on_slice, truth)
-    relabel(labels, (1, 3, 3), 4, three_d=True).apply(whole)
+    edit = relabel(labels, (1, 3, 3), 4, three_d=True)
+    whole[edit.index] = edit.after
     truth = labels.copy()
     truth[0:3, 2:6, 2:6] = 4
     np.testing.assert_array_equal(whole, truth)

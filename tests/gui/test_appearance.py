@@ -13,10 +13,9 @@ from napari import Viewer
 
 from napari_covseg.cases import Workspace
 from napari_covseg.jobs.requests import Predict
-from napari_covseg.models.preparation import Preparation
+from napari_covseg.models.preparation import Preparation, as_shown
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.scan.appearance import AS_IT_LOOKS, AppearancePart
-from napari_covseg.predict.stand import as_shown
 from napari_covseg.scans import Scan
 from napari_covseg.scans.appearance import LUNG_WINDOW
 from napari_covseg.scans.phantom import phantom

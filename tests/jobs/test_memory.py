@@ -26,7 +26,7 @@ def test_a_file_that_changed_is_loaded_again(model: str, tmp_path: Path) -> None
 
 def test_a_model_is_tried_once(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[object] = []
-    monkeypatch.setattr(memory, "rehearse", tried.append)
+    monkeypatch.setattr(memory, "warm_up", tried.append)
     file = tmp_path / "copy.safetensors"
     file.write_bytes(Path(model).read_bytes())
     memory.warm_model(file, "cpu")

@@ -98,8 +98,12 @@ def test_probabilities_are_kept_if_asked(case: Case, predict: Predict) -> None:
 
 
 def test_corrected_slices_guide_those_around_them(
-    workspace: Workspace, case: Case, predict: Predict, tmp_path: Path
+    workspace: Workspace, predict: Predict, tmp_path: Path
 ) -> None:
+    scan = tiny_scan()
+    scan.voxels[:] = -850
+    scan.voxels[:, 14:20, 8:14] = -300  # raised, as a finding has to be
+    case = workspace.case(workspace.add_case(scan))
     network, card = load_network(predict.model)
     for parameter in network.head.parameters():
         torch.nn.init.zeros_(parameter)
@@ -108,7 +112,7 @@ def test_corrected_slices_guide_those_around_them(
 
     def lesions(guided: bool, threshold: float | None = None) -> np.ndarray:
         model = str(tmp_path / "m.safetensors")
-        job = replace(predict, model=model, guided=guided, options=PredictOptions(threshold))
+        job = replace(predict, case=case.id, model=model, guided=guided, options=PredictOptions(threshold))
         kept = run_of(case, list(run(job)))
         assert kept.read_probabilities(0) is None and kept.info.settings["guided"] == guided
         return np.stack([kept.read_slice(z)[1] for z in range(7)])

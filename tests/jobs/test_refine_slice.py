@@ -45,14 +45,5 @@ def test_a_label_without_an_output_of_its_own_is_painted_as_itself(case: Case, r
     assert (lesions[refine.positive] == 3).all()
 
 
-def test_a_thin_scribble_is_not_lost_on_a_large_slice(case: Case, refine: Refine) -> None:
-    from napari_covseg.jobs.refine_slice import _hints
-
-    line = np.zeros((512, 400), bool)
-    line[100, 50:90] = True
-    small = _hints(line, 256)
-    assert small.shape == (256, 256) and small[49:51, 25:45].any(0).all()
-
-
 def test_requests_with_scribbles_travel(refine: Refine) -> None:
     assert pack(refine)

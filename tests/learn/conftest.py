@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +12,6 @@ import torch
 
 from napari_covseg.learn.recipe import Recipe, read_recipe
 from napari_covseg.learn.training_set import TrainingSet
-from napari_covseg.models.card import ModelCard
-from napari_covseg.models.file import save_model
-from napari_covseg.models.preparation import Preparation
-from napari_covseg.networks.build import build_network
 
 
 def labelled_slices(
@@ -53,25 +48,6 @@ def recipe() -> Recipe:
         slab=0.0,  # these slices are no neighbours
         validate_every=6,
     )
-
-
-@pytest.fixture(scope="session")
-def untrained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random weights for slices of 64²."""
-    torch.manual_seed(0)
-    settings, outputs = {"features": [4, 8], "bottleneck": 16}, ("lungs", "lesion")
-    card = ModelCard(
-        id="parent",
-        title="Random weights",
-        summary="Knows nothing.",
-        network={"name": "unet", "settings": settings},
-        preparation=Preparation(size=64).to_card(),
-        outputs=outputs,
-        thresholds=dict.fromkeys(outputs, 0.5),
-    )
-    path = tmp_path_factory.mktemp("model") / "parent.safetensors"
-    save_model(path, build_network("unet", outputs, settings), card)
-    return path
 
 
 @pytest.fixture(autouse=True)

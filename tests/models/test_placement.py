@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_covseg.models.forward import restore
-from napari_covseg.models.placement import Placement
-from napari_covseg.models.preparation import Preparation
+from napari_covseg.models.preparation import Placement, Preparation
 
 SHAPES = st.tuples(st.integers(30, 140), st.integers(30, 140))
 SIZES = st.sampled_from([64, 97, 128, 224])

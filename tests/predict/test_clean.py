@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_covseg.labels import LESIONS, lesion
-from napari_covseg.predict.clean import clean_slice, finish_volume, guess_sides, keep_inside, lung_sides
+from napari_covseg.masks.sides import guess_sides, lung_sides
+from napari_covseg.predict.clean import clean_lesions, clean_lungs, keep_inside
+from napari_covseg.predict.volume import finish_volume
 
 Mask = npt.NDArray[np.uint8]
 MM = (1.0, 1.0)
@@ -46,6 +48,11 @@ def finished(
 
 
 # One slice
+
+
+def clean_slice(lungs: Mask, lesions: Mask, spacing: tuple[float, float] | None = None) -> tuple[Mask, Mask]:
+    lungs = clean_lungs(lungs, spacing)
+    return lungs, clean_lesions(lesions, lungs, spacing=spacing)
 
 
 def test_specks_go_and_lungs_stay() -> None:

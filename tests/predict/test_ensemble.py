@@ -15,9 +15,8 @@ from torch import Tensor
 from napari_covseg.errors import ModelError
 from napari_covseg.models.file import Model
 from napari_covseg.predict.ensemble import Ensemble
-from napari_covseg.predict.labeller import SlicePrediction
-from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import predict_slices
+from napari_covseg.predict.labelling import SlicePrediction
+from napari_covseg.predict.slices import SliceOrder, predict_slices
 
 MakeModel = Callable[..., Model]
 SHAPE = (48, 60)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from napari_covseg.labels import lesion
-from napari_covseg.predict.findings import _median, keep_raised
+from napari_covseg.predict.hounsfield import _median, keep_raised
 
 PIXEL = (0.7, 0.7)
 HERE = (slice(60, 100), slice(60, 100))

@@ -10,9 +10,10 @@ import pytest
 from scipy import ndimage
 
 from napari_covseg.models.file import Model
-from napari_covseg.predict.guide import Guide, likeness
-from napari_covseg.predict.labeller import SlicePrediction
-from napari_covseg.predict.motion import Motion
+from napari_covseg.predict.ensemble import Ensemble
+from napari_covseg.predict.guide import Guide, Motion, likeness
+from napari_covseg.predict.labelling import Labeller, SlicePrediction
+from napari_covseg.scans.appearance import Appearance
 
 SIZE = 40
 
@@ -29,6 +30,15 @@ def said(z: int, *channels: np.ndarray) -> SlicePrediction:
     return SlicePrediction(z, lungs, (channels[0] >= 128).astype(np.uint8), probabilities)
 
 
+def beside(
+    model: Model, predicted: SlicePrediction, corrected: dict[int, np.ndarray], *how, **more
+) -> SlicePrediction:
+    """A slice as it is labelled beside corrected ones."""
+    picture = Appearance("grey", contrast="lung window")
+    labeller = Labeller(lambda z: np.zeros((SIZE, SIZE), np.int16), Ensemble((model,)), picture, None, {})
+    return labeller.guided(predicted, Guide(corrected, model.card, *how, **more))
+
+
 @pytest.fixture
 def one_lesion(make_model: Callable[..., Model]) -> Model:
     return make_model(lungs=lambda slices: slices, lesion=lambda slices: slices)
@@ -38,14 +48,14 @@ UNSURE = np.full((SIZE, SIZE), 100, np.uint8)
 
 
 def test_a_neighbour_decides_where_the_model_is_unsure(one_lesion: Model) -> None:
-    guided = Guide({4: disc(8)}, one_lesion.card)(said(5, UNSURE))
+    guided = beside(one_lesion, said(5, UNSURE), {4: disc(8)})
     assert np.count_nonzero(guided.lesions ^ disc(8)) < 0.1 * disc(8).sum()
 
 
 def test_a_sure_model_far_away_is_not_overruled(one_lesion: Model) -> None:
     predicted = said(20, disc(8, 25, 255))
     for corrected in ({4: disc(5)}, {}):
-        assert np.array_equal(Guide(corrected, one_lesion.card)(predicted).lesions, predicted.lesions)
+        assert np.array_equal(beside(one_lesion, predicted, corrected).lesions, predicted.lesions)
 
 
 def test_the_say_falls_with_distance_and_only_the_nearest_on_each_side_have_one(one_lesion: Model) -> None:
@@ -65,20 +75,24 @@ def test_outlines_move_with_the_picture(one_lesion: Model) -> None:
     for order in ([3, 1, 2], [1, 2, 3]):  # from the slice on screen outwards
         for z in order:
             wanted = disc(6, 24 - 2 * z)
-            wrong = [np.count_nonzero(guide(said(z, UNSURE)).lesions ^ wanted) for guide in (still, moving)]
+            probability = said(z, UNSURE).probabilities
+            wrong = [
+                np.count_nonzero((guide(z, probability)[1] >= 0.5) ^ (wanted > 0))
+                for guide in (still, moving)
+            ]
             assert wrong[1] < 0.5 * wrong[0]
         moving = Guide({0: disc(6, 24)}, one_lesion.card, 1.0, motion=motion)
 
 
 def test_corrected_slices_stay_as_they_are(one_lesion: Model) -> None:
     predicted = said(4, UNSURE)
-    assert Guide({4: disc(8), 5: disc(8)}, one_lesion.card)(predicted) is predicted
+    assert beside(one_lesion, predicted, {4: disc(8), 5: disc(8)}) is predicted
 
 
 def test_findings_stay_in_the_lungs(one_lesion: Model) -> None:
     predicted = said(5, UNSURE)
     outside = dataclasses.replace(predicted, lungs=np.zeros_like(predicted.lungs))
-    assert not Guide({4: disc(8)}, one_lesion.card)(outside).lesions.any()
+    assert not beside(one_lesion, outside, {4: disc(8)}).lesions.any()
 
 
 def test_each_label_guides_its_own_channel(make_model: Callable[..., Model]) -> None:
@@ -86,27 +100,27 @@ def test_each_label_guides_its_own_channel(make_model: Callable[..., Model]) -> 
         lungs=lambda slices: slices, ground_glass=lambda slices: slices, consolidation=lambda slices: slices
     )
     corrected = disc(8, 12, 2) + disc(8, 30, 3)
-    guided = Guide({4: corrected}, model.card)(said(5, UNSURE, UNSURE))
+    guided = beside(model, said(5, UNSURE, UNSURE), {4: corrected})
     assert guided.lesions[20, 12] == 2
     assert guided.lesions[20, 30] == 3
     assert guided.lesions[2, 2] == 0
 
 
 def test_an_empty_and_a_full_slice_guide_too(one_lesion: Model) -> None:
-    assert not Guide({4: disc(0, -9)}, one_lesion.card)(said(5, UNSURE)).lesions.any()
-    assert Guide({4: np.ones((SIZE, SIZE), np.uint8)}, one_lesion.card)(said(5, UNSURE)).lesions.all()
+    assert not beside(one_lesion, said(5, UNSURE), {4: disc(0, -9)}).lesions.any()
+    assert beside(one_lesion, said(5, UNSURE), {4: np.ones((SIZE, SIZE), np.uint8)}).lesions.all()
 
 
 def test_without_probabilities_it_says_so(one_lesion: Model) -> None:
     with pytest.raises(ValueError, match="slice 5 has no probabilities"):
-        Guide({4: disc(8)}, one_lesion.card)(dataclasses.replace(said(5, UNSURE), probabilities=None))
+        beside(one_lesion, dataclasses.replace(said(5, UNSURE), probabilities=None), {4: disc(8)})
 
 
 def test_the_edge_is_as_wide_in_mm_on_any_grid(one_lesion: Model) -> None:
     """Beside the outline a neighbour has less of a say; on fine pixels over more of them."""
     sure = np.full((SIZE, SIZE), 5, np.uint8)
-    fine = Guide({4: disc(12)}, one_lesion.card, 0.7, (0.5, 0.5))(said(5, sure)).lesions.sum()
-    coarse = Guide({4: disc(12)}, one_lesion.card, 0.7, (2.0, 2.0))(said(5, sure)).lesions.sum()
+    fine = beside(one_lesion, said(5, sure), {4: disc(12)}, 0.7, (0.5, 0.5)).lesions.sum()
+    coarse = beside(one_lesion, said(5, sure), {4: disc(12)}, 0.7, (2.0, 2.0)).lesions.sum()
     assert 0 < fine < coarse
 
 
@@ -127,6 +141,6 @@ def test_a_lesion_that_nobody_told_apart_guides_both_and_the_likelier_names_it(
     rather = np.full((SIZE, SIZE), 60, np.uint8)
     probabilities = np.stack([rather, UNSURE]).astype(np.uint8)
     predicted = SlicePrediction(5, np.zeros((SIZE, SIZE), np.uint8), 0 * rather, probabilities)
-    guided = Guide({4: disc(8, value=1)}, model.card)(predicted).lesions
+    guided = beside(model, predicted, {4: disc(8, value=1)}).lesions
     assert set(np.unique(guided)) == {0, 3}
     assert np.count_nonzero((guided > 0) ^ (disc(8) > 0)) < 0.15 * disc(8).sum()

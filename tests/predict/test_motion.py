@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_covseg.predict.motion import Motion
+from napari_covseg.predict.guide import Motion
 
 
 def moving(size: int, slices: int, shift: tuple[float, float]) -> np.ndarray:

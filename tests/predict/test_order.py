@@ -7,7 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_covseg.predict.order import SliceOrder
+from napari_covseg.predict.slices import SliceOrder
 
 
 def everything(order: SliceOrder, number: int = 1) -> list[int]:

@@ -12,10 +12,9 @@ import torch
 
 from napari_covseg.labels import lesion
 from napari_covseg.models.file import Model
-from napari_covseg.predict.ensemble import Ensemble
-from napari_covseg.predict.forward import Looked, Said
-from napari_covseg.predict.labeller import Labeller
-from napari_covseg.predict.rules import RULES, Rule
+from napari_covseg.predict.ensemble import Ensemble, PreparedSlice
+from napari_covseg.predict.labelling import Labeller, Thresholded
+from napari_covseg.predict.options import RULES, Rule
 from napari_covseg.scans.appearance import HOUNSFIELD
 
 Slice = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -70,15 +69,13 @@ SHOWS: dict[Rule, Slice] = {
 @pytest.fixture
 def labeller(make_model: Callable[..., Model]) -> Labeller:
     model = make_model(lungs=torch.zeros_like, lesion=torch.zeros_like)
-    return Labeller(
-        lambda z: np.zeros((1, 1), np.int16), Ensemble((model,)), {}, HOUNSFIELD, (1.4, 1.4), False, 0
-    )
+    return Labeller(lambda z: np.zeros((1, 1), np.int16), Ensemble((model,)), HOUNSFIELD, (1.4, 1.4), {})
 
 
 def cleaned(labeller: Labeller, rules: frozenset[Rule], shown: Slice) -> tuple[np.ndarray, np.ndarray]:
     voxels, lungs, lesions = shown
-    said = Said(lungs[None], lesions[None], [None], [None], [0.0])
-    [done] = replace(labeller, rules=rules).clean([Looked(0, voxels, ())], said)
+    given = Thresholded(lungs[None], lesions[None], [None], [None], [0.0])
+    [done] = replace(labeller, rules=rules).label([PreparedSlice(0, voxels, ())], given)
     return done.lungs > 0, done.lesions
 
 

@@ -17,11 +17,9 @@ from napari_covseg.errors import JobError
 from napari_covseg.labels import lesion
 from napari_covseg.models.file import Model
 from napari_covseg.models.forward import restore
-from napari_covseg.models.placement import Placement
-from napari_covseg.predict.labeller import SlicePrediction
-from napari_covseg.predict.lanes import Lanes
-from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import default_batch, predict_slices
+from napari_covseg.models.preparation import Placement
+from napari_covseg.predict.labelling import SlicePrediction
+from napari_covseg.predict.slices import SliceOrder, Workers, default_batch, predict_slices
 from napari_covseg.scans.appearance import HOUNSFIELD, PREPARED, Appearance
 
 MakeModel = Callable[..., Model]
@@ -63,8 +61,8 @@ def test_scrolling_away_moves_what_comes_next(make_model: MakeModel) -> None:
     while (then := flat([next(batches)])) != [80, 81]:
         came += then  # already under way
     assert came == list(range(len(came)))
-    with Lanes(torch.device("cpu")) as lanes:
-        assert len(came) <= 3 + 2 * (lanes.count + 1)
+    with Workers(torch.device("cpu")) as workers:
+        assert len(came) <= 3 + 2 * (workers.count + 1)
     assert sorted([*came, 80, 81, *flat(list(batches))]) == list(range(100))
 
 

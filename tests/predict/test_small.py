@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from napari_covseg.predict.small import drop_small_findings
+from napari_covseg.predict.volume import drop_small_findings
 
 SPACING = (5.0, 2.0, 1.0)  # 100 voxels are 1 ml
 THROUGH = ndimage.generate_binary_structure(3, 1)

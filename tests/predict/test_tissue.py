@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_covseg.predict.tissue import drop_gas_and_fat
+from napari_covseg.predict.hounsfield import drop_gas_and_fat
 
 RANDOM = np.random.default_rng(0)
 

@@ -29,12 +29,11 @@ from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_s
 from napari_covseg.learn.regression import MOST_FORGOTTEN, farthest
 from napari_covseg.learn.score import probabilities
 from napari_covseg.metrics import dice
-from napari_covseg.models.file import Model, load_model
-from napari_covseg.predict.guide import Guide, likeness
-from napari_covseg.predict.labeller import SlicePrediction
-from napari_covseg.predict.motion import Motion
-from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import predict_slices
+from napari_covseg.models.file import Model
+from napari_covseg.predict.ensemble import Ensemble
+from napari_covseg.predict.guide import Guide, Motion, likeness
+from napari_covseg.predict.labelling import Labeller, SlicePrediction
+from napari_covseg.predict.slices import SliceOrder, predict_slices
 from napari_covseg.scans.appearance import PREPARED
 
 Mask = npt.NDArray[np.uint8]
@@ -204,8 +203,9 @@ def _predict(model: Model, images: npt.NDArray[np.uint8], corrected: dict[int, M
         probability[one.z] = one.probabilities[found].max(0)
     motion = Motion(images.__getitem__, "grey")
     guide = Guide(corrected, model.card, likeness(unguided), motion=motion)
+    labeller = Labeller(slices.__getitem__, Ensemble((model,)), PREPARED, None, {})
     for one in said:
-        lesions[one.z] = guide(one).lesions
+        lesions[one.z] = labeller.guided(one, guide).lesions
     for z, truth in corrected.items():
         lesions[z], probability[z] = truth, (truth > 0) * np.uint8(255)
     return _Labelled(lungs, lesions, unguided, probability)

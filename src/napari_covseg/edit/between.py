@@ -6,19 +6,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.distance import Distance, signed_distance
-from napari_covseg.edit.edit import BACKGROUND, Box, Edit, Labels, Protection, change, join
-from napari_covseg.edit.place import (
-    PIXELS,
-    Progress,
-    Spacing,
-    box_of,
+from napari_covseg.edit.edit import (
+    BACKGROUND,
+    Edit,
+    Labels,
+    Protection,
+    change,
     check_label,
     check_slice,
-    each,
-    no_progress,
+    join,
 )
 from napari_covseg.errors import EditError
+from napari_covseg.masks.distance import Distance, signed_distance
+from napari_covseg.masks.grid import PIXELS, Box, Progress, Spacing, box_of, each, no_progress
 
 Mask = npt.NDArray[np.bool_]
 

@@ -1,16 +1,18 @@
-"""What a tool changes, and what no tool may change."""
+"""What a tool changes, what no tool may change, and what tools refuse."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_covseg.errors import EditError
+from napari_covseg.masks.grid import Box, Index, Point
+
 Labels = npt.NDArray[np.uint8]
-Index = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]
-Box = tuple[slice, slice, slice]
 BACKGROUND = 0
 
 
@@ -43,18 +45,6 @@ class Edit:
     def slices(self) -> list[int]:
         """The slices that change, in order."""
         return [int(z) for z in np.unique(self.index[0])]
-
-    def apply(self, labels: Labels) -> None:
-        """Write `after` into labels, uint8 (z, y, x), in place."""
-        labels[self.index] = self.after
-
-    def revert(self, labels: Labels) -> None:
-        """Write `before` back into labels, uint8 (z, y, x), in place."""
-        labels[self.index] = self.before
-
-    def fits(self, labels: Labels) -> bool:
-        """Return whether labels, uint8 (z, y, x), still are what they were before the edit."""
-        return bool(np.array_equal(labels[self.index], self.before))
 
     def only(self, mask: npt.NDArray[np.bool_]) -> Edit:
         """Return the part of the edit where `mask`, one bool per voxel of `index`, is true."""
@@ -178,3 +168,73 @@ def join(edits: Iterable[Edit], tool: str) -> Edit:
     z, y, x = (np.concatenate([part.index[axis] for part in parts]) for axis in range(3))
     before, after = (np.concatenate([getattr(part, name) for part in parts]) for name in ("before", "after"))
     return Edit((z, y, x), before, after, tool, held)
+
+
+def check_label(value: int) -> int:
+    """Return a label's value.
+
+    Raises
+    ------
+    EditError
+        If it is not from 1 to 255.
+    """
+    if not 1 <= value <= 255:
+        raise EditError(f"There is no label {value}: choose one of the layer's labels.")
+    return int(value)
+
+
+def check_slice(labels: npt.NDArray[Any], z: int) -> int:
+    """Return a slice's number.
+
+    Raises
+    ------
+    EditError
+        If the scan does not have it.
+    """
+    if not 0 <= z < len(labels):
+        raise EditError(f"The scan has no slice {z}: choose one from 0 to {len(labels) - 1}.")
+    return int(z)
+
+
+def check_point(labels: npt.NDArray[Any], point: Sequence[float]) -> Point:
+    """Return the voxel (z, y, x) of a click.
+
+    Raises
+    ------
+    EditError
+        If it lies outside the scan.
+    """
+    voxel = tuple(int(np.floor(c + 0.5)) for c in point)
+    if len(voxel) != 3 or not all(0 <= c < n for c, n in zip(voxel, labels.shape, strict=True)):
+        raise EditError("The click lies outside the scan: click on the slice.")
+    return voxel
+
+
+def check_size(what: str, size: float, *, zero: bool = False) -> float:
+    """Return a size in mm, mm2 or mm3.
+
+    Raises
+    ------
+    EditError
+        If it is negative, zero (unless allowed) or not a number.
+    """
+    if not np.isfinite(size) or size < 0 or (size == 0 and not zero):
+        raise EditError(f"The {what} cannot be {size:g}: choose a larger one.")
+    return float(size)
+
+
+def check_same_shape(labels: npt.NDArray[Any], other: npt.NDArray[Any], what: str) -> None:
+    """Refuse arrays of another shape than the labels.
+
+    Raises
+    ------
+    EditError
+        If the shapes differ.
+    """
+    if labels.shape != other.shape:
+        raise EditError(f"The {what} and the labels differ in size: use layers of the same scan.")
+
+
+def slices_of(labels: npt.NDArray[Any], z: int | None) -> range:
+    """Return the one slice, or all if `z` is None."""
+    return range(len(labels)) if z is None else range(check_slice(labels, z), z + 1)

@@ -10,22 +10,30 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.edit import BACKGROUND, Box, Edit, Labels, Protection, change
-from napari_covseg.edit.hu_range import HuRange, Voxels, in_range
-from napari_covseg.edit.place import (
-    PIXELS,
-    Point,
-    Progress,
-    Spacing,
-    box_around,
+from napari_covseg.edit.edit import (
+    BACKGROUND,
+    Edit,
+    Labels,
+    Protection,
+    change,
     check_label,
     check_point,
     check_same_shape,
     check_size,
+)
+from napari_covseg.edit.hu_range import HuRange, Voxels, in_range
+from napari_covseg.errors import EditError
+from napari_covseg.masks.grid import (
+    PIXELS,
+    Box,
+    Point,
+    Progress,
+    Spacing,
+    box_around,
     distance_from,
     no_progress,
 )
-from napari_covseg.errors import EditError
+from napari_covseg.masks.parts import part_at
 
 Mask = npt.NDArray[np.bool_]
 _STEPS = 4
@@ -107,7 +115,7 @@ def grow(
     grown = _opened(mask, seed, opening, size, progress)
     if grown is None:  # a lesion as thin as a vessel: then no further than a vessel is wide
         near = distance_from(box, voxel, size) <= 3 * opening
-        grown = _part_at(mask & near, seed)
+        grown = part_at(mask & near, seed)
     progress(_STEPS, _STEPS)
     after = labels[box].copy()
     after[grown] = value
@@ -142,7 +150,7 @@ def _candidates(
 def _opened(mask: Mask, seed: Point, opening: float, size: Spacing, progress: Progress) -> Mask | None:
     """Return the part at the seed after an opening; None if nothing of it is left near the seed."""
     if not opening:
-        return _part_at(mask, seed)
+        return part_at(mask, seed)
     sampling = np.where(np.isinf(size), 1.0, size)
     core = _depth(mask, sampling) > opening
     progress(2, _STEPS)
@@ -160,7 +168,7 @@ def _opened(mask: Mask, seed: Point, opening: float, size: Spacing, progress: Pr
             return None
         z, y, x = (int(c) for c in places[np.argmin(away)])
         seed = z, y, x
-    core = _part_at(core, seed)
+    core = part_at(core, seed)
     progress(3, _STEPS)
     return np.asarray(mask & (_depth(~core, sampling) <= opening))
 
@@ -175,13 +183,6 @@ def _depth(mask: Mask, sampling: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
     if mask.all():
         return np.full(mask.shape, np.inf)
     return np.asarray(ndimage.distance_transform_edt(mask, sampling=sampling))
-
-
-def _part_at(mask: Mask, seed: Point) -> Mask:
-    from scipy import ndimage
-
-    found, _ = ndimage.label(mask)
-    return np.asarray(found == found[seed]) if found[seed] else np.zeros_like(mask)
 
 
 def _within(voxel: Point, box: Box) -> Point:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.edit import Index
 from napari_covseg.errors import EditError
 
 Voxels = npt.NDArray[np.int16]
@@ -46,22 +45,3 @@ PRESETS: dict[str, HuRange] = {
 def in_range(voxels: Voxels, hu_range: HuRange) -> npt.NDArray[np.bool_]:
     """Return where voxels, int16 of any shape, lie in a range: to draw it on the image."""
     return np.asarray((voxels >= hu_range.low) & (voxels <= hu_range.high))
-
-
-def limit(index: Index, voxels: Voxels, hu_range: HuRange) -> npt.NDArray[np.bool_]:
-    """Return, for each voxel of an edit or of a brush stroke, whether its HU lie in a range.
-
-    Parameters
-    ----------
-    index : tuple of ndarray
-        z, y, x.
-    voxels : ndarray of int16, shape (z, y, x)
-        HU.
-    hu_range : HuRange
-
-    Returns
-    -------
-    ndarray of bool
-        One per voxel of `index`: ``edit.only(limit(edit.index, voxels, hu_range))``.
-    """
-    return in_range(voxels[index], hu_range)

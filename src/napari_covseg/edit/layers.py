@@ -7,19 +7,20 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.distance import distance_to
-from napari_covseg.edit.edit import BACKGROUND, Edit, Labels, Protection, change_at, join
-from napari_covseg.edit.place import (
-    PIXELS,
-    Progress,
-    Spacing,
+from napari_covseg.edit.edit import (
+    BACKGROUND,
+    Edit,
+    Labels,
+    Protection,
+    change_at,
     check_label,
     check_same_shape,
-    each,
-    no_progress,
+    join,
     slices_of,
 )
 from napari_covseg.errors import EditError
+from napari_covseg.masks.distance import distance_to
+from napari_covseg.masks.grid import PIXELS, Progress, Spacing, each, no_progress
 
 
 def add(

@@ -1,36 +1,29 @@
 """Split the lungs into right and left, also where they touch."""
 
-# scipy takes longer to load than all of the panels: it is imported where it is needed first
-
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.distance import Distance, distance_to
-from napari_covseg.edit.edit import BACKGROUND, Edit, Labels, Protection, change, join
-from napari_covseg.edit.hu_range import Voxels
-from napari_covseg.edit.place import (
-    PIXELS,
-    Progress,
-    Spacing,
-    box_of,
+from napari_covseg.edit.edit import (
+    BACKGROUND,
+    Edit,
+    Labels,
+    Protection,
+    change,
     check_same_shape,
-    each,
-    no_progress,
+    join,
     slices_of,
 )
+from napari_covseg.edit.hu_range import Voxels
 from napari_covseg.errors import EditError
+from napari_covseg.masks.distance import Distance, distance_to
+from napari_covseg.masks.grid import PIXELS, Progress, Spacing, box_of, each, no_progress
+from napari_covseg.masks.parts import numbered
+from napari_covseg.masks.sides import COARSE, LEFT, RIGHT, split_sides
 
 Mask = npt.NDArray[np.bool_]
-RIGHT, LEFT = 1, 2
-_COARSE = 128  # columns of the grid on which the lungs are told apart
-_SECOND_LUNG = 0.3  # of the larger one's volume, at least
-_LEVELS = 12
-_VALLEY = 0.6  # of the height of the lower hill beside it, at most
 
 
 def split_lungs(
@@ -78,11 +71,15 @@ def split_lungs(
     if box is None:
         raise EditError("No lung is labelled here: label the lungs first.")
     side = [s.stop - s.start for s in box]
-    step = max(1, -(-max(side[1:]) // _COARSE))
+    step = max(1, -(-max(side[1:]) // COARSE))
     skip = max(1, int(step * size[1] / size[0])) if z is None else 1
     coarse = lungs[box][::skip, ::step, ::step] != BACKGROUND
     sampling = size[0] * skip, size[1] * step, size[2] * step
-    sides = _sides(coarse, sampling, (lungs.shape[2] / 2 - box[2].start) / step)
+    sides = split_sides(coarse, sampling, (lungs.shape[2] / 2 - box[2].start) / step)
+    if sides is None:
+        raise EditError(
+            "The lungs do not come apart, or lie in one place: paint the gap between them, or label a side."
+        )
     edits = []
     for number in each(range(box[0].start, box[0].stop), progress):
         here = lungs[number][box[1:]] != BACKGROUND
@@ -96,76 +93,10 @@ def split_lungs(
     return join(edits, "split lungs")
 
 
-def _sides(lungs: Mask, sampling: Spacing, middle: float) -> Labels:
-    """Return 1 and 2 everywhere on the coarse grid: the side of the nearest lung."""
-    from scipy import ndimage
-
-    depth = ndimage.distance_transform_edt(np.pad(lungs, 1), sampling=sampling)[1:-1, 1:-1, 1:-1]
-    pair = next(_pairs(lungs, depth), None) or _valley(lungs)
-    if pair is None:
-        return _alone(lungs, middle)
-    markers = np.zeros(lungs.shape, np.int32)
-    first, second = sorted(pair, key=lambda part: float(np.nonzero(part)[2].mean()))
-    markers[first], markers[second] = RIGHT, LEFT
-    # scikit-image's segmentation takes half a second to import: not before it is needed
-    from skimage.segmentation import watershed
-
-    flooded = watershed(-depth, markers, mask=lungs)
-    nearest = ndimage.distance_transform_edt(
-        flooded == 0, sampling=sampling, return_distances=False, return_indices=True
-    )
-    return np.asarray(flooded[tuple(nearest)], np.uint8)
-
-
-def _pairs(lungs: Mask, depth: npt.NDArray[np.floating]) -> Iterator[tuple[Mask, Mask]]:
-    """Yield two large parts beside each other: of the lungs as they are, then of deeper and deeper cores."""
-    from scipy import ndimage
-
-    for level in np.linspace(0, 0.8 * float(depth.max()), _LEVELS):
-        found, number = ndimage.label(depth > level)
-        if number < 2:
-            continue
-        sizes = np.bincount(found.ravel())
-        sizes[0] = 0
-        large, second = np.argsort(sizes)[::-1][:2]
-        if sizes[second] < _SECOND_LUNG * sizes[large]:
-            continue
-        parts = found == large, found == second
-        across = [np.nonzero(part)[2] for part in parts]
-        low, high = np.percentile(across[0], [5, 95])
-        if not low <= across[1].mean() <= high:  # else two parts of one lung, or one above the other
-            yield parts
-
-
-def _valley(lungs: Mask) -> tuple[Mask, Mask] | None:
-    """Return what lies on either side of the columns with least lung, if there is more on both sides."""
-    from scipy import ndimage
-
-    profile = ndimage.uniform_filter1d(lungs.sum((0, 1)).astype(float), 3, mode="constant")
-    depth = np.minimum(np.maximum.accumulate(profile), np.maximum.accumulate(profile[::-1])[::-1]) - profile
-    column = int(np.argmax(depth))
-    if profile[column] > _VALLEY * (depth[column] + profile[column]):
-        return None
-    first, second = lungs.copy(), lungs.copy()
-    first[:, :, column:], second[:, :, : column + 1] = False, False
-    sizes = np.count_nonzero(first), np.count_nonzero(second)
-    return (first, second) if min(sizes) >= _SECOND_LUNG * max(sizes) else None
-
-
-def _alone(lungs: Mask, middle: float) -> Labels:
-    across = np.nonzero(lungs)[2]
-    low, high = np.percentile(across, [5, 95])
-    if low < middle < high:
-        raise EditError(
-            "The lungs do not come apart, or lie in one place: paint the gap between them, or label a side."
-        )
-    return np.full(lungs.shape, RIGHT if high <= middle else LEFT, np.uint8)
-
-
 def _cut(here: Mask, rough: Labels, image: Voxels | None, step: int, pixel: tuple[float, float]) -> Labels:
     """Return a slice's sides: whole parts go to one side, parts that touch are cut."""
-    number, found = cv2.connectedComponents(here.view(np.uint8), connectivity=4)
-    votes = np.bincount(found.ravel() * 2 + (rough.ravel() == LEFT), minlength=2 * number).reshape(-1, 2)
+    found, sizes = numbered(here)
+    votes = np.bincount(found.ravel() * 2 + (rough.ravel() == LEFT), minlength=2 * len(sizes)).reshape(-1, 2)
     after: Labels = np.where(votes[:, 0] >= votes[:, 1], RIGHT, LEFT).astype(np.uint8)[found]
     after[~here] = BACKGROUND
     both = (np.minimum(*votes.T) > 0.02 * votes.sum(1)) & (votes.min(1) > step * step)

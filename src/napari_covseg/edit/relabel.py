@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from napari_covseg.edit.edit import BACKGROUND, Edit, Labels, Protection, change_at
-from napari_covseg.edit.parts import Parts, find_parts
-from napari_covseg.edit.place import Progress, box_of, check_label, check_point, no_progress, slices_of
+from napari_covseg.edit.edit import (
+    BACKGROUND,
+    Edit,
+    Labels,
+    Protection,
+    change_at,
+    check_label,
+    check_point,
+    slices_of,
+)
 from napari_covseg.errors import EditError
 from napari_covseg.labels import lesion
+from napari_covseg.masks.grid import Progress, box_of, no_progress
+from napari_covseg.masks.parts import Parts, find_parts
 
 CYCLE = tuple(lesion(name).value for name in ("ground-glass", "consolidation", "pleural effusion"))
 """The order in which clicks go through the findings."""

@@ -7,24 +7,24 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.distance import SIGMAS, distance_to, smoothed_distances
-from napari_covseg.edit.edit import BACKGROUND, Edit, Labels, Protection, change, change_at, join
-from napari_covseg.edit.parts import Parts, find_parts
-from napari_covseg.edit.place import (
-    PIXELS,
-    Progress,
-    Spacing,
-    box_of,
+from napari_covseg.edit.edit import (
+    BACKGROUND,
+    Edit,
+    Labels,
+    Protection,
+    change,
+    change_at,
     check_label,
     check_same_shape,
     check_size,
-    each,
-    no_progress,
+    join,
     slices_of,
-    widen,
 )
 from napari_covseg.errors import EditError
 from napari_covseg.labels import LESIONS
+from napari_covseg.masks.distance import SIGMAS, distance_to, smoothed_distances
+from napari_covseg.masks.grid import PIXELS, Progress, Spacing, box_of, each, no_progress, widen
+from napari_covseg.masks.parts import Parts, find_parts
 
 INSIDE_LUNGS = tuple(label.value for label in LESIONS if label.inside_lungs)
 

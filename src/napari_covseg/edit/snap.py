@@ -9,20 +9,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.distance import Distance, signed_distance
-from napari_covseg.edit.edit import BACKGROUND, Box, Edit, Labels, Protection, change
-from napari_covseg.edit.hu_range import Voxels
-from napari_covseg.edit.place import (
-    PIXELS,
-    Spacing,
-    box_of,
+from napari_covseg.edit.edit import (
+    BACKGROUND,
+    Edit,
+    Labels,
+    Protection,
+    change,
     check_label,
     check_same_shape,
     check_size,
     check_slice,
-    widen,
 )
+from napari_covseg.edit.hu_range import Voxels
 from napari_covseg.errors import EditError
+from napari_covseg.masks.distance import Distance, signed_distance
+from napari_covseg.masks.grid import PIXELS, Box, Spacing, box_of, widen
+from napari_covseg.masks.parts import numbered
 
 Mask = npt.NDArray[np.bool_]
 _SMALLEST_SD = 25.0  # HU; a flat region must not make every other value impossible
@@ -176,8 +178,8 @@ def _fit(image: Distance, looks: Sequence[Sequence[_Look]]) -> Distance:
 
 def _held_together(new: Mask, shape: Mask) -> Mask:
     """Leave out specks of new pixels that are not connected with the copied shape."""
-    number, found = cv2.connectedComponents(new.view(np.uint8), connectivity=4)
-    kept = np.zeros(number, bool)
+    found, sizes = numbered(new)
+    kept = np.zeros(len(sizes), bool)
     kept[np.unique(found[shape])] = True
     kept[0] = False
     return np.asarray(kept[found])

@@ -18,10 +18,10 @@ from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.models.file import Model, choose_device, load_model
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.options import PredictOptions
-from napari_covseg.predict.slices import rehearse
+from napari_covseg.predict.slices import warm_up
 
 _loaded: dict[tuple[str, int, str], Model] = {}
-_rehearsed: weakref.WeakSet[Model] = weakref.WeakSet()
+_warm: weakref.WeakSet[Model] = weakref.WeakSet()
 _loading = threading.Lock()
 
 
@@ -56,9 +56,9 @@ def loaded_model(model: Path | FoundModel, device: str) -> Model:
 def warm_model(model: Path | FoundModel, device: str) -> None:
     """Load a model and try it, once: what it has taken then serves every prediction; as `loaded_model`."""
     loaded = loaded_model(model, device)
-    if loaded not in _rehearsed:
-        rehearse(loaded)
-        _rehearsed.add(loaded)
+    if loaded not in _warm:
+        warm_up(loaded)
+        _warm.add(loaded)
 
 
 def loaded_ensemble(

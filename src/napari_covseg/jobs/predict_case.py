@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,12 @@ from napari_covseg.jobs.run import HEARTBEAT, Control, JobCancelled, in_thread
 from napari_covseg.jobs.slice_writer import AHEAD, SliceWriter
 from napari_covseg.labels import GROUPS
 from napari_covseg.learn.corrections import as_said_by, read_labels, reviewed
-from napari_covseg.predict.clean import coarse_lungs, drop_small, finish_volume
 from napari_covseg.predict.ensemble import Ensemble
-from napari_covseg.predict.guide import Guide, likeness
-from napari_covseg.predict.labeller import SlicePrediction
-from napari_covseg.predict.motion import Motion
+from napari_covseg.predict.guide import Guide, Motion, likeness
+from napari_covseg.predict.labelling import SlicePrediction
 from napari_covseg.predict.options import PredictOptions
-from napari_covseg.predict.order import SliceOrder
-from napari_covseg.predict.slices import predict_slices
-from napari_covseg.predict.small import drop_small_findings
+from napari_covseg.predict.slices import SliceOrder, predict_slices
+from napari_covseg.predict.volume import coarse_lungs, drop_small_findings, finish_volume
 from napari_covseg.scans.appearance import Appearance
 
 Coarse = npt.NDArray[np.bool_]
@@ -113,7 +110,7 @@ def _settings(job: Predict, ensemble: Ensemble, *, guided: bool) -> dict[str, An
         **asdict(job.options),
         "also": [model.card.id for model in ensemble.models[1:]],
         "lungs_from": finder.card.id if finder is not None else None,
-        "tta": ensemble.way,
+        "tta": ensemble.augmentation,
         "uncertainty": ensemble.measures,
         "device": str(ensemble.device),
         "batch": job.batch,
@@ -126,12 +123,10 @@ def _guide(job: Predict, case: Case, ensemble: Ensemble) -> Guide | None:
     if not (zs := reviewed(case)):
         return None
     drawn = {z: as_said_by(ensemble.card, read_labels(case, "lesions", z)) for z in zs}
-    thresholds = {**ensemble.thresholds, **job.options.levels(ensemble.card)}
-    card = replace(ensemble.card, thresholds=thresholds)
     # every other voxel is enough to tell thick slices from thin ones
     few = np.stack([read_labels(case, "lesions", z)[::2, ::2] for z in range(case.shape[0])])
     pixel = None if case.spacing is None else case.spacing[1:]
-    return Guide(drawn, card, likeness(few), pixel, Motion(case.read_slice, case.intensity))
+    return Guide(drawn, ensemble.card, likeness(few), pixel, Motion(case.read_slice, case.intensity))
 
 
 def _slices(
@@ -155,8 +150,9 @@ def _slices(
         spacing=case.spacing[1:] if case.spacing else None,
         batch=job.batch,
         thresholds=job.options.levels(ensemble.card),
-        probabilities=job.probabilities or guide is not None,
+        probabilities=job.probabilities,
         min_pixels=job.options.min_pixels,
+        guide=guide,
         notice=notices.append,
         heartbeat=HEARTBEAT,
     )
@@ -168,13 +164,7 @@ def _slices(
         labels = slice_.lungs, slice_.lesions
         run.write_slice(slice_.z, *labels, kept, slice_.entropy, slice_.uncertainty)
 
-    def guided(slice_: SlicePrediction) -> SlicePrediction:
-        if guide is None:
-            return slice_
-        slice_ = guide(slice_)
-        return replace(slice_, lesions=drop_small(slice_.lesions, job.options.min_pixels))
-
-    def told(*, wait: bool) -> Iterator[Event]:
+    def written(*, wait: bool) -> Iterator[Event]:
         if done := writer.written(wait=wait):
             yield SlicesDone(run.id, tuple(slice_.z for slice_ in done))
             yield pace.at(pace.progress.done + len(done))
@@ -182,18 +172,18 @@ def _slices(
     with SliceWriter(write) as writer, closing(batches):
         try:
             for batch in batches:
-                waited_for = not coarse  # the first one, by a person
-                for slice_ in map(guided, batch):
+                first = not coarse  # a person waits for it
+                for slice_ in batch:
                     coarse[slice_.z] = coarse_lungs(slice_.lungs)
                     writer.put(slice_)
-                yield from told(wait=waited_for)
+                yield from written(wait=first)
                 while notices:
                     yield Notice(notices.pop(0))
                 yield pace.progress
-            yield from told(wait=True)
+            yield from written(wait=True)
         except JobCancelled:
             batches.close()  # before what is finished is written
-            yield from told(wait=True)
+            yield from written(wait=True)
             raise
     return [coarse[z] for z in sorted(coarse)]
 

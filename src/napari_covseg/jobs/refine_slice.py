@@ -1,38 +1,32 @@
-"""One slice again, with a person's scribbles as hints: into a run of its own."""
+"""One slice again, with a person's scribbles as hints: into a prediction of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from napari_covseg.cases import Case, Run, Workspace
-from napari_covseg.errors import ModelError
 from napari_covseg.jobs.events import Event, Progress, RunStarted, SlicesDone
-from napari_covseg.jobs.find_model import find_model
-from napari_covseg.jobs.memory import loaded_model
+from napari_covseg.jobs.memory import loaded_ensemble
+from napari_covseg.jobs.predict_case import appearance_of
 from napari_covseg.jobs.requests import Refine
 from napari_covseg.jobs.run import in_thread
-from napari_covseg.labels import LESIONS, UNION, UNITED, joins
-from napari_covseg.learn.corrections import check_whole
-from napari_covseg.learn.refine import refine
-from napari_covseg.learn.training_set import shrink
-from napari_covseg.models.file import Model
-from napari_covseg.models.forward import as_input, probabilities, restore
-from napari_covseg.models.placement import Placement
-from napari_covseg.predict.clean import clean_slice, guess_sides
-from napari_covseg.predict.forward import thresholded
-from napari_covseg.predict.stand import lay, stand
+from napari_covseg.learn.corrections import check_whole, read_labels
+from napari_covseg.models.preparation import reorient
+from napari_covseg.predict.clean import UNKNOWN_PIXEL_MM
+from napari_covseg.predict.ensemble import Ensemble
+from napari_covseg.predict.labelling import Labeller
+from napari_covseg.predict.refine import output_of, refine_with
+from napari_covseg.predict.volume import with_sides
 
 Mask = npt.NDArray[np.uint8]
 
 
 def refine_slice(job: Refine) -> Iterator[Event]:
-    """Label a slice again and write it as the only slice of a new run.
+    """Label a slice again and write it as the only slice of a new prediction.
 
     Raises
     ------
@@ -45,10 +39,11 @@ def refine_slice(job: Refine) -> Iterator[Event]:
     def work() -> Run:
         workspace = Workspace.open(job.workspace, create=False)
         case = workspace.case(job.case)
-        model = loaded_model(find_model(job.model, workspace), job.device)
-        lungs, lesions = _refined(job, case, model)
-        used = {"device": str(model.device), "refined": job.z, "label": job.label}
-        run = case.begin_run(model.card.id, used, model.card.outputs, job.revision, probabilities=False)
+        ensemble = loaded_ensemble(job.model, job.options, job.device, workspace)
+        lungs, lesions = _refined(job, case, ensemble)
+        used = {"device": str(ensemble.device), "refined": job.z, "label": job.label}
+        outputs = ensemble.card.outputs
+        run = case.begin_run(ensemble.card.id, used, outputs, job.revision, probabilities=False)
         run.write_slice(job.z, lungs, lesions)
         run.finish()
         return run
@@ -58,54 +53,25 @@ def refine_slice(job: Refine) -> Iterator[Event]:
     yield SlicesDone(run.id, (job.z,))
 
 
-def _refined(job: Refine, case: Case, model: Model) -> tuple[Mask, Mask]:
-    output = _output(job.label, model)
-    outputs = model.card.outputs
-    check_whole(model.card)
-    appearance = case.appearance
-    slice_ = stand(case.read_slice(job.z), appearance)
-    image = model.preparation(slice_, case.intensity, equalised=appearance.equalised)
-    with torch.no_grad():
-        said = probabilities(model.network, as_input(image[None], model.device), outputs)
-    size = model.preparation.size
-    # scribbles turn with the slice; what is added around it holds none
-    marks = replace(appearance, inverted=False)
-    positive, negative = (_hints(stand(part, marks), size) for part in (job.positive, job.negative))
-    channel = outputs.index(output)
-    probability = said[0, channel].float().cpu().numpy()
-    said[0, channel] = torch.from_numpy(refine(model, image, probability, positive, negative)).to(
-        model.device
-    )
-    full = restore(said, Placement.whole(slice_.shape))
-    lungs, lesions = (
-        lay(part[0].cpu().numpy(), appearance) for part in thresholded(full, outputs, model.card.levels)
-    )
+def _refined(job: Refine, case: Case, ensemble: Ensemble) -> tuple[Mask, Mask]:
+    for model in ensemble.models:
+        check_whole(model.card)
+    output = output_of(job.label, ensemble.models[0])
+    appearance = appearance_of(case, job.options)
     spacing = None if case.spacing is None else case.spacing[1:]
-    lungs, lesions = clean_slice(lungs, lesions, model.card.lesions if "lungs" in outputs else (), spacing)
-    if case.intensity == "HU":
-        lungs = guess_sides(lungs)
+    thresholds, smallest = job.options.levels(ensemble.card), job.options.min_pixels
+    labeller = Labeller(case.read_slice, ensemble, appearance, spacing, thresholds, smallest)
+    # scribbles turn with the slice; what is added around it holds none
+    turned = replace(appearance, inverted=False)
+    slices = labeller.prepare([job.z])
+    hints = refine_with(output, *(reorient(part, turned) for part in (job.positive, job.negative)))
+    (predicted,) = labeller.label(slices, labeller.infer(slices, hints))
+    lungs, lesions = predicted.lungs, predicted.lesions
+    known = read_labels(case, "lungs", job.z)
+    if case.intensity == "HU" and known.any():  # sides and strays are known from all slices
+        pixel = spacing or (UNKNOWN_PIXEL_MM, UNKNOWN_PIXEL_MM)
+        lungs, lesions = with_sides(lungs, lesions, known, ensemble.card.lesions, pixel)
+    lesions = lesions.copy()
     lesions[job.positive] = job.label
     lesions[job.negative & (lesions == job.label)] = 0
     return lungs, lesions
-
-
-def _output(value: int, model: Model) -> str:
-    """Return the output that a label belongs to, as in fine-tuning."""
-    for label in LESIONS:
-        if label.value == value:
-            if label.name in model.card.outputs:
-                return label.name
-            if label.inside_lungs and UNION in model.card.outputs:
-                return UNION
-            if label.name == UNION and joins(model.card.outputs):
-                return UNITED[0]  # whichever of them: both count for the union
-    raise ModelError(f"The model {model.card.id} does not know label {value}: choose one of its own labels.")
-
-
-def _hints(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
-    """Shrink scribbles without losing thin ones."""
-    side = max(mask.shape)
-    if side <= size:
-        return shrink(mask, size)
-    wide = int(np.ceil(side / size))
-    return shrink(cv2.dilate(mask.astype(np.uint8), np.ones((wide, wide), np.uint8)) > 0, size)

@@ -175,6 +175,8 @@ class Refine:
         As in `Predict`.
     device : str
         As in `Predict`.
+    options : PredictOptions
+        As in `Predict`; the smallest finding in ml does not count, which needs all slices.
     """
 
     workspace: str
@@ -186,6 +188,7 @@ class Refine:
     negative: npt.NDArray[np.bool_]
     revision: int = 0
     device: str = "auto"
+    options: PredictOptions = PLAIN
 
 
 Request = Import | Predict | PredictFile | WarmUp | Finetune | Refine

@@ -21,8 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from napari_covseg.errors import ScanError
 from napari_covseg.labels import OUTPUTS, UNION, UNITED, joins, lesion
-from napari_covseg.models.placement import Placement
-from napari_covseg.models.preparation import Preparation
+from napari_covseg.models.preparation import Placement, Preparation
 from napari_covseg.scans import Scan, read_mask, read_scan
 from napari_covseg.scans.phantom import phantom
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_covseg.labels import UNION, UNITED
-from napari_covseg.models.placement import Placement
+from napari_covseg.models.preparation import Placement
 from napari_covseg.networks.blocks import union_logits
 
 

@@ -1,21 +1,81 @@
-"""A slice as the network wants it."""
+"""A slice as the network wants it: upright, cut out, scaled, equalised; and where it lies in the scan."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ModelError
-from napari_covseg.models.placement import Placement
+from napari_covseg.scans.appearance import Appearance, back, upright
+
+T = TypeVar("T", bound=np.generic)
 
 _SMALLEST_RANGE = 0.1
 _CHOICES = {"scaling": ("slice", "window"), "crop": ("none", "lungs")}
 LUNG_WINDOW = (-1000.0, 400.0)
 """HU that papers show lungs in."""
+_PICTURE_MARGIN = 0.15
+"""Of a side: what a picture that is cropped to the lungs gets around it."""
+
+
+class Placement(NamedTuple):
+    """The part of a slice that a network sees: cut out, padded below and to the right, and resized.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (y, x) of the scan's slice.
+    top, left, height, width : int
+        The part, in pixels of the scan.
+    """
+
+    shape: tuple[int, int]
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @classmethod
+    def whole(cls, shape: tuple[int, ...]) -> Placement:
+        """Return the placement that cuts nothing off slices of this shape, (y, x)."""
+        height, width = shape
+        return cls((height, width), 0, 0, height, width)
+
+    @classmethod
+    def around(cls, mask: npt.NDArray[np.generic], margin: int) -> Placement | None:
+        """Return the box around what is not 0, wider by `margin` pixels as far as the slice reaches.
+
+        None where everything is 0.
+        """
+        left, top, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
+        if width == 0:
+            return None
+        rows, columns = mask.shape
+        first, last = max(0, top - margin), min(rows, top + height + margin)
+        start, stop = max(0, left - margin), min(columns, left + width + margin)
+        return cls((rows, columns), first, start, last - first, stop - start)
+
+    @property
+    def side(self) -> int:
+        """Height and width of the part once it is squared, in pixels of the scan."""
+        return max(self.height, self.width)
+
+    def part(self, values: npt.NDArray[T]) -> npt.NDArray[T]:
+        """Cut the part out of a slice (y, x)."""
+        return values[self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def cut(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Cut the part out of a slice (y, x), and square it with its smallest value."""
+        part = self.part(values)
+        if self.height == self.width:
+            return part
+        square = np.full((self.side, self.side), part.min(), np.float32)
+        square[: self.height, : self.width] = part
+        return square
 
 
 @dataclass(frozen=True)
@@ -148,3 +208,41 @@ class Preparation:
         # bicubic weights sum to 1 up to rounding, so that even slices come with a range just above 0
         gain = 255.0 / (high - low) if high - low > _SMALLEST_RANGE else 0.0
         return np.asarray((values - low) * gain).astype(np.uint8)
+
+
+def reorient(slice_: npt.NDArray[Any], appearance: Appearance) -> npt.NDArray[Any]:
+    """Return a slice (y, x) as a network is to see it: a picture upright, and with a margin if it has none.
+
+    HU come back as they are.
+    """
+    slice_ = upright(slice_, appearance)
+    if (margin := _picture_margin(slice_.shape, appearance)) == 0:
+        return slice_
+    return np.pad(slice_, margin, constant_values=slice_.min())
+
+
+def reorient_back(labels: npt.NDArray[Any], appearance: Appearance) -> npt.NDArray[Any]:
+    """Return what lies on a slice of `reorient`, (..., y, x), on the slice as it was read."""
+    if appearance.cropped and appearance.intensity == "grey":
+        shape = labels.shape[-2:]
+        # the margin was a share of the side before there was one
+        side = max(shape)
+        margin = next(m for m in range(side // 2) if m == _picture_margin((side - 2 * m,), appearance))
+        labels = labels[..., margin : shape[0] - margin, margin : shape[1] - margin]
+    return np.ascontiguousarray(back(labels, appearance))
+
+
+def _picture_margin(shape: tuple[int, ...], appearance: Appearance) -> int:
+    return round(_PICTURE_MARGIN * max(shape)) if appearance.cropped and appearance.intensity == "grey" else 0
+
+
+def as_shown(
+    slice_: npt.NDArray[Any], appearance: Appearance, preparation: Preparation
+) -> npt.NDArray[np.uint8]:
+    """Return a slice (y, x) as a network is shown it, uint8 (size, size), for a person to look at.
+
+    Of a preparation that crops to the lungs it is the whole slice: the lungs are not known before a
+    model has found them.
+    """
+    upright_slice = reorient(slice_, appearance)
+    return preparation(upright_slice, appearance.intensity, equalised=appearance.equalised)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +13,8 @@ import numpy.typing as npt
 
 from napari_covseg.labels import UNION, UNITED, joins, lesion
 from napari_covseg.models.card import ModelCard
-from napari_covseg.predict.clean import clean_slice
-from napari_covseg.predict.labeller import SlicePrediction
-from napari_covseg.predict.motion import Motion
+from napari_covseg.predict.clean import UNKNOWN_PIXEL_MM
+from napari_covseg.scans.scan import Intensity
 
 Mask = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
@@ -27,10 +27,15 @@ _REACH_LIKE, _REACH = (0.70, 0.83), (3.0, 7.0)
 """Slices over which that falls to 1/e, likewise."""
 _WEAKEST = 0.25
 _EDGE_MM = 4.2
-"""From the outline of what was drawn to where a corrected slice has its full say."""
-_UNKNOWN_PIXEL_MM = 1.4
+"""From the outline of what was drawn to where a corrected slice has its full weight."""
 _P = np.clip(np.arange(256) / 255, 0.01, 0.99)
 _LOG_ODDS = np.log(_P / (1 - _P)).astype(np.float32)
+
+_SIDE = 256
+"""Longest side in pixels at which motion is measured; halves of larger slices tell it as well."""
+_MOTION_HU = (-1000.0, 400.0)
+_KEPT = 32
+"""Flows that are remembered; every label of a slice asks for the same ones."""
 
 
 class Guide:
@@ -66,78 +71,61 @@ class Guide:
         self._strength = float(np.interp(likeness, _LIKE, _STRENGTH))
         self._reach = float(np.interp(likeness, _REACH_LIKE, _REACH))
         self._corrected, self._card, self._pixel, self._motion = corrected, card, pixel, motion
-        self._edge = _EDGE_MM / float(np.mean(pixel or (_UNKNOWN_PIXEL_MM,)))
-        self._said: dict[tuple[int, int], Values] = {}
+        self._edge = _EDGE_MM / float(np.mean(pixel or (UNKNOWN_PIXEL_MM,)))
+        self._fields: dict[tuple[int, int], Values] = {}
         self._moved: dict[tuple[int, int, int], npt.NDArray[np.int8]] = {}
 
     def near(self, z: int) -> dict[int, float]:
-        """Return the slices that have a say about slice `z`, and how strong it is."""
+        """Return the corrected slices that speak for slice `z`, and how strongly; none for one of them."""
+        if z in self._corrected:
+            return {}
         sides = ([one for one in self._corrected if one < z], [one for one in self._corrected if one > z])
         nearest = [choose(side) for side, choose in zip(sides, (max, min), strict=True) if side]
-        says = {one: self._strength * float(np.exp((1 - abs(z - one)) / self._reach)) for one in nearest}
-        return {one: strength for one, strength in says.items() if strength >= _WEAKEST}
+        strengths = {one: self._strength * float(np.exp((1 - abs(z - one)) / self._reach)) for one in nearest}
+        return {one: strength for one, strength in strengths.items() if strength >= _WEAKEST}
 
-    def __call__(self, predicted: SlicePrediction) -> SlicePrediction:
-        """Return the slice with the lesions that are likely now, cleaned as any prediction.
-
-        A slice that no corrected one is near to, or that was corrected itself, comes back as it is.
+    def __call__(self, z: int, probabilities: Mask) -> Values:
+        """Return the probabilities of a slice that are likely now.
 
         Parameters
         ----------
-        predicted : SlicePrediction
-            With its probabilities.
+        z : int
+        probabilities : ndarray of uint8, shape (output, y, x)
+            In the order of the card's outputs; 255 is certain.
 
-        Raises
-        ------
-        ValueError
-            If the slice has no probabilities.
+        Returns
+        -------
+        ndarray of float32, shape (output, y, x)
         """
-        if predicted.z in self._corrected or not (near := self.near(predicted.z)):
-            return predicted
-        if predicted.probabilities is None:
-            raise ValueError(f"slice {predicted.z} has no probabilities")
-        lesions = np.zeros_like(predicted.lesions)
-        best = np.zeros(lesions.shape, np.float32)
-        odds: dict[str, Values] = {}
+        likely = np.asarray(probabilities / np.float32(255), np.float32)
         for label in self._card.lesions:
-            said = predicted.probabilities[self._card.outputs.index(label.name)]
-            odds[label.name] = _LOG_ODDS[said]
-            for one, strength in near.items():
-                odds[label.name] += np.float32(strength) * self._say_at(predicted.z, one, label.value)
-        if joins(self._card.outputs):  # their union decides, the likelier names it
-            first, second = (odds.pop(name) for name in UNITED)
-            best = np.logaddexp(np.logaddexp(first, second), first + second)
-            best -= np.float32(_log_odds(self._card.levels[UNION]))
-            names = np.where(second > first, lesion(UNITED[1]).value, lesion(UNITED[0]).value)
-            lesions = np.where(best >= 0, names, 0).astype(np.uint8)
-        for name, here in odds.items():
-            here -= np.float32(_log_odds(self._card.levels[name]))
-            wins = (here >= 0) & ((lesions == 0) | (here > best))
-            lesions[wins], best[wins] = lesion(name).value, here[wins]
-        labels = self._card.lesions if "lungs" in self._card.outputs else ()
-        _, lesions = clean_slice(predicted.lungs, lesions, labels, self._pixel)
-        return replace(predicted, lesions=lesions)
+            channel = self._card.outputs.index(label.name)
+            odds = _LOG_ODDS[probabilities[channel]]
+            for other, strength in self.near(z).items():
+                odds += np.float32(strength) * self._field_at(z, other, label.value)
+            likely[channel] = 1 / (1 + np.exp(-odds))
+        return likely
 
-    def _say_at(self, z: int, one: int, value: int) -> Values:
-        """Return what corrected slice `one` says about a label on slice `z`."""
-        said = self._say(one, value)
+    def _field_at(self, z: int, one: int, value: int) -> Values:
+        """Return what corrected slice `one` shows of a label on slice `z`."""
+        drawn = self._field(one, value)
         if self._motion is None:
-            return said
+            return drawn
         step = 1 if z > one else -1
-        # from the last slice on the way that it was asked for before
+        # from the last slice on the way that it is known for
         start = next(at for at in range(z, one - step, -step) if at == one or (at, one, value) in self._moved)
-        field = self._motion.small(said) if start == one else self._unpacked(start, one, value)
+        field = self._motion.small(drawn) if start == one else self._unpacked(start, one, value)
         for at in range(start, z, step):
             field = self._motion.carry(field, at, at + step)
             self._moved[at + step, one, value] = np.rint(field * 127).astype(np.int8)
-        return np.asarray(cv2.resize(field, said.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+        return np.asarray(cv2.resize(field, drawn.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
     def _unpacked(self, z: int, one: int, value: int) -> Values:
         return np.asarray(self._moved[z, one, value] / np.float32(127), np.float32)
 
-    def _say(self, z: int, value: int) -> Values:
+    def _field(self, z: int, value: int) -> Values:
         """Return 1 deep inside what corrected slice `z` has labelled with `value`, -1 far outside."""
-        if (z, value) not in self._said:
+        if (z, value) not in self._fields:
             # a lesion that a person has not told apart may be either
             apart = joins(self._card.outputs) and value in {lesion(name).value for name in UNITED}
             meant = [value, lesion(UNION).value] if apart else [value]
@@ -145,11 +133,11 @@ class Guide:
             if here.any() and not here.all():
                 inside = cv2.distanceTransform(here, cv2.DIST_L2, cv2.DIST_MASK_5)
                 outside = cv2.distanceTransform(1 - here, cv2.DIST_L2, cv2.DIST_MASK_5)
-                said = np.clip((inside - outside) / self._edge, -1, 1)
+                field = np.clip((inside - outside) / self._edge, -1, 1)
             else:
-                said = np.where(here > 0, 1.0, -1.0)
-            self._said[z, value] = np.asarray(said, np.float32)
-        return self._said[z, value]
+                field = np.where(here > 0, 1.0, -1.0)
+            self._fields[z, value] = np.asarray(field, np.float32)
+        return self._fields[z, value]
 
 
 def likeness(lesions: npt.NDArray[np.uint8]) -> float:
@@ -167,6 +155,67 @@ def likeness(lesions: npt.NDArray[np.uint8]) -> float:
     return 2 * both / total if total else 0.7
 
 
-def _log_odds(threshold: float) -> float:
-    level = min(max(threshold, 0.01), 0.99)
-    return float(np.log(level / (1 - level)))
+class Motion:
+    """Dense optical flow between adjacent slices, measured when it is asked for.
+
+    Lung, vessels and a finding's outline shift by a few millimetres from slice to slice;
+    in thick slices, by more than the outline is wide. The flow is that of dense inverse
+    search (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016).
+
+    Parameters
+    ----------
+    read_slice : callable
+        Returns the values of slice z, (y, x).
+    intensity : {"HU", "grey"}
+    """
+
+    def __init__(self, read_slice: Callable[[int], npt.NDArray[Any]], intensity: Intensity) -> None:
+        self._read, self._intensity = read_slice, intensity
+        self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._picture = lru_cache(maxsize=4)(self._make_picture)
+        self._where = lru_cache(maxsize=_KEPT)(self._make_where)
+
+    def small(self, field: Values) -> Values:
+        """Return a field over a slice, (y, x), in the size that motion is measured at."""
+        height, width = field.shape
+        factor = _factor(height, width)
+        if factor == 1:
+            return field
+        size = -(-width // factor), -(-height // factor)
+        return np.asarray(cv2.resize(field, size, interpolation=cv2.INTER_AREA), np.float32)
+
+    def carry(self, field: Values, start: int, end: int) -> Values:
+        """Move a small field along with the picture.
+
+        Parameters
+        ----------
+        field : ndarray of float32
+            From `small`, as it lies over slice `start`.
+        start, end : int
+            Adjacent slices.
+        """
+        where = self._where(start, end)
+        x, y = np.ascontiguousarray(where[..., 0]), np.ascontiguousarray(where[..., 1])
+        moved = cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(moved, np.float32)
+
+    def _make_where(self, start: int, end: int) -> Values:
+        """Return for each pixel of slice `end` where it lies in slice `start`, (y, x, 2) in pixels."""
+        there, here = self._picture(end), self._picture(start)
+        if min(there.shape) < 16:  # too few for the search
+            flow = np.zeros((*there.shape, 2), np.float32)
+        else:
+            nothing = np.zeros((*there.shape, 2), np.float32)
+            flow = np.asarray(self._search.calc(there, here, nothing), np.float32)
+        y, x = np.mgrid[: there.shape[0], : there.shape[1]].astype(np.float32)
+        return np.asarray(flow + np.stack([x, y], -1), np.float32)
+
+    def _make_picture(self, z: int) -> npt.NDArray[np.uint8]:
+        values = self.small(np.asarray(self._read(z), np.float32))
+        low, high = _MOTION_HU if self._intensity == "HU" else (float(values.min()), float(values.max()))
+        scaled = (values - low) * (255 / max(high - low, 1e-6))
+        return np.asarray(np.clip(scaled, 0, 255), np.uint8)
+
+
+def _factor(height: int, width: int) -> int:
+    return max(1, -(-max(height, width) // _SIDE))

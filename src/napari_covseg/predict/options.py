@@ -1,9 +1,9 @@
-"""How a model is to be asked: plain settings, without torch."""
+"""How a scan is to be labelled: plain settings, without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from napari_covseg.models.card import ModelCard
 
@@ -16,10 +16,24 @@ FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 """Axes that are mirrored in each pass of the test-time augmentation: -1 is x, -2 is y."""
 
+Rule = Literal[
+    "gas or fat",  # see hounsfield.drop_gas_and_fat
+    "vessels",  # see hounsfield.keep_raised
+    "hilum",
+    "fat findings",
+    "small lungs",  # see clean.clean_slice
+    "holes",
+    "small findings",
+    "inside",
+]
+"""What is put right in a network's labels of a slice, by name, so that each can be left out and measured."""
+RULES: frozenset[Rule] = frozenset(get_args(Rule))
+"""All of them, which is what a scan gets; each has its row in the results."""
+
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What may be asked of a prediction beside the model.
+    """What a person may choose for a prediction beside the model.
 
     Attributes
     ----------
@@ -31,7 +45,7 @@ class PredictOptions:
         half); or over the slice and its mirror image (2 passes), or over both mirror images and
         both at once (4 passes), each turned back.
     also : tuple of str
-        Further models, named as the first; all speak with one voice, the mean of their probabilities.
+        Further models, named as the first: the mean of all probabilities counts.
     lungs_from : str, optional
         Model whose lungs a model that crops its slices is shown, and which stand for those of a
         model that finds none; None takes the default model where a crop needs it.

@@ -1,30 +1,159 @@
-"""Scan in, labelled slices out, a few at a time."""
+"""Scan in, labelled slices out: nearest to the focus first, several batches side by side."""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
 
 from napari_covseg.errors import JobError
 from napari_covseg.models.file import Model
 from napari_covseg.models.forward import heads
-from napari_covseg.predict.ensemble import Ensemble
-from napari_covseg.predict.forward import Looked, Said
-from napari_covseg.predict.labeller import Labeller, ReadSlice, SlicePrediction
-from napari_covseg.predict.lanes import Lanes
-from napari_covseg.predict.order import SliceOrder
+from napari_covseg.predict.ensemble import Ensemble, PreparedSlice
+from napari_covseg.predict.guide import Guide
+from napari_covseg.predict.labelling import Labeller, ReadSlice, SlicePrediction, Thresholded
 from napari_covseg.scans.appearance import HOUNSFIELD, Appearance
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+THREADS = max(2, min(8, os.cpu_count() or 2))
+_MOST = 4
+_sharing = threading.Lock()
+
+
+class SliceOrder:
+    """Hand out each slice once, nearest to the focus first; safe to use from several threads.
+
+    Parameters
+    ----------
+    count : int
+        Number of slices.
+    first : int
+        The slice on screen; clipped to the scan.
+    """
+
+    def __init__(self, count: int, first: int = 0) -> None:
+        self._left = set(range(count))
+        self._count = count
+        self._lock = threading.Lock()
+        self._focus = 0
+        self.refocus(first)
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def refocus(self, z: int) -> None:
+        """Move the focus to slice `z`: what is handed out from now on is nearest to it."""
+        with self._lock:
+            self._focus = min(max(z, 0), max(self._count - 1, 0))
+
+    def take(self, number: int) -> list[int]:
+        """Return up to `number` slices that were not handed out yet, nearest first."""
+        with self._lock:
+            # above before below at equal distance: lungs are read from the bases upwards
+            nearest = sorted(self._left, key=lambda z: (abs(z - self._focus), -z))[:number]
+            self._left.difference_update(nearest)
+            return nearest
+
+
+class Workers:
+    """Threads that share the cores, so that none waits for another.
+
+    On a CPU each has its part of the cores. With all cores on one batch, every layer waits for
+    its slowest core, and everything before and after the network for the network. On a GPU, on
+    which one network works at a time, two batches are under way: one is on the device while
+    another is read, prepared or cleaned.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the networks are.
+
+    Attributes
+    ----------
+    count : int
+        How many batches are under way at a time.
+    share : callable
+        What maps a function to the slices of one batch: on a GPU in several threads, as the cores
+        are idle; on a CPU they have work in the other workers.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_cpu = device.type == "cpu"
+        cores = torch.get_num_threads()
+        self.count = min(_MOST, cores) if self._on_cpu else 2
+        self._turns = threading.Semaphore(self.count if self._on_cpu else 1)
+        self._alone = threading.Lock()
+        self._all_cores = ThreadPoolExecutor(1, thread_name_prefix="covseg-slices")
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="covseg-slices")
+        self._sharing_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="covseg-slices")
+        self.share: Callable[..., Iterable[Any]] = map if self._on_cpu else self._sharing_threads.map
+        if self._on_cpu:
+            self._share_out(cores)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop. On a CPU what is under way ends unheard: a slow network would keep a cancel waiting."""
+        for pool in (self._all_cores, self._pool, self._sharing_threads):
+            pool.shutdown(wait=not self._on_cpu, cancel_futures=True)
+
+    def _share_out(self, cores: int) -> None:
+        started = threading.Barrier(self.count)
+
+        def begin(worker: int) -> None:
+            torch.get_num_threads()  # torch's own setting comes with the first question, and once
+            torch.set_num_threads(cores // self.count + (worker < cores % self.count))
+            started.wait()
+
+        with _sharing:
+            try:
+                list(self._pool.map(begin, range(self.count)))
+            finally:
+                # What is set in one thread holds for that thread, and for all that start later.
+                torch.set_num_threads(cores)
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Do some work in the next worker that is free."""
+        return self._pool.submit(work)
+
+    def submit_first(self, work: Callable[[], T]) -> Future[T]:
+        """Do some work with all cores, for which a person waits; before any other."""
+        return self._all_cores.submit(work)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until a network may work on the device."""
+        with self._turns:
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other network works on the device, and let none begin."""
+        held = 0
+        with self._alone:
+            try:
+                for _ in range(self.count if self._on_cpu else 1):
+                    self._turns.acquire()
+                    held += 1
+                yield
+            finally:
+                if held:
+                    self._turns.release(held)
 
 
 def default_batch(device: torch.device) -> int:
@@ -32,7 +161,7 @@ def default_batch(device: torch.device) -> int:
     return {"cuda": 32, "cpu": 1}.get(device.type, 4)
 
 
-def rehearse(model: Model) -> None:
+def warm_up(model: Model) -> None:
     """Run the network on empty slices, so that the first real ones need not wait.
 
     The first pass of a network chooses its kernels and takes the memory that later ones use again.
@@ -40,15 +169,15 @@ def rehearse(model: Model) -> None:
     size = model.preparation.size
 
     @torch.inference_mode()
-    def once() -> None:
+    def forward() -> None:
         slices = torch.zeros(default_batch(model.device), 1, size, size, device=model.device)
-        with lanes.turn():
+        with workers.turn():
             heads(model.network, slices)
 
-    with Lanes(model.device) as lanes:
+    with Workers(model.device) as workers:
         try:
-            lanes.submit_first(once).result()
-            for trial in [lanes.submit(once) for _ in range(lanes.count)]:
+            workers.submit_first(forward).result()
+            for trial in [workers.submit(forward) for _ in range(workers.count)]:
                 trial.result()
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):  # with real slices the batch is halved
@@ -66,13 +195,14 @@ def predict_slices(
     thresholds: dict[str, float] | None = None,
     probabilities: bool = False,
     min_pixels: int = 0,
+    guide: Guide | None = None,
     notice: Callable[[str], None] = _log.warning,
     heartbeat: float | None = None,
 ) -> Generator[list[SlicePrediction], None, None]:
     """Label the slices that `order` hands out, nearest to its focus first.
 
     The first batch is a single slice, so that it appears at once. After it several batches are
-    under way side by side, as `Lanes` says, and come in the order of their beginning. When the
+    under way side by side, as `Workers` says, and come in the order of their beginning. When the
     device runs out of memory the batch is halved and nothing is lost. Models that crop their
     slices do not see those in which the ensemble's `lungs_from` finds no lung.
 
@@ -94,8 +224,10 @@ def predict_slices(
         Also return the probabilities.
     min_pixels : int
         Findings of fewer pixels are dropped.
+    guide : Guide, optional
+        Lets corrected slices guide those around them; needs the probabilities, which are then returned.
     notice : callable
-        Told in a sentence when the batch was halved; called from several threads.
+        Called with a sentence when the batch was halved; from several threads.
     heartbeat : float, optional
         While no slice is ready an empty list is yielded after so many seconds.
 
@@ -109,35 +241,38 @@ def predict_slices(
         If a single slice does not fit into the device's memory.
     """
     ensemble = model if isinstance(model, Ensemble) else Ensemble((model,))
-    levels = {**ensemble.thresholds, **(thresholds or {})}
     device = ensemble.device
-    with Lanes(device) as lanes:
-        fitting = _Fitting(lanes, batch or default_batch(device), device, notice)
+    with Workers(device) as workers:
+        fitting = _Fitting(workers, batch or default_batch(device), device, notice)
         labeller = Labeller(
-            read_slice, ensemble, levels, appearance, spacing, probabilities, min_pixels, lanes.share
-        )
+            read_slice, ensemble, appearance, spacing, thresholds or {}, min_pixels,
+            probabilities or guide is not None, workers.share,
+        )  # fmt: skip
 
         def label(zs: list[int]) -> list[SlicePrediction]:
-            asked = fitting.ask(labeller.ask, labeller.look(zs))
-            return [slice_ for now, said in asked for slice_ in labeller.clean(now, said)]
+            inferred = fitting.infer(labeller.infer, labeller.prepare(zs))
+            return [slice_ for now, given in inferred for slice_ in labeller.label(now, given)]
+
+        def guided(slices: list[SlicePrediction]) -> list[SlicePrediction]:
+            return slices if guide is None else [labeller.guided(slice_, guide) for slice_ in slices]
 
         coming: deque[Future[list[SlicePrediction]]] = deque()
 
         def begin() -> None:
-            # one more than the lanes, so that none is idle while its slices are taken away
-            while len(coming) <= lanes.count and (zs := order.take(fitting.limit)):
-                coming.append(lanes.submit(partial(label, zs)))
+            # one more than the workers, so that none is idle while its slices are taken away
+            while len(coming) <= workers.count and (zs := order.take(fitting.limit)):
+                coming.append(workers.submit(partial(label, zs)))
 
         if zs := order.take(1):  # nothing else begins before it is where a person waits for it
-            first = lanes.submit_first(partial(label, zs))
+            first = workers.submit_first(partial(label, zs))
             yield from _waiting(first, heartbeat)
-            yield first.result()
+            yield guided(first.result())
         begin()
         while coming:
             yield from _waiting(coming[0], heartbeat)
             done = coming.popleft().result()
             begin()
-            yield done
+            yield guided(done)
 
 
 def _waiting(coming: Future[T], heartbeat: float | None) -> Iterator[list[SlicePrediction]]:
@@ -150,29 +285,31 @@ class _Fitting:
 
     Parameters
     ----------
-    lanes : Lanes
+    workers : Workers
     limit : int
         Slices to begin with.
     device : torch.device
     notice : callable
-        Told in a sentence when there are fewer from now on.
+        Called with a sentence when there are fewer from now on.
     """
 
-    def __init__(self, lanes: Lanes, limit: int, device: torch.device, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, workers: Workers, limit: int, device: torch.device, notice: Callable[[str], None]
+    ) -> None:
         self.limit = limit
         self._alone = False
-        self._lanes, self._device, self._notice = lanes, device, notice
+        self._workers, self._device, self._notice = workers, device, notice
         self._lock = threading.Lock()
 
-    def ask(
-        self, ask: Callable[[list[Looked]], Said], slices: list[Looked]
-    ) -> Iterator[tuple[list[Looked], Said]]:
-        """Yield slices with what is said of them, in their order; called from several threads."""
+    def infer(
+        self, infer: Callable[[list[PreparedSlice]], Thresholded], slices: list[PreparedSlice]
+    ) -> Iterator[tuple[list[PreparedSlice], Thresholded]]:
+        """Yield slices with what the networks give of them, in their order; called from several threads."""
         while slices:
             now, alone = slices[: self.limit], self._alone
             try:
-                with self._lanes.alone() if alone else self._lanes.turn():
-                    said = ask(now)
+                with self._workers.alone() if alone else self._workers.turn():
+                    given = infer(now)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -183,7 +320,7 @@ class _Fitting:
                     ) from error
             else:
                 slices = slices[len(now) :]
-                yield now, said
+                yield now, given
                 continue
             self._take_less(len(now))
 
@@ -193,16 +330,19 @@ class _Fitting:
                 torch.cuda.empty_cache()
             if tried == 1 and not self._alone:  # perhaps it fits when nothing else is on the device
                 self._alone = True
-                self._tell("one slice")
+                self._notify("one slice")
             elif 1 < tried <= self.limit:  # else another thread has done it
                 self.limit = tried // 2
-                self._tell(f"{self.limit} slices")
+                self._notify(f"{self.limit} slices")
 
-    def _tell(self, number: str) -> None:
+    def _notify(self, number: str) -> None:
         self._notice(f"The memory of {self._device} is full: going on with {number} at a time.")
 
 
 def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    told = "out of memory" in text or "can't allocate" in text
-    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return (
+        "out of memory" in text
+        or "can't allocate" in text
+        or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    )

@@ -12,10 +12,9 @@ from qtpy.QtWidgets import QDialog, QFormLayout, QHBoxLayout, QLabel, QVBoxLayou
 from superqt.utils import signals_blocked
 
 from napari_covseg.errors import CovsegError
-from napari_covseg.models.preparation import Preparation
+from napari_covseg.models.preparation import Preparation, as_shown
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.step import ElidedComboBox, Paragraph, button, caption, warning
-from napari_covseg.predict.stand import as_shown
 from napari_covseg.scans.appearance import CHOICES, Appearance
 
 LOOKS = "It looks otherwise"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import ndimage
 
-from napari_covseg.edit.parts import find_parts
+from napari_covseg.masks.parts import find_parts
 
 MASKS = npst.arrays(bool, st.tuples(*[st.integers(1, 6)] * 3))
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_covseg.learn.refine import refine
 from napari_covseg.models.file import Model, load_model
+from napari_covseg.predict.refine import refine, refine_with
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +86,13 @@ def test_probabilities_stay_probabilities(model: Model, tmp_path: Path) -> None:
     hints[::7, ::7] = True
     refined = refine(model, IMAGE, said, hints, ~hints & (IMAGE > 200))
     assert refined.dtype == np.float32 and refined.min() >= 0 and refined.max() <= 1
+
+
+def test_a_thin_scribble_is_not_lost_on_a_large_slice(model: Model) -> None:
+    line = np.zeros((512, 400), bool)
+    line[400, 50:200] = True
+    adjust = refine_with("lesion", line, np.zeros_like(line))
+    before = torch.full((1, 2, 64, 64), 0.1)
+    after = adjust(model, [IMAGE], before)
+    assert (after[0, 1, 50, 7:24] == 1).all() or (after[0, 1, 49, 7:24] == 1).all()
+    assert torch.equal(after[0, 0], before[0, 0])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import ndimage
 
-from napari_covseg.edit.distance import distance_to, signed_distance, signed_distances, windows
+from napari_covseg.masks.distance import distance_to, signed_distance, signed_distances, windows
 
 
 @given(

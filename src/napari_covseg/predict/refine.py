@@ -1,17 +1,22 @@
-"""A slice again, with a person's scribbles as hints: answered in a moment."""
+"""A slice again, with a person's scribbles as hints: they spread to what is near and looks alike."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from napari_covseg.errors import ModelError
+from napari_covseg.labels import LESIONS, UNION, UNITED, joins
 from napari_covseg.models.file import Model
 from napari_covseg.models.forward import as_input, heads
+from napari_covseg.models.preparation import Placement
+from napari_covseg.predict.ensemble import Adjust
 
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float32]
@@ -62,7 +67,7 @@ def refine(
     image : ndarray of uint8, shape (size, size)
         A prepared slice.
     probability : ndarray of float32, shape (size, size)
-        What is said so far of the output that the scribbles are about.
+        What the model gives for the output that the scribbles are about.
     positive, negative : ndarray of bool, shape (size, size)
         Where the person says that it is, and is not.
     hints : Hints, optional
@@ -76,15 +81,68 @@ def refine(
     if not (positive.any() or negative.any()):
         return probability.copy()
     features = _last_features(model, image)
-    said = np.clip(probability, 0.01, 0.99)
-    odds = np.log(said / (1 - said))
-    for mask, way in ((positive, 1), (negative, -1)):
+    certain = np.clip(probability, 0.01, 0.99)
+    odds = np.log(certain / (1 - certain))
+    for mask, sign in ((positive, 1), (negative, -1)):
         if mask.any():
             box, near = _nearness(mask, features, hints)
-            odds[box] += way * hints.strength * near
+            odds[box] += sign * hints.strength * near
     out = np.asarray(1 / (1 + np.exp(-odds)), np.float32)
     out[positive], out[negative] = 1.0, 0.0
     return out
+
+
+def refine_with(output: str, positive: Mask, negative: Mask) -> Adjust:
+    """Return what spreads scribbles in the probabilities of a single prepared slice; see `ensemble.infer`.
+
+    Parameters
+    ----------
+    output : str
+        What the scribbles are about.
+    positive, negative : ndarray of bool, shape (y, x)
+        On the slice as the model is shown it: upright, whole.
+    """
+
+    def adjust(model: Model, images: list[npt.NDArray[np.uint8]], probability: Tensor) -> Tensor:
+        channel, size = model.card.outputs.index(output), model.preparation.size
+        before = probability[0, channel].float().cpu().numpy()
+        after = refine(model, images[0], before, _shrunk(positive, size), _shrunk(negative, size))
+        probability = probability.clone()
+        probability[0, channel] = torch.from_numpy(after).to(probability)
+        return probability
+
+    return adjust
+
+
+def output_of(value: int, model: Model) -> str:
+    """Return the output that a lesion label belongs to, as in fine-tuning.
+
+    Raises
+    ------
+    ModelError
+        If the model has none.
+    """
+    for label in LESIONS:
+        if label.value == value:
+            if label.name in model.card.outputs:
+                return label.name
+            if label.inside_lungs and UNION in model.card.outputs:
+                return UNION
+            if label.name == UNION and joins(model.card.outputs):
+                return UNITED[0]  # whichever of them: both count for the union
+    raise ModelError(f"The model {model.card.id} does not know label {value}: choose one of its own labels.")
+
+
+def _shrunk(mask: Mask, size: int) -> Mask:
+    """Shrink scribbles to the size of a prepared slice without losing thin ones."""
+    side = max(mask.shape)
+    wide = max(1, int(np.ceil(side / size)))
+    if wide > 1:
+        mask = cv2.dilate(mask.astype(np.uint8), np.ones((wide, wide), np.uint8)) > 0
+    placement = Placement.whole(mask.shape)
+    square = placement.cut(mask.astype(np.float32))
+    interpolation = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation) > 0.5)
 
 
 def _nearness(mask: Mask, features: Values, hints: Hints) -> tuple[tuple[slice, slice], Values]:

@@ -1,4 +1,4 @@
-"""Where a tool works: refusals, sizes in mm, boxes, and slices one after the other."""
+"""Slices and boxes of a label array, and sizes in mm."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.edit import BACKGROUND, Box, Labels
-from napari_covseg.errors import EditError
-
 Spacing = tuple[float, float, float]
 Point = tuple[int, int, int]
+Index = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]
+Box = tuple[slice, slice, slice]
 Progress = Callable[[int, int], None]
 """Told of steps done and in all; the tool stops, and nothing has changed, if it raises."""
 
@@ -25,76 +24,6 @@ def no_progress(done: int, total: int) -> None:
     """Tell nobody."""
 
 
-def check_label(value: int) -> int:
-    """Return a label's value.
-
-    Raises
-    ------
-    EditError
-        If it is not from 1 to 255.
-    """
-    if not 1 <= value <= 255:
-        raise EditError(f"There is no label {value}: choose one of the layer's labels.")
-    return int(value)
-
-
-def check_slice(labels: npt.NDArray[Any], z: int) -> int:
-    """Return a slice's number.
-
-    Raises
-    ------
-    EditError
-        If the scan does not have it.
-    """
-    if not 0 <= z < len(labels):
-        raise EditError(f"The scan has no slice {z}: choose one from 0 to {len(labels) - 1}.")
-    return int(z)
-
-
-def check_point(labels: npt.NDArray[Any], point: Sequence[float]) -> Point:
-    """Return the voxel (z, y, x) of a click.
-
-    Raises
-    ------
-    EditError
-        If it lies outside the scan.
-    """
-    voxel = tuple(int(np.floor(c + 0.5)) for c in point)
-    if len(voxel) != 3 or not all(0 <= c < n for c, n in zip(voxel, labels.shape, strict=True)):
-        raise EditError("The click lies outside the scan: click on the slice.")
-    return voxel
-
-
-def check_size(what: str, size: float, *, zero: bool = False) -> float:
-    """Return a size in mm, mm2 or mm3.
-
-    Raises
-    ------
-    EditError
-        If it is negative, zero (unless allowed) or not a number.
-    """
-    if not np.isfinite(size) or size < 0 or (size == 0 and not zero):
-        raise EditError(f"The {what} cannot be {size:g}: choose a larger one.")
-    return float(size)
-
-
-def check_same_shape(labels: npt.NDArray[Any], other: npt.NDArray[Any], what: str) -> None:
-    """Refuse arrays of another shape than the labels.
-
-    Raises
-    ------
-    EditError
-        If the shapes differ.
-    """
-    if labels.shape != other.shape:
-        raise EditError(f"The {what} and the labels differ in size: use layers of the same scan.")
-
-
-def slices_of(labels: npt.NDArray[Any], z: int | None) -> range:
-    """Return the one slice, or all if `z` is None."""
-    return range(len(labels)) if z is None else range(check_slice(labels, z), z + 1)
-
-
 def each(numbers: Sequence[int], progress: Progress) -> Iterator[int]:
     """Yield numbers, and tell how many are done."""
     for done, number in enumerate(numbers):
@@ -103,16 +32,11 @@ def each(numbers: Sequence[int], progress: Progress) -> Iterator[int]:
     progress(len(numbers), len(numbers))
 
 
-def whole_slice(labels: Labels, z: int) -> Box:
-    """Return the box of a slice."""
-    return slice(z, z + 1), slice(0, labels.shape[1]), slice(0, labels.shape[2])
-
-
-def box_of(labels: Labels, slices: range, value: int | None = None) -> Box | None:
+def box_of(labels: npt.NDArray[Any], slices: range, value: int | None = None) -> Box | None:
     """Return the box around a label, or around all labels, in some slices; None if there is none."""
     found = []
     for z in slices:
-        here = labels[z] != BACKGROUND if value is None else labels[z] == value
+        here = labels[z] != 0 if value is None else labels[z] == value
         left, top, width, height = cv2.boundingRect(here.view(np.uint8))
         if width:
             found.append((z, top, left, z + 1, top + height, left + width))

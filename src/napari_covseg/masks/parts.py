@@ -1,23 +1,128 @@
-"""Connected parts of a slice or a volume, as runs along x.
+"""Connected parts of slices and volumes, each kind by the fastest way there is.
 
-A chest CT of 300 slices has 80 million voxels but less than a million runs: they take a
-hundredth of the memory of an array of part numbers, and a tenth of the time.
+- A volume as runs along x (`find_parts`): a chest CT of 300 slices has 80 million voxels but less
+  than a million runs, which take a hundredth of the memory of an array of part numbers, and a tenth
+  of the time.
+- A slice by outlines (`outlined`, `drop_and_fill`), in a tenth of the time of labelling every pixel.
+- Small arrays by numbering every voxel (`numbered`).
 """
 
 # scipy takes longer to load than all of the panels: it is imported where it is needed first
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.edit import Box, Index
-from napari_covseg.edit.place import Point, Progress, each, no_progress
+from napari_covseg.masks.grid import Box, Index, Point, Progress, each, no_progress
 
 Runs = npt.NDArray[np.intp]
+
+
+def numbered(
+    mask: npt.NDArray[np.generic], *, touching: Literal["faces", "corners"] = "faces"
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Number the connected parts of a mask from 1.
+
+    Parameters
+    ----------
+    mask : ndarray, shape (y, x) or (z, y, x)
+        Parts where not 0.
+    touching : {"faces", "corners"}
+        What connects two voxels.
+
+    Returns
+    -------
+    numbers : ndarray of int32, shape of the mask
+        0 where the mask is 0.
+    sizes : ndarray of int64, shape (parts + 1,)
+        Voxels of each part; that of the background is 0.
+    """
+    if mask.ndim == 2:
+        here = (mask != 0).view(np.uint8)
+        count, found = cv2.connectedComponents(here, connectivity=4 if touching == "faces" else 8)
+        numbers, count = np.asarray(found, np.int32), count - 1
+    else:
+        from scipy import ndimage
+
+        structure = None if touching == "faces" else np.ones((3,) * mask.ndim, bool)
+        found, count = ndimage.label(mask, structure)
+        numbers = np.asarray(found, np.int32)
+    sizes = np.bincount(numbers.ravel(), minlength=count + 1).astype(np.int64)
+    sizes[0] = 0
+    return numbers, sizes
+
+
+def part_at(mask: npt.NDArray[np.generic], voxel: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Return the part of a mask, (y, x) or (z, y, x), that a voxel belongs to; nothing if it is in none."""
+    numbers, _ = numbered(mask)
+    return np.asarray((numbers == numbers[voxel]) & (numbers > 0))
+
+
+def outlined(mask: npt.NDArray[np.uint8]) -> Iterator[tuple[tuple[slice, slice], npt.NDArray[np.bool_]]]:
+    """Yield each connected part of a slice, the largest first: its box, and where it is in the box.
+
+    Parameters
+    ----------
+    mask : ndarray of uint8, shape (y, x)
+        Parts where not 0; pixels that touch at a corner are connected.
+
+    Yields
+    ------
+    box : tuple of slice
+    here : ndarray of bool, shape of the box
+        Without the part's holes; what lies in one of them is a part that comes later, and
+        belongs to this one as well.
+    """
+    outlines, nesting = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if nesting is None:
+        return
+    outer = [outline for outline, links in zip(outlines, nesting[0], strict=True) if links[3] < 0]
+    for outline in sorted(outer, key=cv2.contourArea, reverse=True):
+        left, top, width, height = cv2.boundingRect(outline)
+        box = slice(top, top + height), slice(left, left + width)
+        filled = np.zeros((height, width), np.uint8)
+        cv2.drawContours(filled, [outline], -1, 1, cv2.FILLED, offset=(-left, -top))
+        yield box, filled.view(np.bool_) & (mask[box] > 0)
+
+
+def drop_and_fill(
+    mask: npt.NDArray[np.uint8], smallest: float, largest_hole: float = 0, value: int = 0
+) -> None:
+    """Zero, in place, parts of a slice of fewer than `smallest` pixels; then close its small holes.
+
+    Not every hole is closed: where the lungs touch before and behind the heart, they
+    enclose the mediastinum.
+
+    Parameters
+    ----------
+    mask : ndarray of uint8, shape (y, x)
+    smallest, largest_hole : float
+        Pixels; a hole of fewer than `largest_hole` is closed.
+    value : int
+        What a closed hole gets.
+    """
+    outlines, nesting = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    dropped = set()
+    holes = []
+    for number, outline in enumerate(outlines):
+        parent = nesting[0, number, 3]
+        area, rim = cv2.contourArea(outline), len(outline)
+        # an outline goes through the middles of its pixels: Pick's theorem counts those in and on it
+        if parent >= 0:
+            if area - rim / 2 + 1 < largest_hole:
+                holes.append((parent, outline))
+        elif area + rim / 2 + 1 < smallest:
+            dropped.add(number)
+            cv2.drawContours(mask, [outline], -1, 0, cv2.FILLED)
+    for parent, outline in holes:
+        if parent not in dropped:
+            cv2.drawContours(mask, [outline], -1, value, cv2.FILLED)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What cannot be a finding in the lungs by its Hounsfield units."""
+"""What cannot be lung, or a finding in it, by its Hounsfield units, whatever a network says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.labels import LESIONS, Label
-from napari_covseg.predict.rules import RULES, Rule
+from napari_covseg.masks.parts import outlined
+from napari_covseg.predict.options import RULES, Rule
 
 _PIXEL_MM = 1.4
 _VESSEL_MM, _BETWEEN_SHARE = 7.0, 0.5
@@ -21,6 +22,41 @@ _NORMAL_HU = -860.0
 _RAISED_HU, _RAISED_BY_HU = -800.0, 100.0
 _FAT_HU = (-200, -30)
 _LEVEL_HU, _LOWEST_HU = 4, -1020  # HU are looked at in 256 levels, up to 0
+_EDGES_HU = (-950, -200, -30)
+"""Gas, aerated lung or ground-glass, fat, soft tissue: the ends of the first three."""
+_STRIDE = 2
+
+
+def drop_gas_and_fat(lungs: npt.NDArray[np.uint8], voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
+    """Drop parts of a slice's lungs that consist of gas or of fat.
+
+    Equalised slices show fat darker than muscle and bowel gas darker still, so that a
+    network takes either for lung now and then, and the air around the body as well. Hounsfield
+    units tell: a part is dropped when three fifths of it are fat, or when a fifth is gas and less
+    than two fifths have the density of lung tissue. Emphysema keeps its share of lung tissue and
+    stays; so does a consolidated lung, which is neither gas nor fat.
+
+    Parameters
+    ----------
+    lungs : ndarray of uint8, shape (y, x)
+        Lung where not 0.
+    voxels : ndarray of int16, shape (y, x)
+        HU.
+
+    Returns
+    -------
+    ndarray of uint8, shape (y, x)
+    """
+    out = lungs
+    for box, here in outlined(lungs):
+        few = (slice(None, None, _STRIDE),) * 2  # a quarter of the voxels is enough to tell
+        values = voxels[box][few][here[few]]
+        below = [np.count_nonzero(values <= edge) / max(values.size, 1) for edge in _EDGES_HU]
+        gas, tissue, fat = np.diff(below, prepend=0.0)
+        if fat > 0.6 or (gas > 0.2 and tissue < 0.4):
+            out = out.copy() if out is lungs else out
+            out[box][here] = 0
+    return out
 
 
 def keep_raised(
@@ -68,8 +104,8 @@ def keep_raised(
         max(1, round(n * min(1.0, mm / _PIXEL_MM))) for n, mm in zip(found.shape, pixel, strict=True)
     )
 
-    def coarse(values: Any, way: int = cv2.INTER_NEAREST) -> Any:
-        return cv2.resize(values, (columns, rows), interpolation=way)
+    def coarse(values: Any, interpolation: int = cv2.INTER_NEAREST) -> Any:
+        return cv2.resize(values, (columns, rows), interpolation=interpolation)
 
     values, lung, parts = coarse(voxels[box], cv2.INTER_AREA), coarse(lungs[box]), coarse(found)
     inner = np.flatnonzero(parts)

@@ -1,4 +1,4 @@
-"""Lanes share the cores among them and leave everything else its own."""
+"""Workers share the cores among them and leave everything else its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from napari_covseg.predict.lanes import Lanes
+from napari_covseg.predict.slices import Workers
 
 
 @pytest.fixture
@@ -21,25 +21,25 @@ def eight_cores() -> Iterator[None]:
 
 @pytest.mark.parametrize(("cores", "shares"), [(8, [2, 2, 2, 2]), (6, [1, 1, 2, 2])])
 @pytest.mark.usefixtures("eight_cores")
-def test_on_a_cpu_the_lanes_share_the_cores(cores: int, shares: list[int]) -> None:
+def test_on_a_cpu_the_workers_share_the_cores(cores: int, shares: list[int]) -> None:
     torch.set_num_threads(cores)
-    with Lanes(torch.device("cpu")) as lanes:
-        assert lanes.count == 4
-        met = threading.Barrier(lanes.count)
+    with Workers(torch.device("cpu")) as workers:
+        assert workers.count == 4
+        met = threading.Barrier(workers.count)
 
         def threads() -> int:
             met.wait(10)  # each in a lane of its own
             return torch.get_num_threads()
 
-        asked = [lanes.submit(threads) for _ in range(lanes.count)]
+        asked = [workers.submit(threads) for _ in range(workers.count)]
         assert sorted(answer.result(10) for answer in asked) == shares
-        assert lanes.submit_first(torch.get_num_threads).result(10) == cores
+        assert workers.submit_first(torch.get_num_threads).result(10) == cores
 
 
 @pytest.mark.usefixtures("eight_cores")
 def test_other_threads_keep_all_cores() -> None:
     seen: list[int] = []
-    with Lanes(torch.device("cpu")):
+    with Workers(torch.device("cpu")):
         assert torch.get_num_threads() == 8
         later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
         later.start()
@@ -48,33 +48,33 @@ def test_other_threads_keep_all_cores() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_there_are_no_more_lanes_than_cores(threads: int) -> None:
+def test_there_are_no_more_workers_than_cores(threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with Lanes(torch.device("cpu")) as lanes:
-            assert lanes.count == threads
-            assert lanes.submit(torch.get_num_threads).result(10) == 1
+        with Workers(torch.device("cpu")) as workers:
+            assert workers.count == threads
+            assert workers.submit(torch.get_num_threads).result(10) == 1
     finally:
         torch.set_num_threads(before)
 
 
 def test_on_a_gpu_one_network_works_at_a_time() -> None:
-    with Lanes(torch.device("cuda")) as lanes:
+    with Workers(torch.device("cuda")) as workers:
         here, most = 0, 0
 
         def work() -> None:
             nonlocal here, most
-            with lanes.turn():
+            with workers.turn():
                 here += 1
                 most = max(most, here)
                 threading.Event().wait(0.02)
                 here -= 1
 
-        for done in [lanes.submit(work) for _ in range(6)]:
+        for done in [workers.submit(work) for _ in range(6)]:
             done.result(10)
-        assert (lanes.count, most) == (2, 1)
-        assert list(lanes.share(abs, [-1, -2])) == [1, 2]
+        assert (workers.count, most) == (2, 1)
+        assert list(workers.share(abs, [-1, -2])) == [1, 2]
 
 
 def test_leaving_does_not_wait_for_what_is_under_way() -> None:
@@ -84,9 +84,9 @@ def test_leaving_does_not_wait_for_what_is_under_way() -> None:
         begun.set()
         return go_on.wait(30)
 
-    with Lanes(torch.device("cpu")) as lanes:
-        under_way = lanes.submit(work)
-        waiting = [lanes.submit(lambda: None) for _ in range(20)]
+    with Workers(torch.device("cpu")) as workers:
+        under_way = workers.submit(work)
+        waiting = [workers.submit(lambda: None) for _ in range(20)]
         assert begun.wait(10)
     assert not under_way.done()
     go_on.set()

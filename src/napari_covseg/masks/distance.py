@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit.place import Spacing
+from napari_covseg.masks.grid import Spacing
 
 Mask = npt.NDArray[np.bool_]
 Distance = npt.NDArray[np.float32]
