@@ -31,7 +31,9 @@ def scans() -> list[object]:
     found: list[object] = [pytest.param(None, id="phantom")]
     if data := os.environ.get("COVSEG_DATA"):
         found += [pytest.param(Path(data) / "dicom_covid_P002", id="real HU")]
-        found += [pytest.param(Path(data) / "covid_semiseg" / "ct", id="real pictures")]
+        found += [
+            pytest.param(Path(data) / "radiopaedia_lungwindow" / "radiopaedia_d" / "ct", id="real pictures")
+        ]
     return found
 
 
@@ -52,12 +54,12 @@ def test_refine_and_guide_equal_run(tmp_path: Path, folder: Path | None, options
     scan = phantom(3, (16, 160, 160), (7.0, 2.0, 2.0)).scan if folder is None else read_scan(folder)
     workspace = Workspace.open(tmp_path / "workspace")
     case = workspace.case(workspace.add_case(ten_slices(scan)))
-    job = Predict(workspace.path, case.id, MODEL, device="cpu", options=options)
+    job = Predict(workspace.path, case.id, MODEL, 0, device="cpu", options=options)
     whole = prediction(case, job)
     assert len(whole) == 10 and any(lungs.any() for lungs, _ in whole)
     guided = prediction(case, replace(job, guided=True))
     np.testing.assert_array_equal(guided, whole)
-    merge_run(case, case.run(next(iter(sorted(r for r in case.runs)))))
+    merge_run(case, case.run(case.runs()[0].id))
     nothing = np.zeros(case.shape[1:], bool)
     for z, expected in enumerate(whole):
         refine = Refine(workspace.path, case.id, MODEL, z, 2, nothing, nothing, device="cpu", options=options)
