@@ -29,7 +29,7 @@ from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_s
 from napari_covseg.learn.regression import MOST_FORGOTTEN, farthest
 from napari_covseg.learn.score import probabilities
 from napari_covseg.metrics import dice
-from napari_covseg.models.file import Model
+from napari_covseg.models.file import Model, load_model
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.guide import Guide, Motion, likeness
 from napari_covseg.predict.labelling import Labeller, SlicePrediction
