@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent / "jobs"))
 from tiny_model import tiny_scan, write_tiny_model
 
 from napari_covseg.cases import OpenCase, Workspace, chunks
+from napari_covseg.cases.rescue import save
 from napari_covseg.cli import app
 from napari_covseg.cli.output import Output
 from napari_covseg.jobs.events import Event, Progress
@@ -308,7 +309,7 @@ def test_rescue_brings_strokes_back(
         patch.setattr(chunks, "_write_file", refuse)
         opened.live["lungs"][2, 3, 4:6] = 1
         opened.record("lungs", (np.array([2, 2]), np.array([3, 3]), np.array([4, 5])), 0, tool="fill")
-        path = opened.save_elsewhere(tmp_path)
+        path = save(opened, tmp_path)
         assert "already open" in refused(covseg("cases", "rescue", case, path, "--workspace", workspace))
         opened.close(discard=True)
         line = refused(covseg("cases", "rescue", case, path, "--workspace", workspace))

@@ -51,7 +51,7 @@ def test_what_is_said_stands_before_what_was_found(place: Workspace, scan: Scan)
 
 def test_a_case_that_nobody_has_looked_at_is_looked_at(place: Workspace, scan: Scan) -> None:
     case_id = place.add_case(scan)
-    group = stored(place, case_id)._group
+    group = stored(place, case_id).group
     for name in (APPEARANCE, SAID):
         del group.attrs[name]
     assert stored(place, case_id).stored_appearance is None

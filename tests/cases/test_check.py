@@ -106,7 +106,7 @@ def test_a_torn_revision_is_a_finding_and_the_rest_is_not(workspace: Workspace, 
     for z in range(3):
         paint(opened, "lungs", np.s_[z, 1], 1)
     opened.flush()
-    opened._ledger.history.compact = lambda: None  # type: ignore[method-assign]
+    opened.log.history.compact = lambda: None  # type: ignore[method-assign]
     opened.close()
     assert check_workspace(workspace.path) == []
     path = Path(workspace.case(case_id).path, "history/revisions/c.2.0")

@@ -212,7 +212,7 @@ def strokes(workspace: Workspace, case_id: str) -> tuple[Workspace, str]:
     for z in range(5):
         paint(opened, "lesions", ((z, 1), (2, 9), (3, 11)), z + 1)
     opened.flush()
-    opened._ledger.history.compact = lambda: None  # type: ignore[method-assign]
+    opened.log.history.compact = lambda: None  # type: ignore[method-assign]
     opened.close()
     return workspace, case_id
 
@@ -272,8 +272,8 @@ def test_compacting_can_be_interrupted_at_any_moment(
             patch.setattr(history_module, name, die)
             # there is no further moment than these
             with pytest.raises(Killed) if moment < calls else nullcontext():
-                opened._ledger.history.compact()
-        opened._ledger.history.compact = lambda: None  # type: ignore[method-assign]
+                opened.log.history.compact()
+        opened.log.history.compact = lambda: None  # type: ignore[method-assign]
         opened.close()
         for session in range(2):
             with OpenCase(workspace, case_id) as again:
@@ -305,9 +305,9 @@ def test_a_disk_that_is_full_for_compacting_does_not_keep_a_case_open(
 def test_half_of_a_session_s_damage_leaves_the_other_half(strokes: tuple[Workspace, str]) -> None:
     workspace, case_id = strokes
     with OpenCase(workspace, case_id) as opened:
-        whole = opened._ledger.history.read(3).encode()
+        whole = opened.log.history.read(3).encode()
     row = Path(workspace.case(case_id).path, "history/sessions/c.5.0")
-    array = workspace.case(case_id).history("sessions")
+    array = workspace.case(case_id).array("history/sessions")
     data = bytearray(read_row(array, 5))
     data[data.find(whole) + 30] ^= 1
     write_row(array, 5, bytes(data), "it")

@@ -14,6 +14,7 @@ from painting import paint
 
 from napari_covseg.cases import OpenCase, Review, Workspace, chunks
 from napari_covseg.cases import rescue as rescue_module
+from napari_covseg.cases.rescue import bring_back, save
 from napari_covseg.errors import CaseError
 
 
@@ -61,55 +62,55 @@ def same(one: list[Any], two: list[Any]) -> bool:
 def test_strokes_come_back_as_they_were_made(
     workspace: Workspace, broken: OpenCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = broken.save_elsewhere(tmp_path / "stick")
+    path = save(broken, tmp_path / "stick")
     assert path.parent == tmp_path / "stick" and broken.id in path.name
     known, history, case_id = everything(broken), broken.history(), broken.id
     broken.close(discard=True)
     monkeypatch.undo()
     with OpenCase(workspace, case_id) as again:
         assert not same(everything(again), known)
-        (change,) = again.rescue(path)
+        (change,) = bring_back(again, path)
         assert (change.group, change.z, len(change.before)) == ("lesions", 1, 35)
         assert (again.live["lesions"][change.index] == change.after).all()
         assert same(everything(again), known)
         assert again.history() == history
-        assert again.rescue(path) == []
+        assert bring_back(again, path) == []
     with OpenCase(workspace, case_id) as again:
         assert same(everything(again), known)
         assert again.history() == history
         assert (again.state_at(3).labels["lesions"][1] == 2).sum() == 35
-        assert again.rescue(path) == []
+        assert bring_back(again, path) == []
 
 
 def test_they_come_back_into_a_case_that_went_on_without_them(
     workspace: Workspace, broken: OpenCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = broken.save_elsewhere(tmp_path)
+    path = save(broken, tmp_path)
     known, case_id = everything(broken), broken.id
     broken.close(discard=True)
     monkeypatch.undo()
     with OpenCase(workspace, case_id) as again:
         stroke(again, 1, 4)
         stroke(again, 2, 4)
-        (change,) = again.rescue(path)
+        (change,) = bring_back(again, path)
         assert change.z == 1
         assert np.array_equal(again.live["lesions"][1], known[1][1])
         assert (again.live["lesions"][2] == 4).sum() == 35  # was not the session's
         assert again.review[4] == Review.ACCEPTED
         last = again.history()[-1]
         assert (last.tool, last.slices) == ("rescue", (1, 4))
-        assert again.rescue(path) == []
+        assert bring_back(again, path) == []
         assert (again.state_at(last.number - 1).labels["lesions"][1] == 4).sum() == 35
 
 
 def test_a_disk_that_has_room_again_needs_no_file(
     workspace: Workspace, broken: OpenCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = broken.save_elsewhere(tmp_path)
+    path = save(broken, tmp_path)
     monkeypatch.undo()
     broken.flush()
     stroke(broken, 1, 4)
-    assert broken.rescue(path) == []
+    assert bring_back(broken, path) == []
     assert (broken.live["lesions"][1] == 4).sum() == 35
 
 
@@ -123,12 +124,12 @@ def test_a_drive_that_is_gone_takes_nothing_with_it(
     paint(opened, "lungs", 4, 1)
     with pytest.raises(CaseError):
         opened.flush()
-    path = opened.save_elsewhere(tmp_path / "here")
+    path = save(opened, tmp_path / "here")
     known = everything(opened)
     opened.close(discard=True)
     away.rename(workspace.path)
     with OpenCase(workspace, case_id) as again:
-        again.rescue(path)
+        bring_back(again, path)
         assert same(everything(again), known)
     with OpenCase(workspace, case_id) as again:
         assert same(everything(again), known)
@@ -137,7 +138,7 @@ def test_a_drive_that_is_gone_takes_nothing_with_it(
 def test_a_file_that_does_not_belong_here(
     workspace: Workspace, broken: OpenCase, tmp_path: Path, scan_maker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = broken.save_elsewhere(tmp_path)
+    path = save(broken, tmp_path)
     monkeypatch.undo()
     broken.close()
     damaged = tmp_path / "damaged"
@@ -151,23 +152,23 @@ def test_a_file_that_does_not_belong_here(
             (damaged, "holds no strokes"),
         ):
             with pytest.raises(CaseError, match=words) as told:
-                other.rescue(wrong)
+                bring_back(other, wrong)
             assert str(told.value).endswith(".") and "\n" not in str(told.value)
         monkeypatch.setattr(rescue_module, "FORMAT", 0)
         with pytest.raises(CaseError, match="newer"):
-            other.rescue(path)
+            bring_back(other, path)
 
 
 def test_an_elsewhere_that_cannot_be_written_either(broken: OpenCase, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CaseError, match="session's strokes"):
-        broken.save_elsewhere(tmp_path / "file")
+        save(broken, tmp_path / "file")
     assert broken.pending
     assert list(tmp_path.glob("*.covseg-strokes")) == []
 
 
 def test_what_is_read_only_has_nothing_to_save(workspace: Workspace, case_id: str, tmp_path: Path) -> None:
     seen = OpenCase(workspace, case_id, read_only=True)
-    for action in (lambda: seen.save_elsewhere(tmp_path), lambda: seen.rescue(tmp_path / "it")):
+    for action in (lambda: save(seen, tmp_path), lambda: bring_back(seen, tmp_path / "it")):
         with pytest.raises(CaseError, match="read-only"):
             action()

@@ -18,6 +18,7 @@ import pytest
 
 from napari_covseg.cases import OpenCase, Review, Workspace
 from napari_covseg.cases.check import check_workspace
+from napari_covseg.cases.rescue import bring_back
 from napari_covseg.cases.version import LearnedFrom, ModelState
 from napari_covseg.cases.versions import Versions
 
@@ -145,10 +146,10 @@ def test_the_stroke_that_a_full_disk_did_not_take_comes_back(old: tuple[Workspac
     workspace, case_id = old
     (path,) = Path(workspace.path).parent.glob(f"{case_id}-*.covseg-strokes")
     with OpenCase(workspace, case_id) as opened:
-        (change,) = opened.rescue(path)
+        (change,) = bring_back(opened, path)
         assert (change.group, change.z, len(change.after)) == ("lesions", 3, 16)
         assert same(arrays(opened.live, opened), after(12))
-        assert opened.rescue(path) == []
+        assert bring_back(opened, path) == []
     with OpenCase(workspace, case_id) as opened:
         assert same(arrays(opened.live, opened), after(12))
         assert known(opened) == [*STORY, UNSAVED]

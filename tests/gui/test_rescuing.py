@@ -14,7 +14,7 @@ from canvas_mouse import Mouse
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
-from napari_covseg.cases import Damage, OpenCase, Workspace, chunks, refuge
+from napari_covseg.cases import Damage, OpenCase, Workspace, chunks, rescue
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.scan.facts import damage_text
 from napari_covseg.scans import Scan
@@ -26,7 +26,7 @@ LONG = 60_000  # ms
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Refuges of this test alone."""
     places = [tmp_path / "data", tmp_path / "home"]
-    monkeypatch.setattr(refuge, "refuges", lambda: places)
+    monkeypatch.setattr(rescue, "folders", lambda: places)
     return places
 
 

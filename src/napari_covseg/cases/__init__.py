@@ -1,10 +1,9 @@
 """What is kept: workspace, cases, labels, review state, predictions, every revision."""
 
-from napari_covseg.cases.case import Activity, Case
-from napari_covseg.cases.ledger import Damage
-from napari_covseg.cases.merge import Review, merge_run
-from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.cases.past import Change, State
+from napari_covseg.cases.case import Activity, Case, Damage, Review
+from napari_covseg.cases.edit_log import State
+from napari_covseg.cases.merge import merge_run
+from napari_covseg.cases.open_case import OpenCase, Restored
 from napari_covseg.cases.revision import Revision
 from napari_covseg.cases.run import Run, RunInfo
 from napari_covseg.cases.workspace import CaseInfo, Workspace, default_workspace
@@ -13,9 +12,28 @@ __all__ = [
     "Activity",
     "Case",
     "CaseInfo",
-    "Change",
     "Damage",
     "OpenCase",
+    "Restored",
+    "Review",
+    "Revision",
+    "Run",
+    "RunInfo",
+    "State",
+    "Workspace",
+    "default_workspace",
+    "merge_run",
+]
+"""What is kept: workspace, cases, labels, review state, predictions, every revision."""
+
+
+__all__ = [
+    "Activity",
+    "Case",
+    "CaseInfo",
+    "Damage",
+    "OpenCase",
+    "Restored",
     "Review",
     "Revision",
     "Run",

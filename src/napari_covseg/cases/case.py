@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +16,9 @@ import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore
 
-from napari_covseg.cases.history_arrays import HISTORY_ARRAYS, create_history
 from napari_covseg.cases.lock import Lock, holder
 from napari_covseg.cases.run import Run, RunInfo, create_run
 from napari_covseg.cases.store import (
-    KEY,
     DamagedError,
     check_format,
     children,
@@ -67,6 +66,39 @@ class Activity:
         return cls(opened, modified, int(record[2]))
 
 
+class Review(IntEnum):
+    """What has happened to a slice, as stored per slice."""
+
+    UNTOUCHED = 0
+    PREDICTED = 1
+    CORRECTED = 2
+    ACCEPTED = 3
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something of a case that could not be read and is shown empty.
+
+    Attributes
+    ----------
+    what : {"scan", "labels", "touched", "review", "activity"}
+    group : str
+        Label group, or empty.
+    z : int
+        Slice, or -1.
+    message : str
+        What is wrong, in one sentence.
+    rebuilt : bool
+        Whether the history had all of it, so that nothing is lost and nothing is empty.
+    """
+
+    what: str
+    group: str
+    z: int
+    message: str
+    rebuilt: bool = False
+
+
 APPEARANCE = "napari_covseg_appearance"
 """The attribute that says what the scan looks like; beside the others, as it alone can change."""
 SAID = "napari_covseg_appearance_said"
@@ -88,7 +120,7 @@ class Case:
     """
 
     def __init__(self, group: zarr.Group) -> None:
-        self._group = group
+        self.group = group
         self._own = check_format(group, "case")
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self.id: str = group.basename
@@ -97,13 +129,13 @@ class Case:
     @property
     def path(self) -> str:
         """Where the case lies: a folder, or a URL."""
-        return where(self._group)
+        return where(self.group)
 
     @property
     def folder(self) -> Path | None:
         """The case's folder, None if it lies behind a URL."""
-        store = self._group.store
-        return Path(store.root, self._group.path) if isinstance(store, LocalStore) else None
+        store = self.group.store
+        return Path(store.root, self.group.path) if isinstance(store, LocalStore) else None
 
     @property
     def header(self) -> dict[str, Any]:
@@ -130,7 +162,7 @@ class Case:
     def stored_appearance(self) -> Appearance | None:
         """What was found when the scan was imported; None if nobody has looked. Raises CaseError."""
         with reading("What the scan looks like", self.path):
-            stored = self._group.attrs.get(APPEARANCE)
+            stored = self.group.attrs.get(APPEARANCE)
         return Appearance.from_json(stored) if isinstance(stored, dict) else None
 
     @property
@@ -145,7 +177,7 @@ class Case:
     def said(self) -> dict[str, Any]:
         """What a person says of how it looks, by field; see `Appearance.overruled`. Raises CaseError."""
         with reading("What the scan looks like", self.path):
-            stored = self._group.attrs.get(SAID)
+            stored = self.group.attrs.get(SAID)
         return dict(stored) if isinstance(stored, dict) else {}
 
     def write_appearance(self, found: Appearance, said: Mapping[str, Any]) -> None:
@@ -160,7 +192,7 @@ class Case:
         """
         found.overruled(**said)
         with writing("what the scan looks like", self.path):
-            self._group.attrs.update({APPEARANCE: found.to_json(), SAID: dict(said)})
+            self.group.attrs.update({APPEARANCE: found.to_json(), SAID: dict(said)})
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -205,6 +237,16 @@ class Case:
         """Return where a person has painted or erased, bool (z, y, x)."""
         return self.array(f"labels/{group}/touched")
 
+    def read_labels(self, group: Group, z: int) -> npt.NDArray[np.uint8]:
+        """Return a slice of the live labels, uint8 (y, x). Raises CaseError."""
+        values = read_slice(self.labels(group), z)
+        return np.zeros(self.shape[1:], np.uint8) if values is None else values
+
+    def read_touched(self, group: Group, z: int) -> npt.NDArray[np.bool_]:
+        """Return where a person has painted or erased in a slice, bool (y, x). Raises CaseError."""
+        values = read_slice(self.touched(group), z)
+        return np.zeros(self.shape[1:], np.bool_) if values is None else values
+
     @property
     def review(self) -> npt.NDArray[np.uint8]:
         """Each slice's `Review` state, uint8 (z,), read from disk."""
@@ -222,54 +264,6 @@ class Case:
     def write_activity(self, activity: Activity) -> None:
         """Write when the case was used; only for who holds the lock."""
         write_record(self.array("activity"), activity.as_record(), "the activity record")
-
-    def history(self, name: str) -> zarr.Array[Any] | None:
-        """Return the array "revisions" or "sessions" of the history, None if there is none to be read."""
-        path = f"history/{name}"
-        if path in self._arrays:
-            return self._arrays[path]
-        try:
-            with reading("The history", self.path):
-                there = path in self._group
-            return self.array(path) if there else None
-        except DamagedError:
-            return None
-
-    def first_revision(self, counted: int) -> int:
-        """Return the number of the first revision that is kept.
-
-        Parameters
-        ----------
-        counted : int
-            Changes that were made so far, which a case from before there was a history has only counted.
-
-        Raises
-        ------
-        CaseError
-            If the history is of a newer format.
-        """
-        try:
-            group = self._subgroup("history", "r")
-        except CaseError:
-            group = None
-        if group is not None and isinstance(group.attrs.get(KEY), dict):
-            return int(check_format(group, "history")["first"])
-        begun = any(self.history(name) is not None for name in HISTORY_ARRAYS)
-        return 1 if begun else counted + 1
-
-    def begin_history(self, first: int) -> None:
-        """Make what there is not yet of a history whose first revision has this number.
-
-        Only for who holds the lock. Metadata that are damaged are kept beside and made anew;
-        the revisions stay as they are.
-
-        Raises
-        ------
-        CaseError
-            If the disk is full or the folder is read-only.
-        """
-        with writing("the history", self.path):
-            create_history(self._group, first)
 
     def lock(self) -> Lock:
         """Take the right to change the case.
@@ -318,7 +312,7 @@ class Case:
         CaseError
             If the disk is full or the folder is read-only.
         """
-        predictions = self._subgroup("predictions", "r+")
+        predictions = self.subgroup("predictions", "r+")
         return create_run(
             predictions,
             self.shape,
@@ -334,7 +328,7 @@ class Case:
         """Return a run by its id; CaseError if there is none."""
         with reading(f'The prediction "{run_id}"', self.path):
             group = zarr.open_group(
-                self._group.store, path=f"{self._group.path}/predictions/{run_id}", mode=self._mode
+                self.group.store, path=f"{self.group.path}/predictions/{run_id}", mode=self._mode
             )
         return Run(group)
 
@@ -348,25 +342,35 @@ class Case:
 
     def run_names(self) -> list[str]:
         """Return the ids of all runs, readable or not. Raises CaseError."""
-        return children(self._group, "predictions")
+        return children(self.group, "predictions")
 
     @property
     def _mode(self) -> Literal["r", "r+"]:
-        return "r" if self._group.read_only else "r+"
+        return "r" if self.group.read_only else "r+"
 
-    def _subgroup(self, name: str, mode: Literal["r", "r+"]) -> zarr.Group:
+    def subgroup(self, name: str, mode: Literal["r", "r+"]) -> zarr.Group:
+        """Return a group by its path in the case. Raises CaseError if it is missing or damaged."""
         with reading(f'"{name}"', self.path):
-            return zarr.open_group(self._group.store, path=f"{self._group.path}/{name}", mode=mode)
+            return zarr.open_group(self.group.store, path=f"{self.group.path}/{name}", mode=mode)
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return an array by its path in the case. Raises CaseError if it is missing or damaged."""
         if name not in self._arrays:
             with reading(f'"{name}"', self.path):
-                array = self._group[name]
+                array = self.group[name]
                 if not isinstance(array, zarr.Array):
                     raise KeyError(name)
             self._arrays[name] = array.with_config({"write_empty_chunks": True})
         return self._arrays[name]
+
+    def find_array(self, name: str) -> zarr.Array[Any] | None:
+        """Return an array by its path in the case, None if it is missing or damaged."""
+        try:
+            with reading(f'"{name}"', self.path):
+                there = name in self._arrays or name in self.group
+            return self.array(name) if there else None
+        except DamagedError:
+            return None
 
 
 def now() -> datetime:

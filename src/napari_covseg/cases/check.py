@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,12 @@ import numpy.typing as npt
 import zarr
 
 from napari_covseg.cases.case import Case
-from napari_covseg.cases.check_history import history_faults
 from napari_covseg.cases.chunks import chunk_indices, read_chunk
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.store import KEY, check_format, children, read_slice, reading, where
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
-from napari_covseg.labels import GROUPS
+from napari_covseg.labels import GROUPS, Group
 
 Level = Literal["damaged", "note"]
 _RESTORE = "restore it from a backup"
@@ -98,8 +99,7 @@ def _case(workspace: Workspace, case_id: str) -> Iterator[Finding]:
     for name, record in (("review", lambda: case.review), ("activity", lambda: case.activity)):
         yield from _tried(f"{case.path}/{name}", record, "opening the case makes it anew from its history")
     yield from _runs(case)
-    for what, path, advice in history_faults(case, chain=not holder):
-        yield Finding("damaged", path, what, advice)
+    yield from _history(workspace, case, chain=not holder)
     yield from _kept_beside(case)
 
 
@@ -142,6 +142,47 @@ def _runs(case: Case) -> Iterator[Finding]:
             yield from _tried(path, lambda run=run, z=int(z): run.read_slice(z), advice)  # type: ignore[misc]
             yield from _tried(path, lambda run=run, z=int(z): run.read_probabilities(z), advice)  # type: ignore[misc]
             yield from _tried(path, lambda run=run, z=int(z): run.read_entropy(z), advice)  # type: ignore[misc]
+
+
+def _history(workspace: Workspace, case: Case, *, chain: bool) -> Iterator[Finding]:
+    """Look whether the history is whole and, unless somebody is changing the case, leads to the labels."""
+    path = f"{case.path}/history"
+    try:
+        opened = OpenCase(workspace, case.id, read_only=True)
+        missing = opened.log.history.missing()
+    except CaseError as error:
+        yield Finding("damaged", path, _words(error), _RESTORE)
+        return
+    if missing:
+        numbers = ", ".join(map(str, missing))
+        advice = "the labels are not affected; states before it are unsure where it changed something"
+        yield Finding("damaged", path, f"revision {numbers} is missing or damaged", advice)
+    if chain:
+        known = any(damage.what in ("labels", "touched") for damage in opened.damaged)
+        yield from _broken_links(opened, path, quiet=bool(missing) or known)
+
+
+def _broken_links(opened: OpenCase, path: str, *, quiet: bool) -> Iterator[Finding]:
+    """Walk back, looking whether each revision left what is there; `quiet` if it cannot fit anyhow."""
+    history = opened.log.history
+    slices: dict[tuple[Group, int], npt.NDArray[np.uint8]] = {}
+    for number in range(history.last, history.first - 1, -1):
+        record, fits = history.read(number), True
+        try:
+            for part in reversed(record.parts if record is not None else []):
+                if (part.group, part.z) not in slices:
+                    slices[part.group, part.z] = opened.live[part.group][part.z].flatten()
+                flat, edit = slices[part.group, part.z], part.unpack()
+                fits &= np.array_equal(flat[edit.index], edit.after)
+                flat[edit.index] = edit.before
+        except (ValueError, zlib.error, IndexError, KeyError):
+            yield Finding("damaged", path, f"revision {number} cannot be unpacked", _RESTORE)
+            return
+        if not fits and not quiet:
+            advice = "the labels were changed outside of napari-covseg; look at them before going on"
+            text = f"revision {number} did not leave the labels that came after it"
+            yield Finding("damaged", path, text, advice)
+            return
 
 
 def _model(root: zarr.Group, name: str) -> Iterator[Finding]:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import zarr
 
 from napari_covseg.cases.case import Case
 from napari_covseg.cases.chunks import chunk_indices, remove_chunk, to_disk
-from napari_covseg.cases.history_arrays import HISTORY_ARRAYS
-from napari_covseg.cases.revision import Record, Revision, decode, scan
-from napari_covseg.cases.store import read_row, rows, write_row, writing
+from napari_covseg.cases.revision import Record, Revision, SliceState
+from napari_covseg.cases.store import (
+    FORMAT,
+    KEY,
+    check_format,
+    create_rows,
+    read_row,
+    rows,
+    write_row,
+    writing,
+)
 from napari_covseg.errors import CaseError
+from napari_covseg.labels import Group
 
+_ARRAYS = ("sessions", "revisions")
 _COLUMNS = ("number", "when", "who", "tool", "groups", "slices", "voxels", "run", "note")
 
 
@@ -38,7 +53,7 @@ class History:
     Raises
     ------
     CaseError
-        If the folder of the history cannot be read at all.
+        If the folder of the history cannot be read at all, or is of a newer format.
     """
 
     def __init__(self, case: Case, counted: int) -> None:
@@ -48,9 +63,9 @@ class History:
         self._summaries: dict[int, Revision] | None = None
         self._rows: dict[int, int] = {}  # revision: row of the session that holds it
         self._session: tuple[int, dict[int, Record]] = (-1, {})  # the one that was read last
-        self.first = case.first_revision(counted)
-        sessions = self._sessions()
-        self.settled = max([self.first - 1, *sessions])
+        self.first = self._first(counted)
+        """Number of the first revision that is kept; a case from before there was a history only counted."""
+        self.settled = max([self.first - 1, *self._sessions()])
         """Number up to which all label slices on disk are known to be up to date."""
         self.last = max([self.settled, counted, *self.open_numbers()])
         """Number of the last revision that there ever was, even if it cannot be read."""
@@ -59,7 +74,7 @@ class History:
 
     def open_numbers(self) -> list[int]:
         """Return the numbers of the revisions that are not compacted, damaged ones too."""
-        array = self._case.history("revisions")
+        array = self._find("revisions")
         return [] if array is None else rows(array)
 
     def unsettled(self) -> Iterator[Record]:
@@ -93,6 +108,51 @@ class History:
             self._session = (row, self._read_session(row))
         return self._session[1].get(number)
 
+    def take_back(
+        self,
+        number: int,
+        state_of: Callable[[Group, int], SliceState],
+        review: npt.NDArray[np.uint8],
+        unsaved: Mapping[int, Record] | None = None,
+    ) -> tuple[int, ...]:
+        """Make slices and review states what they were after a revision.
+
+        Parameters
+        ----------
+        number : int
+        state_of : callable
+            (group, slice) -> what the last revision left there, to be changed in place.
+        review : ndarray of uint8, shape (z,)
+        unsaved : mapping of int to Record, optional
+            Revisions that are not on disk, or not wholly.
+
+        Returns
+        -------
+        tuple of int
+            Later revisions that cannot be read.
+
+        Raises
+        ------
+        CaseError
+            If there is no such revision.
+        """
+        unsaved = unsaved or {}
+        if not self.first - 1 <= number <= self.last:
+            known = f"{self.first - 1} to {self.last}"
+            raise CaseError(f"{self._case.path} has no revision {number}: choose one from {known}.")
+        missing = []
+        for later in range(max([self.last, *unsaved]), number, -1):
+            record = unsaved.get(later) or self.read(later)
+            if record is None:
+                missing.append(later)
+                continue
+            for packed in reversed(record.parts):
+                packed.unpack().revert(state_of(packed.group, packed.z))
+            for z, before, _ in reversed(record.review):
+                review[z] = before
+        self.forget()
+        return tuple(missing)
+
     def forget(self) -> None:
         """Let go of the session that was read last."""
         self._session = (-1, {})
@@ -100,12 +160,32 @@ class History:
     # --- writing, only for who holds the lock ---------------------------------------
 
     def begin(self) -> None:
-        """Make the arrays of a case that has no history yet. Raises CaseError."""
-        if not self._begun:
-            self._case.begin_history(self.first)
-            for name in HISTORY_ARRAYS:  # known from now on, whatever becomes of zarr
-                self._array(name)
-            self._begun = True
+        """Make what there is not yet of a history.
+
+        Metadata that are damaged are kept beside and made again; the revisions stay as they are.
+
+        Raises
+        ------
+        CaseError
+            If the disk is full or the folder is read-only.
+        """
+        if self._begun:
+            return
+        with writing("the history", self._case.path):
+            assert self._case.folder is not None
+            folder = self._case.folder / "history"
+            for place in (folder, *(folder / name for name in _ARRAYS)):
+                _set_damaged_aside(place / "zarr.json")
+            group = self._case.group.require_group("history")
+            if KEY not in group.attrs:
+                own = {"kind": "history", "format": FORMAT, "first": self.first}
+                group = group.update_attributes({KEY: own})
+            for name in _ARRAYS:
+                if name not in group:
+                    create_rows(group, name)
+        for name in _ARRAYS:  # known from now on, whatever becomes of zarr
+            self._array(name)
+        self._begun = True
 
     def write(self, record: Record) -> None:
         """Write a revision, or one that has grown in place of its former self.
@@ -139,8 +219,7 @@ class History:
         if not whole or max(whole) in self._sessions():
             return
         row, sessions = max(whole), self._array("sessions")
-        encoded = b"".join(record.encode() for record in whole.values())
-        write_row(sessions, row, encoded, "the history")
+        write_row(sessions, row, b"".join(record.encode() for record in whole.values()), "the history")
         with writing("the history", self._case.path):
             for index in chunk_indices(sessions):
                 if index[0] == row:
@@ -157,7 +236,7 @@ class History:
         known : mapping of int to Record, optional
             What the single revisions hold, for a caller who has read them.
         """
-        revisions = self._case.history("revisions")
+        revisions = self._find("revisions")
         if revisions is None:
             return
         left = [index for index in chunk_indices(revisions) if index[0] <= self.settled]
@@ -175,6 +254,27 @@ class History:
 
     # --- in parts -------------------------------------------------------------------
 
+    def _first(self, counted: int) -> int:
+        group = None
+        with suppress(CaseError):
+            group = self._case.subgroup("history", "r")
+        if group is not None and isinstance(group.attrs.get(KEY), dict):
+            return int(check_format(group, "history")["first"])
+        return 1 if any(self._find(name) is not None for name in _ARRAYS) else counted + 1
+
+    def _find(self, name: str) -> zarr.Array[Any] | None:
+        return self._case.find_array(f"history/{name}")
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self._find(name)
+        if array is None:
+            raise CaseError(f"The history of {self._case.path} is gone: check the drive.")
+        return array
+
+    def _sessions(self) -> list[int]:
+        array = self._find("sessions")
+        return [] if array is None else rows(array)
+
     def _read_summaries(self) -> dict[int, Revision]:
         found: dict[int, Revision] = {}
         for row in self._sessions():
@@ -186,26 +286,25 @@ class History:
                 found[number] = single.summary()
         return dict(sorted(found.items()))
 
-    def _sessions(self) -> list[int]:
-        array = self._case.history("sessions")
-        return [] if array is None else rows(array)
-
-    def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._case.history(name)
-        if array is None:
-            raise CaseError(f"The history of {self._case.path} is gone: check the drive.")
-        return array
-
     def _read_open(self, number: int) -> Record | None:
-        array = self._case.history("revisions")
+        array = self._find("revisions")
         try:
-            record = None if array is None else decode(read_row(array, number))
+            record = None if array is None else Record.decode(read_row(array, number))
         except ValueError:
             return None
         return record if record is not None and record.number == number else None
 
     def _read_session(self, row: int) -> dict[int, Record]:
-        return {record.number: record for record in scan(read_row(self._array("sessions"), row))}
+        return {record.number: record for record in Record.scan(read_row(self._array("sessions"), row))}
+
+
+def _set_damaged_aside(path: Path) -> None:
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        os.replace(path, path.with_name(f"{path.name}.damaged"))
 
 
 def write_csv(revisions: Iterable[Revision], path: str | os.PathLike[str]) -> None:

@@ -5,26 +5,58 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from napari_covseg.cases.edited_case import EditedCase
-from napari_covseg.cases.journal import Journal
-from napari_covseg.cases.ledger import ACTIVITY, REVIEW
+import numpy as np
+import numpy.typing as npt
+
+from napari_covseg.cases.case import Damage, Review, now
+from napari_covseg.cases.edit_log import ACTIVITY, HISTORY, REVIEW, Change, Draft, EditLog, State, keys_of
+from napari_covseg.cases.history import write_csv
 from napari_covseg.cases.lock import Lock
-from napari_covseg.cases.past import Change, return_to
-from napari_covseg.cases.rescue import bring_revisions, bring_state, read_rescue, write_rescue
+from napari_covseg.cases.merge import edits_of, review_after_merge
+from napari_covseg.cases.revision import Edit, Record, Revision, SliceState
+from napari_covseg.cases.run import Run
+from napari_covseg.cases.store import ROW_BYTES, DamagedError
 from napari_covseg.cases.workspace import Workspace
-from napari_covseg.cases.writer import BackgroundWriter
+from napari_covseg.cases.writer import BackgroundWriter, Key
 from napari_covseg.errors import CaseError
+from napari_covseg.labels import GROUPS, Group
+from napari_covseg.scans.appearance import Appearance, look
 
 _log = logging.getLogger(__name__)
+_AIR = -1024
+
+VoxelIndex = tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]]]
+MergeWrite = Callable[[Group, tuple[npt.NDArray[np.intp], ...], npt.NDArray[np.uint8]], None]
 
 
-class OpenCase(EditedCase):
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """What restoring an earlier state has changed in the labels of one slice.
+
+    Attributes
+    ----------
+    group : {"lungs", "lesions"}
+    z : int
+    index : tuple of ndarray of intp
+        z, y and x of the voxels.
+    before, after : ndarray of uint8
+        Their labels.
+    """
+
+    group: Group
+    z: int
+    index: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]
+    before: npt.NDArray[np.uint8]
+    after: npt.NDArray[np.uint8]
+
+
+class OpenCase:
     """A case open for reading and, with its lock, for editing.
 
     `voxels` (int16), `live` (uint8 by group) and `touched` (bool by group), all
@@ -60,25 +92,342 @@ class OpenCase(EditedCase):
         who: str = "",
         on_error: Callable[[CaseError], None] | None = None,
     ) -> None:
-        case = workspace.case(case_id)
-        self._lock: Lock | None = None if read_only else case.lock()
+        self.case = workspace.case(case_id)
+        self.id = self.case.id
+        self.read_only = read_only
+        self.who = who
+        self._lock: Lock | None = None if read_only else self.case.lock()
         self._writer: BackgroundWriter | None = None
-        self.held_by = case.held_by() if read_only else ""
+        self.held_by = self.case.held_by() if read_only else ""
         try:
-            super().__init__(case, read_only)
+            stale = self._load()
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
             raise
+        self.revision = self.log.history.last
+        """Number of the last revision; it grows with each change, over all sessions."""
+        self.changed: set[tuple[Group, int]] = set()
+        """Slices whose labels were changed since the case was opened."""
+        self._last: Draft | None = None
+        self._runs: dict[str, Run] = {}
+        self._found: Appearance | None = None
         if self._lock is not None:
-            self._writer = BackgroundWriter(self._ledger.save, on_error=on_error)
+            self._writer = BackgroundWriter(self.log.save, on_error=on_error)
             # an OpenCase that is forgotten still saves and gives its lock back
             self._finalizer = weakref.finalize(self, _shut, self._writer, self._lock)
             # zarr makes nothing anew when the interpreter ends, where a forgotten case is saved
             with suppress(CaseError):
-                self._ledger.history.begin()
-            self._journal = Journal(self._arrays, self._writer, who)
-            self._writer.schedule([*self._arrays.stale, (REVIEW, "", 0), (ACTIVITY, "", 0)])
+                self.log.history.begin()
+            self._writer.schedule([*stale, (REVIEW, "", 0), (ACTIVITY, "", 0)])
+
+    def _load(self) -> list[Key]:
+        """Read the case, as after its last whole revision, into memory; returns what is to be written."""
+        self.log = EditLog(self.case)
+        self.voxels = self._read_voxels()
+        self.live, self.touched = self.log.load()
+        if not self.read_only:
+            self.log.memory = {group: (self.live[group], self.touched[group]) for group in GROUPS}
+        self.review = self.log.review.copy()
+        stale = []
+        for record in self.log.history.unsettled():
+            self._apply(record)
+            if not self.read_only:
+                stale += self.log.apply(record)
+        self.damaged = tuple(self.log.damaged.values())
+        return stale
+
+    def _read_voxels(self) -> npt.NDArray[np.int16]:
+        case = self.case
+        voxels, damaged = np.empty(case.shape, np.int16), 0
+        for z in range(case.shape[0]):
+            try:
+                voxels[z] = case.read_slice(z)
+            except DamagedError as error:
+                self.log.damaged["scan", "", z] = Damage("scan", "", z, str(error))
+                voxels[z] = _AIR if case.intensity == "HU" else 0
+                damaged += 1
+        if damaged and damaged == case.shape[0]:
+            raise CaseError(f"No slice of {case.path} can be read: restore it or import the scan again.")
+        return voxels
+
+    def _state(self, group: Group, z: int) -> SliceState:
+        return self.live[group][z], self.touched[group][z]
+
+    def _apply(self, record: Record) -> None:
+        for packed in record.parts:
+            packed.unpack().apply(self._state(packed.group, packed.z))
+        for z, _, state in record.review:
+            self.review[z] = state
+
+    # --- what it looks like -----------------------------------------------------------
+
+    @property
+    def found(self) -> Appearance:
+        """What the scan looks like by its pixels; of an old case looked at now, which takes a moment."""
+        if self._found is None:
+            self._found = self.case.stored_appearance or look(self.voxels, self.case.intensity)
+        return self._found
+
+    @property
+    def appearance(self) -> Appearance:
+        """What the scan looks like: as it was found, or as a person has said. Raises CaseError."""
+        return self.found.overruled(**self.case.said)
+
+    def say_appearance(self, said: Mapping[str, Any]) -> None:
+        """Keep what a person says of how the scan looks, in place of all that was said before.
+
+        Parameters
+        ----------
+        said : mapping of str
+            Fields of `appearance` and their values; the others are as they were found.
+
+        Raises
+        ------
+        CaseError
+            If the case is read-only or closed, or its folder cannot be written.
+        ScanError
+            If there is no such field or value; see `scans.appearance.Appearance.overruled`.
+        """
+        self.check_editable()
+        self.case.write_appearance(self.found, said)
+
+    # --- what a person does ----------------------------------------------------------
+
+    def record(
+        self,
+        group: Group,
+        index: VoxelIndex,
+        before: npt.NDArray[np.uint8] | int,
+        tool: str = "brush",
+        *,
+        touch: bool = True,
+    ) -> int:
+        """Keep what a person has just changed in ``live[group]`` as a revision.
+
+        The voxels belong to the person from now on and their slices are *corrected*. The
+        revision is on disk within a second, before the labels that it explains.
+
+        Parameters
+        ----------
+        group : {"lungs", "lesions"}
+        index : tuple of ndarray of int
+            z, y and x of the voxels, (n,) each. Of a voxel that is there more than once the
+            first counts, so that the changes of one step may be put one after another.
+        before : ndarray of uint8, shape (n,), or int
+            What `live` held there; it holds what came after.
+        tool : str
+            What it was done with: "brush", "eraser", "fill", "undo", "redo" …
+        touch : bool
+            False if this takes back (or makes again) what a model wrote: the voxels do not
+            become the person's, and review states stay.
+
+        Returns
+        -------
+        int
+            The revision's number.
+
+        Raises
+        ------
+        CaseError
+            If the case is read-only or closed.
+        """
+        self.check_editable()
+        z, y, x = (np.asarray(axis, np.intp) for axis in index)
+        inside = y * self.case.shape[2] + x
+        was = np.broadcast_to(np.array(before, np.uint8), z.shape)
+        if (z[1:] < z[:-1]).any():
+            order = np.argsort(z, kind="stable")  # what came first stays first
+            z, inside, was = z[order], inside[order], was[order]
+        begins = np.flatnonzero(np.diff(z, prepend=-1)).tolist()
+        edits = [
+            self._painted(group, int(z[begin]), inside[begin:end], was[begin:end], touch)
+            for begin, end in zip(begins, [*begins[1:], len(z)], strict=False)
+        ]
+        draft = self._begin(tool)
+        if touch:
+            self._set_states(draft, [edit.z for edit in edits], Review.CORRECTED)
+        self._note(draft, edits)
+        return draft.record.number
+
+    def _painted(
+        self, group: Group, z: int, index: npt.NDArray[np.intp], before: npt.NDArray[np.uint8], touch: bool
+    ) -> Edit:
+        live, touched = self.live[group][z].reshape(-1), self.touched[group][z].reshape(-1)
+        persons = touched[index]
+        if touch:
+            touched[index] = True
+        after = np.broadcast_to(np.True_, index.shape) if touch else persons
+        return Edit(group, z, index, before, live[index], persons, after)
+
+    def mark_changed(self, group: Group, slices: Iterable[int]) -> None:
+        """Have slices saved that changed without a person's paint, as by undoing a model's write."""
+        self._note(self._begin("undo"), [(group, z) for z in sorted({int(z) for z in slices})])
+
+    def set_review(self, z: int, state: Review) -> None:
+        """Set a slice's review state by a person's decision; a revision."""
+        draft = self._begin("review")
+        self._set_states(draft, [int(z)], state)
+        self._note(draft, [])
+
+    # --- what a model does -------------------------------------------------------------
+
+    def merge_slices(self, run_id: str, slices: Sequence[int], write: MergeWrite | None = None) -> list[int]:
+        """Take a prediction's finished slices into the live labels, except what is a person's.
+
+        This is one revision as long as nothing else happens to the case meanwhile; it refers
+        to the prediction, and holds the voxels as well: a prediction's slices are rewritten by
+        its last pass, and may be removed one day, so that they do not tell what was merged.
+
+        Parameters
+        ----------
+        run_id : str
+        slices : sequence of int
+            Those that the prediction has not finished are passed over, and those that are damaged.
+        write : callable, optional
+            Called with group, index arrays (z, y, x) and values instead of writing into
+            `live`, for instance to make the change undoable; it has to write them.
+
+        Returns
+        -------
+        list of int
+            Slices whose labels have changed.
+
+        Raises
+        ------
+        CaseError
+            If the prediction is missing or damaged, or if the case is open read-only.
+        """
+        self.check_editable()
+        if run_id not in self._runs:
+            self._runs[run_id] = self.case.run(run_id)
+        run = self._runs[run_id]
+        return [z for z in slices if run.is_done(z) and self._merge_slice(run, int(z), write)]
+
+    def _merge_slice(self, run: Run, z: int, write: MergeWrite | None) -> bool:
+        if self.log.is_lost(z):
+            return False  # what was a person's there cannot be told
+        edits = edits_of(run, z, [self._state(group, z) for group in GROUPS], int(self.review[z]))
+        for edit in edits:
+            if write is None:
+                self.live[edit.group][z].reshape(-1)[edit.index] = edit.after
+            else:
+                write(edit.group, self._voxels_of(edit), edit.after)
+        state = review_after_merge(int(self.review[z]))
+        if edits or state != self.review[z]:
+            draft = self._last
+            # it is replaced as a whole each time, so it has to stay one chunk
+            large = draft is not None and draft.size > ROW_BYTES * 3 // 4
+            if draft is None or not draft.growing or draft.record.run_id != run.id or large:
+                draft = self._begin("merge", who=run.info.model_id, run_id=run.id)
+                draft.growing = True
+            self._set_states(draft, [z], state)
+            self._note(draft, edits)
+        return bool(edits)
+
+    # --- what it was, and going back ---------------------------------------------------
+
+    def history(self) -> list[Revision]:
+        """Return all revisions that can be read, oldest first."""
+        return self.log.revisions()
+
+    def history_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the audit trail as a table. Raises CaseError if the file cannot be written."""
+        write_csv(self.history(), path)
+
+    def state_at(self, number: int) -> State:
+        """Return labels, touched and review states as they were after a revision.
+
+        Everything is saved first. `number` may also be that before the first revision. This
+        may be called in any thread, while the person goes on.
+
+        Raises
+        ------
+        CaseError
+            If there is no such revision, or if what is open cannot be saved.
+        """
+        self.flush()
+        return self.log.state_at(number, self.live, self.touched, self.review)
+
+    def restore(self, number: int) -> list[Restored]:
+        """Make the case what it was after a revision; this is a revision, and later ones stay.
+
+        Returns
+        -------
+        list of Restored
+            What is new in `live`, slice by slice. To take it back, restore the revision
+            before this one.
+
+        Raises
+        ------
+        CaseError
+            As `state_at`, or if the case is read-only.
+        """
+        self.check_editable()
+        self.flush()
+        slices: dict[tuple[Group, int], SliceState] = {}
+
+        def state_of(group: Group, z: int) -> SliceState:
+            if (group, z) not in slices:
+                live, touched = self._state(group, z)
+                slices[group, z] = live.copy(), touched.copy()
+            return slices[group, z]
+
+        review = self.review.copy()
+        lost = ", ".join(map(str, self.log.history.take_back(number, state_of, review)))
+        note = f"revision {number}" + (f", without the damaged {lost}" if lost else "")
+        return self.become(slices, review, "restore", note)
+
+    def become(
+        self,
+        slices: Mapping[tuple[Group, int], SliceState],
+        review: npt.NDArray[np.uint8],
+        tool: str,
+        note: str,
+        *,
+        always: bool = True,
+    ) -> list[Restored]:
+        """Make slices and all review states what is given, as a revision; see `restore`.
+
+        Parameters
+        ----------
+        slices : mapping
+            Labels and touched by group and slice.
+        review : ndarray of uint8, shape (z,)
+        tool, note : str
+            As in `Revision`.
+        always : bool
+            Make a revision of it even if nothing is new.
+        """
+        edits = [Edit.between(*place, self._state(*place), state) for place, state in sorted(slices.items())]
+        edits = [edit for edit in edits if len(edit)]
+        new = np.flatnonzero(self.review != review)
+        if not always and not edits and not len(new):
+            return []
+        draft = self._begin(tool, note=note)
+        for edit in edits:
+            edit.apply(self._state(edit.group, edit.z))
+        for z in new:
+            self._set_states(draft, [int(z)], int(review[z]))
+        self._note(draft, edits)
+        return self._restored(edits)
+
+    def adopt(self, records: Sequence[Record]) -> list[Restored]:
+        """Make revisions of another time again, as they were made, with the next numbers; see `restore`."""
+        before: dict[tuple[Group, int], SliceState] = {}
+        for record in records:
+            for part in record.parts:
+                live, touched = self._state(part.group, part.z)
+                before.setdefault((part.group, part.z), (live.copy(), touched.copy()))
+            self._apply(record)
+            draft = self._begin(record.tool, who=record.who, run_id=record.run_id, note=record.note)
+            draft.record.when = record.when
+            draft.record.review += record.review
+            self._note(draft, record.parts)
+        changes = sorted(before.items())
+        return self._restored([Edit.between(*place, was, self._state(*place)) for place, was in changes])
+
+    # --- saving --------------------------------------------------------------------------
 
     @property
     def pending(self) -> bool:
@@ -89,86 +438,6 @@ class OpenCase(EditedCase):
     def backlog(self) -> int:
         """How much waits to be written, in files; a merge that waits for it keeps memory low."""
         return 0 if self._writer is None else self._writer.backlog
-
-    # --- going back, and bringing back ---------------------------------------------------
-
-    def restore(self, number: int) -> list[Change]:
-        """Make the case what it was after a revision; this is a revision, and later ones stay.
-
-        Returns
-        -------
-        list of Change
-            What is new in `live`, slice by slice. To take it back, restore the revision
-            before this one.
-
-        Raises
-        ------
-        CaseError
-            As `state_at`, or if the case is read-only.
-        """
-        journal = self._editable()
-        self.flush()
-        past = return_to(self._arrays, number)
-        journal.restored(number, past)
-        return past.changes
-
-    def save_elsewhere(self, folder: str | os.PathLike[str]) -> Path:
-        """Save what this session has changed into a file outside of the workspace.
-
-        For when the workspace cannot be written: its disk is full, read-only or gone. The
-        file holds the revisions that are not on disk, and how the slices that the session
-        has changed are now. The case stays as it is, and `rescue` brings the file back.
-
-        Parameters
-        ----------
-        folder : path-like
-            Where to put the file; made if it is missing.
-
-        Returns
-        -------
-        Path
-            The file.
-
-        Raises
-        ------
-        CaseError
-            If that folder cannot be written either, or if the case is read-only.
-        """
-        journal = self._editable()
-        return write_rescue(Path(folder), self._arrays, journal.changed, journal.number)
-
-    def rescue(self, path: str | os.PathLike[str]) -> list[Change]:
-        """Bring back what `save_elsewhere` has saved; a file that is in the case already changes nothing.
-
-        The revisions that were not saved are added as they were made. If the case has gone
-        on without them, or if more was lost, the slices become what they were in the file, as
-        a revision of its own, so that nothing that came meanwhile is lost either.
-
-        Returns
-        -------
-        list of Change
-            What is new in `live`, slice by slice.
-
-        Raises
-        ------
-        CaseError
-            If the file is damaged, belongs to another case, or if this one is read-only.
-        """
-        journal = self._editable()
-        rescued = read_rescue(Path(path), self.case)
-        with suppress(CaseError):  # in memory they are in the next file that is saved elsewhere
-            self.flush()
-        history = self.history()
-        if rescued.is_in(history):
-            return []
-        new = rescued.beyond(history)
-        changes = bring_revisions(self._arrays, new, journal.adopted) if new.follows(self.revision) else []
-        past = bring_state(self._arrays, rescued)
-        if past.voxels or past.review:
-            journal.rescued(past, rescued.mark)
-        return [*changes, *past.changes]
-
-    # --- saving --------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Wait until everything is on disk.
@@ -199,22 +468,19 @@ class OpenCase(EditedCase):
             return
         try:
             self._writer.flush()
-            if self._journal is not None and self._journal.unnoted():
+            if self._note_unknown():
                 self._writer.flush()
         except Exception:  # also a fault of this package, which must not keep the lock
             if not discard:
                 raise
         else:
-            self._compact()
+            try:
+                self.log.history.compact()
+            except CaseError as error:  # everything is saved; the next to close the case tries again
+                _log.warning("%s", error)
         self._finalizer.detach()
         _shut(self._writer, self._lock, flush=False)
-        self._writer = self._lock = self._journal = None
-
-    def _compact(self) -> None:
-        try:
-            self._ledger.history.compact()
-        except CaseError as error:  # everything is saved; the next to close the case tries again
-            _log.warning("%s", error)
+        self._writer = self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -226,6 +492,75 @@ class OpenCase(EditedCase):
         trace: TracebackType | None,
     ) -> None:
         self.close(discard=error is not None)
+
+    def check_editable(self) -> None:
+        """Raise CaseError if the case is read-only or closed."""
+        if self._writer is None:
+            how = "open read-only" if self.read_only else "closed"
+            raise CaseError(f'Case "{self.case.name}" is {how}: open it for editing to change it.')
+
+    # --- noting down, in the viewer's thread ---------------------------------------------
+
+    def _begin(self, tool: str, *, who: str | None = None, run_id: str = "", note: str = "") -> Draft:
+        """Begin the next revision; one that was growing is now as it will stay."""
+        self.check_editable()
+        if self._last is not None and self._last.growing:
+            self._last.growing = False
+            self._schedule([(HISTORY, "", self._last.record.number)])
+        self.revision += 1
+        time = now()
+        record = Record(self.revision, time, self.who if who is None else who, tool, run_id, note)
+        self._last = self.log.drafts[self.revision] = Draft(record)
+        self.log.activity = replace(self.log.activity, modified=time)
+        return self._last
+
+    def _set_states(self, draft: Draft, slices: Iterable[int], state: int) -> None:
+        for z in slices:
+            if self.review[z] != state:
+                draft.record.review.append((z, int(self.review[z]), int(state)))
+                self.review[z] = state
+
+    def _note(self, draft: Draft, changes: Iterable[Change]) -> None:
+        keys: list[Key] = [(HISTORY, "", draft.record.number), (REVIEW, "", 0), (ACTIVITY, "", 0)]
+        for change in changes:
+            place = draft.add(change)
+            self.changed.add(place)
+            keys += keys_of(*place)
+        self._schedule(keys)
+
+    def _schedule(self, keys: Iterable[Key]) -> None:
+        assert self._writer is not None
+        self._writer.schedule(keys)
+
+    def _note_unknown(self) -> bool:
+        """Note down what was changed in the live labels without telling; everything has to be on disk.
+
+        Another plugin may have written into a layer. It is taken for the person's; returns
+        whether there was anything.
+        """
+        found = False
+        for group in GROUPS:
+            for z, live in enumerate(self.live[group]):
+                labels, _ = self.log.state(group, z)
+                if not np.array_equal(labels, live):
+                    y, x = np.nonzero(labels != live)
+                    self.record(group, (np.full(len(y), z), y, x), labels[y, x], "outside")
+                    found = True
+        return found
+
+    def _voxels_of(self, edit: Edit) -> tuple[npt.NDArray[np.intp], ...]:
+        y, x = np.divmod(edit.index.astype(np.intp), self.case.shape[2])
+        return np.full(len(y), edit.z, np.intp), y, x
+
+    def _restored(self, edits: Iterable[Edit]) -> list[Restored]:
+        """Return what a viewer has to draw."""
+        found = []
+        for edit in edits:
+            shown = edit.before != edit.after
+            if shown.any():
+                z, y, x = (axis[shown] for axis in self._voxels_of(edit))
+                found.append(Restored(edit.group, edit.z, (z, y, x), edit.before[shown], edit.after[shown]))
+        return found
 
 
 def _shut(writer: BackgroundWriter, lock: Lock | None, flush: bool = True) -> None:

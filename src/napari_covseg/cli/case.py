@@ -130,11 +130,12 @@ def rescue(
     """
     above, above_json = context.parent.obj if context.parent else (None, False)
     output = Output(context, as_json or above_json)
-    from napari_covseg.cases import OpenCase
+    from napari_covseg.cases.open_case import OpenCase
+    from napari_covseg.cases.rescue import bring_back
 
     with OpenCase(open_workspace(workspace or above), case) as opened:
         before = opened.revision
-        opened.rescue(file)
+        bring_back(opened, file)
         opened.flush()
         new = [one for one in opened.history() if one.number > before]
     output.record(_records(new))

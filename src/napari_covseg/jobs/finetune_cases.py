@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_covseg.cases import Review, Workspace
-from napari_covseg.cases.store import read_slice
 from napari_covseg.cases.version import Curves, LearnedFrom, ModelVersion
 from napari_covseg.cases.versions import Versions
 from napari_covseg.errors import ModelError
@@ -131,8 +130,7 @@ def _judged(workspace: Workspace, slices: LabelledSlices, card: ModelCard) -> Ma
     valid = np.ones(slices.targets.shape, np.bool_) if slices.valid is None else slices.valid.copy()
     for row, (case_id, z) in enumerate(slices.ids):
         case = workspace.case(case_id)
-        touched = read_slice(case.touched("lungs"), z)
-        if case.review[z] != Review.ACCEPTED and (touched is None or not np.any(touched)):
+        if case.review[z] != Review.ACCEPTED and not case.read_touched("lungs", z).any():
             valid[row, [name == "lungs" for name in card.outputs]] = False
     return valid
 

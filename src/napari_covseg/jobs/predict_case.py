@@ -22,7 +22,7 @@ from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.jobs.run import HEARTBEAT, Control, JobCancelled, in_thread
 from napari_covseg.jobs.slice_writer import AHEAD, SliceWriter
 from napari_covseg.labels import GROUPS
-from napari_covseg.learn.corrections import as_said_by, read_labels, reviewed
+from napari_covseg.learn.corrections import as_said_by, reviewed
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.guide import Guide, Motion, likeness
 from napari_covseg.predict.labelling import SlicePrediction
@@ -122,9 +122,9 @@ def _guide(job: Predict, case: Case, ensemble: Ensemble) -> Guide | None:
     """Let the slices that a person has corrected or accepted guide those around them."""
     if not (zs := reviewed(case)):
         return None
-    drawn = {z: as_said_by(ensemble.card, read_labels(case, "lesions", z)) for z in zs}
+    drawn = {z: as_said_by(ensemble.card, case.read_labels("lesions", z)) for z in zs}
     # every other voxel is enough to tell thick slices from thin ones
-    few = np.stack([read_labels(case, "lesions", z)[::2, ::2] for z in range(case.shape[0])])
+    few = np.stack([case.read_labels("lesions", z)[::2, ::2] for z in range(case.shape[0])])
     pixel = None if case.spacing is None else case.spacing[1:]
     return Guide(drawn, ensemble.card, likeness(few), pixel, Motion(case.read_slice, case.intensity))
 

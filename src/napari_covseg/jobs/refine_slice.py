@@ -14,7 +14,7 @@ from napari_covseg.jobs.memory import loaded_ensemble
 from napari_covseg.jobs.predict_case import appearance_of
 from napari_covseg.jobs.requests import Refine
 from napari_covseg.jobs.run import in_thread
-from napari_covseg.learn.corrections import check_whole, read_labels
+from napari_covseg.learn.corrections import check_whole
 from napari_covseg.models.preparation import reorient
 from napari_covseg.predict.clean import UNKNOWN_PIXEL_MM
 from napari_covseg.predict.ensemble import Ensemble
@@ -67,7 +67,7 @@ def _refined(job: Refine, case: Case, ensemble: Ensemble) -> tuple[Mask, Mask]:
     hints = refine_with(output, *(reorient(part, turned) for part in (job.positive, job.negative)))
     (predicted,) = labeller.label(slices, labeller.infer(slices, hints))
     lungs, lesions = predicted.lungs, predicted.lesions
-    known = read_labels(case, "lungs", job.z)
+    known = case.read_labels("lungs", job.z)
     if case.intensity == "HU" and known.any():  # sides and strays are known from all slices
         pixel = spacing or (UNKNOWN_PIXEL_MM, UNKNOWN_PIXEL_MM)
         lungs, lesions = with_sides(lungs, lesions, known, ensemble.card.lesions, pixel)

@@ -8,11 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.cases.case import Case
-from napari_covseg.cases.merge import Review
-from napari_covseg.cases.store import read_slice
+from napari_covseg.cases.case import Case, Review
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import LESIONS, UNION, UNITED, Group, joins, lesion
+from napari_covseg.labels import LESIONS, UNION, UNITED, joins, lesion
 from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.learn.training_set import shrink
 from napari_covseg.models.card import ModelCard
@@ -56,7 +54,7 @@ def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> Label
         slice_ = upright(case.read_slice(z), appearance)
         images[row] = preparation(slice_, case.intensity, equalised=appearance.equalised)
         turned = replace(appearance, inverted=False)
-        lungs, lesions = (upright(read_labels(case, group, z), turned) for group in ("lungs", "lesions"))
+        lungs, lesions = (upright(case.read_labels(group, z), turned) for group in ("lungs", "lesions"))
         targets[row], valid[row] = targets_of(lungs, lesions, outputs, size)
     return LabelledSlices(images, targets, tuple((case.id, z) for z in zs), valid)
 
@@ -114,9 +112,3 @@ def as_said_by(card: ModelCard, lesions: Mask) -> Mask:
         return lesions
     rest = [label.value for label in LESIONS if label.name not in card.outputs and label.inside_lungs]
     return np.where(np.isin(lesions, rest), np.uint8(lesion("lesion").value), lesions)
-
-
-def read_labels(case: Case, group: Group, z: int) -> Mask:
-    """Return a slice of a case's live labels, uint8 (y, x). Raises CaseError."""
-    values = read_slice(case.labels(group), z)
-    return np.zeros(case.shape[1:], np.uint8) if values is None else values

@@ -11,8 +11,8 @@ from napari import Viewer
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_info
 
-from napari_covseg.cases import Change as Restored
-from napari_covseg.cases import OpenCase, Review
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase, Restored
 from napari_covseg.edit import HuRange
 from napari_covseg.edit.hu_range import in_range
 from napari_covseg.labels import GROUPS, Group

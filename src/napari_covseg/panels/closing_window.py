@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox
 
-from napari_covseg.cases.refuge import close_or_save
+from napari_covseg.cases.rescue import close_or_save
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.rescuing import kept_told
 

@@ -11,7 +11,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QElapsedTimer, QObject, Signal
 
 from napari_covseg.cases import OpenCase
-from napari_covseg.cases.refuge import Kept, bring_back, close_or_save
+from napari_covseg.cases.rescue import Saved, bring_back, bring_back_waiting, close_or_save, save
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.scan.facts import damage_text
 
@@ -112,7 +112,7 @@ class Rescuing(QObject):
         if case is None:
             return
         try:
-            path = case.save_elsewhere(folder)
+            path = save(case, folder)
         except CaseError as error:
             show_error(str(error))
         else:
@@ -125,7 +125,7 @@ class Rescuing(QObject):
             return
         before = case.revision
         try:
-            changes = case.rescue(path)
+            changes = bring_back(case, path)
         except CaseError as error:
             show_error(str(error))
             return
@@ -138,7 +138,7 @@ class Rescuing(QObject):
         show_info(f"{_changes(count)} of {path} are back.")
 
     def _bring_back(self, case: OpenCase) -> None:
-        came = bring_back(case)
+        came = bring_back_waiting(case)
         if came.files:
             files = ", ".join(map(str, came.files))
             self.brought_back.emit(
@@ -160,7 +160,7 @@ class Rescuing(QObject):
             _log.error("%s", text)
 
 
-def kept_told(kept: Kept, case: OpenCase) -> str:
+def kept_told(kept: Saved, case: OpenCase) -> str:
     """Say where strokes are that a case did not take."""
     return (
         f"{kept.reason} The strokes are kept in {kept.path} "

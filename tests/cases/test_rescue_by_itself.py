@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_covseg.cases import OpenCase, Workspace, chunks, refuge
-from napari_covseg.cases import rescue as rescue_module
-from napari_covseg.cases.refuge import BROUGHT_BACK, bring_back, close_or_save, refuges, waiting
-from napari_covseg.cases.revision import scan
+from napari_covseg.cases import OpenCase, Workspace, chunks, rescue
+from napari_covseg.cases.rescue import BROUGHT_BACK, bring_back_waiting, close_or_save, waiting
+from napari_covseg.cases.revision import Record
 from napari_covseg.errors import CaseError
 
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Refuges of this test alone."""
+    """Folders of this test alone."""
     places = [tmp_path / name for name in ("data", "home", "temp")]
-    monkeypatch.setattr(refuge, "refuges", lambda: places)
+    monkeypatch.setattr(rescue, "folders", lambda: places)
     return places
 
 
@@ -83,18 +82,18 @@ def test_what_cannot_be_saved_is_kept_and_comes_back(
     known = everything(opened)
 
     with OpenCase(workspace, case_id) as again:  # the lock was given back
-        came = bring_back(again)
+        came = bring_back_waiting(again)
         assert (came.changes, came.problems) == (2, ())
         assert came.files == (kept.path.with_name(kept.path.name + BROUGHT_BACK),)
         assert came.files[0].exists() and not kept.path.exists()
         assert not again.pending
         assert same(everything(again), known) and again.history() == history
-        assert bring_back(again) == refuge.Returned(0, (), ())
+        assert bring_back_waiting(again) == rescue.BroughtBack(0, (), ())
     with OpenCase(workspace, case_id) as again:
         assert same(everything(again), known) and again.history() == history
 
 
-def test_a_case_that_can_be_saved_needs_no_refuge(
+def test_a_case_that_can_be_saved_needs_no_file(
     workspace: Workspace, case_id: str, folders: list[Path]
 ) -> None:
     assert close_or_save(begun(workspace, case_id)) is None
@@ -130,7 +129,7 @@ def test_nowhere_to_save_leaves_the_case_open(
     opened = begun(workspace, case_id)
     with monkeypatch.context() as patch:
         patch.setattr(chunks, "_write_file", fault)
-        patch.setattr(rescue_module.os, "fsync", fault)
+        patch.setattr(rescue.os, "fsync", fault)
         stroke(opened, 1, 2)
         with pytest.raises(CaseError) as told:
             close_or_save(opened)
@@ -156,7 +155,7 @@ def test_two_sessions_on_a_full_disk_come_back_in_order(
         stroke(opened, 1, 2)
         assert close_or_save(opened)
         second = OpenCase(workspace, case_id)
-        came = bring_back(second)
+        came = bring_back_waiting(second)
         assert came.changes == 1 and not came.files
         (problem,) = came.problems
         assert "not saved in the case" in problem and str(folders[0]) in problem
@@ -165,7 +164,7 @@ def test_two_sessions_on_a_full_disk_come_back_in_order(
         assert close_or_save(second)
     assert len(waiting(case_id)) == 2
     with OpenCase(workspace, case_id) as again:
-        came = bring_back(again)
+        came = bring_back_waiting(again)
         assert came.changes == 2 and came.files and not came.problems
         assert same(everything(again), everything(second))
         assert again.history() == second.history()
@@ -186,7 +185,7 @@ def test_two_sessions_that_knew_nothing_of_each_other(
             stroke(opened, z, 2)
             assert close_or_save(opened)
     with OpenCase(workspace, case_id) as again:
-        assert not bring_back(again).problems
+        assert not bring_back_waiting(again).problems
         assert (again.live["lesions"][1:3] == 2).sum() == 70
 
 
@@ -206,11 +205,11 @@ def test_a_damaged_file_is_told_and_left_and_the_next_one_comes_back(
     damaged = folders[0] / f"{case_id}-20200101-000000-abcd.covseg-strokes"
     damaged.write_bytes(kept.path.read_bytes()[100:])
     with OpenCase(workspace, case_id) as again:
-        came = bring_back(again)
+        came = bring_back_waiting(again)
         assert came.changes == 1 and len(came.files) == 1
         (problem,) = came.problems
         assert str(damaged) in problem and "\n" not in problem
-        assert len(bring_back(again).problems) == 1
+        assert len(bring_back_waiting(again).problems) == 1
     assert waiting(case_id) == [damaged]
 
 
@@ -228,9 +227,9 @@ def test_a_folder_that_cannot_be_changed_does_no_harm(
         kept = close_or_save(opened)
     assert kept is not None
     with monkeypatch.context() as patch, OpenCase(workspace, case_id) as again:
-        patch.setattr(refuge.Path, "rename", fault)
-        assert bring_back(again).files == (kept.path,)
-        assert bring_back(again) == refuge.Returned(0, (), ())
+        patch.setattr(rescue.Path, "rename", fault)
+        assert bring_back_waiting(again).files == (kept.path,)
+        assert bring_back_waiting(again) == rescue.BroughtBack(0, (), ())
 
 
 @pytest.fixture
@@ -254,10 +253,10 @@ def copy(workspace: Workspace, left: Path, tmp_path: Path) -> Workspace:
     return Workspace.open(shutil.copytree(workspace.path, tmp_path / "copy.zarr"), create=False)
 
 
-def has_come_back(workspace: Workspace, case_id: str) -> refuge.Returned:
+def has_come_back(workspace: Workspace, case_id: str) -> rescue.BroughtBack:
     """Open a case as the viewer does; what is said to have come back is there, and nothing else."""
     with OpenCase(workspace, case_id) as again:
-        came = bring_back(again)
+        came = bring_back_waiting(again)
         assert bool(again.live["lesions"][1].any()) == (came.changes == 1)
         return came
 
@@ -271,14 +270,14 @@ def test_a_copied_workspace_does_not_take_the_strokes_of_the_original(
     assert workspace.path in problem and str(left) in problem and "\n" not in problem
     came = has_come_back(workspace, case_id)
     assert (came.changes, len(came.files), came.problems) == (1, 1, ())
-    assert has_come_back(copy, case_id) == refuge.Returned(0, (), ())  # it waits no more
+    assert has_come_back(copy, case_id) == rescue.BroughtBack(0, (), ())  # it waits no more
 
 
 def test_a_copied_workspace_takes_them_by_hand(
     workspace: Workspace, copy: Workspace, case_id: str, left: Path
 ) -> None:
     with OpenCase(copy, case_id) as again:
-        assert len(again.rescue(left)) == 1
+        assert len(rescue.bring_back(again, left)) == 1
         assert again.live["lesions"][1].any()
     assert has_come_back(workspace, case_id).changes == 1
 
@@ -317,7 +316,7 @@ def test_a_drive_that_does_not_answer_has_not_lost_the_original(
 def test_a_file_that_does_not_say_where_it_is_from_comes_back_anywhere(
     copy: Workspace, case_id: str, left: Path
 ) -> None:
-    state, *others = scan(left.read_bytes())
+    state, *others = Record.scan(left.read_bytes())
     extra = {name: value for name, value in (state.extra or {}).items() if name != "workspace"}
     assert extra != state.extra
     left.write_bytes(b"".join(record.encode() for record in (replace(state, extra=extra), *others)))
@@ -335,13 +334,13 @@ def test_only_this_cases_files_wait(case_id: str, folders: list[Path]) -> None:
     assert waiting(f"{case_id}-b") == [folders[1] / names[1]]
 
 
-def test_refuges_are_the_persons_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    first, *others = refuges()
+def test_the_folders_are_the_persons_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, *others = rescue.folders()
     assert first.name == "rescued" and "napari-covseg" in str(first.parent)
     assert len({first, *others}) == 3
 
     def none() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
-    monkeypatch.setattr(refuge.tempfile, "gettempdir", none)
-    assert refuges() == [first, others[0]]
+    monkeypatch.setattr(rescue.tempfile, "gettempdir", none)
+    assert rescue.folders() == [first, others[0]]
