@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from napari_covseg.jobs.events import Event, Notice
-from napari_covseg.jobs.run import Control, steps
+from napari_covseg.jobs.run import JOBS
+from napari_covseg.jobs.steps import Control
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Store:
     slices: int
 
 
-@steps.register
-def _(job: Forward, control: Control) -> Iterator[Event]:
+def forward(job: Forward, control: Control) -> Iterator[Event]:
+    """Time the bare forward pass."""
     import numpy as np
     import torch
 
@@ -85,8 +86,8 @@ def _(job: Forward, control: Control) -> Iterator[Event]:
     yield Notice(str(min(taken)))
 
 
-@steps.register
-def _(job: Prepare, control: Control) -> Iterator[Event]:
+def prepare(job: Prepare, control: Control) -> Iterator[Event]:
+    """Time the preparation of slices."""
     from concurrent.futures import ThreadPoolExecutor
 
     import numpy as np
@@ -116,8 +117,8 @@ def _(job: Prepare, control: Control) -> Iterator[Event]:
             yield Notice(str(_seconds(once, 3)))
 
 
-@steps.register
-def _(job: Store, control: Control) -> Iterator[Event]:
+def store(job: Store, control: Control) -> Iterator[Event]:
+    """Time what a prediction reads and writes."""
     from napari_covseg.cases import Workspace
 
     case = Workspace.open(job.workspace).case(job.case)
@@ -143,3 +144,10 @@ def _seconds(once: Callable[[], None], times: int) -> float:
         once()
         taken.append(time.perf_counter() - begun)
     return statistics.median(taken)
+
+
+JOBS |= {
+    Forward: (f"{__name__}:forward", "slices"),
+    Prepare: (f"{__name__}:prepare", "slices"),
+    Store: (f"{__name__}:store", "slices"),
+}

@@ -32,10 +32,8 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and nice are POSI
 
 def test_a_job_runs_to_its_end(client: JobClient, listener: Listener, tmp_path: Path) -> None:
     job_id = client.submit(Count(str(tmp_path / "count"), 3))
-    assert client.running == {job_id}
     events = listener.until_end(job_id)
     assert events == [Started(job_id), *(SlicesDone("count", (z,)) for z in range(3)), Finished()]
-    assert client.running == frozenset()
 
 
 def test_the_child_is_warm(client: JobClient, listener: Listener, tmp_path: Path) -> None:
@@ -43,7 +41,7 @@ def test_the_child_is_warm(client: JobClient, listener: Listener, tmp_path: Path
     pid = client.pid
     for name in "ab":
         listener.until_end(client.submit(Count(str(tmp_path / name), 1)))
-    assert client.pid == pid and client.alive
+    assert client.pid == pid
 
 
 def test_cancel_keeps_finished_slices(client: JobClient, listener: Listener, tmp_path: Path) -> None:
@@ -109,7 +107,7 @@ def test_a_request_the_child_cannot_read_fails_alone(
     monkeypatch.setenv("PYTHONPATH", "")
     events = listener.until_end(client.submit(Wait(0)))
     assert isinstance(events[-1], Failed) and "tiny_jobs" in events[-1].message
-    assert client.alive
+    assert client.pid is not None and psutil.pid_exists(client.pid)
 
 
 @pytest.mark.parametrize("moment", range(3))
@@ -138,8 +136,9 @@ def test_kill_9_of_the_child(tmp_path: Path, moment: int) -> None:
 @posix
 def test_a_death_nobody_polled_does_not_take_the_next_job_along(client, listener, tmp_path: Path) -> None:
     client.start()
-    psutil.Process(client.pid).kill()
-    wait_until(lambda: not client.alive)  # without polling
+    dead = psutil.Process(client.pid)
+    dead.kill()
+    wait_until(lambda: not dead.is_running() or dead.status() == psutil.STATUS_ZOMBIE)  # without polling
     assert listener.until_end(client.submit(Count(str(tmp_path / "count"), 1)))[-1] == Finished()
 
 
@@ -153,7 +152,7 @@ def test_close_ends_the_child_and_lets_it_tidy_up(client: JobClient, listener: L
     listener.until(lambda: len(listener.of(job_id)) > 2)
     pid = client.pid
     client.close()
-    assert not client.alive and client.pid is None
+    assert client.pid is None
     assert pid is not None and not psutil.pid_exists(pid)
     assert (tmp_path / "count").read_text().endswith("end\n")
 

@@ -18,6 +18,7 @@ from napari_covseg.cases.version import LearnedFrom, ModelState
 from napari_covseg.cases.versions import Versions
 from napari_covseg.errors import CaseError, ModelError
 from napari_covseg.jobs import finetune_cases
+from napari_covseg.jobs.child import Scheduler
 from napari_covseg.jobs.events import (
     Cancelled,
     Event,
@@ -29,8 +30,8 @@ from napari_covseg.jobs.events import (
     TrainingStep,
 )
 from napari_covseg.jobs.requests import Finetune, Predict, Refine
-from napari_covseg.jobs.run import JobCancelled, run
-from napari_covseg.jobs.schedule import Scheduler
+from napari_covseg.jobs.run import run
+from napari_covseg.jobs.steps import JobCancelled
 from napari_covseg.learn import regression
 from napari_covseg.learn.finetune import FinetuneSettings
 from napari_covseg.learn.labelled import LabelledSlices, choose_sides

@@ -16,9 +16,10 @@ from napari_covseg.cases import Case, Review, Run, Workspace
 from napari_covseg.errors import CaseError, JobError, ModelError
 from napari_covseg.jobs import predict_case
 from napari_covseg.jobs.events import Finished, Notice, Progress, RunStarted, SlicesDone, VolumeDone
+from napari_covseg.jobs.predict_case import AHEAD
 from napari_covseg.jobs.requests import Predict, WarmUp
-from napari_covseg.jobs.run import Control, JobCancelled, run
-from napari_covseg.jobs.slice_writer import AHEAD
+from napari_covseg.jobs.run import run
+from napari_covseg.jobs.steps import Control, JobCancelled
 from napari_covseg.labels import GROUPS
 from napari_covseg.models.file import load_network, save_model
 from napari_covseg.predict.options import PredictOptions

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tiny_jobs import Count, Fail, Wait
 
+from napari_covseg.jobs.child import Scheduler
 from napari_covseg.jobs.events import Cancelled, Event, Failed, Finished, Progress, SlicesDone, Started
-from napari_covseg.jobs.schedule import Scheduler
 
 
 @pytest.fixture

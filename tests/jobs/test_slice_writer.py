@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from napari_covseg.jobs.slice_writer import AHEAD, SliceWriter
+from napari_covseg.jobs.predict_case import AHEAD, SliceWriter
 
 
 def test_everything_is_written_in_order() -> None:

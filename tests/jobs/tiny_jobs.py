@@ -13,7 +13,8 @@ from typing import Literal
 from napari_covseg.errors import CaseError
 from napari_covseg.jobs.events import Event, Notice, Progress, SlicesDone
 from napari_covseg.jobs.requests import Finetune
-from napari_covseg.jobs.run import Control, in_thread, steps
+from napari_covseg.jobs.run import JOBS
+from napari_covseg.jobs.steps import Control, in_thread
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class StayingFinetune(Finetune):
     stays: Literal["", "measured", "written"] = ""
 
 
-@steps.register
-def _(job: Count, control: Control) -> Iterator[Event]:
+def count(job: Count, control: Control) -> Iterator[Event]:
     todo = set(range(job.slices))
     focus = [job.first]
     control.on_focus(lambda z: focus.__setitem__(0, z))
@@ -66,8 +66,7 @@ def _(job: Count, control: Control) -> Iterator[Event]:
             file.write("end\n")
 
 
-@steps.register
-def _(job: Fail, control: Control) -> Iterator[Event]:
+def fail(job: Fail, control: Control) -> Iterator[Event]:
     yield Notice("about to fail")
     if job.how == "user":
         raise CaseError("The case is not there; import it first.")
@@ -84,13 +83,11 @@ def _(job: Fail, control: Control) -> Iterator[Event]:
     raise ZeroDivisionError("one\nby zero")
 
 
-@steps.register
-def _(job: Wait, control: Control) -> Iterator[Event]:
+def wait(job: Wait, control: Control) -> Iterator[Event]:
     yield from in_thread(lambda: time.sleep(job.seconds), lambda: Progress(0, 0, "naps"))
 
 
-@steps.register
-def _(job: Environment, control: Control) -> Iterator[Event]:
+def environment(job: Environment, control: Control) -> Iterator[Event]:
     for name in job.names:
         yield Notice(f"{name}={os.environ.get(name)}")
     if hasattr(os, "getpriority"):
@@ -98,8 +95,7 @@ def _(job: Environment, control: Control) -> Iterator[Event]:
     yield Notice(f"torch={'torch' in sys.modules}")
 
 
-@steps.register
-def _(job: StayingFinetune, control: Control) -> Iterator[Event]:
+def staying_finetune(job: StayingFinetune, control: Control) -> Iterator[Event]:
     from napari_covseg.cases import versions
     from napari_covseg.jobs import finetune_cases
 
@@ -114,4 +110,13 @@ def _(job: StayingFinetune, control: Control) -> Iterator[Event]:
         finetune_cases._regression = and_stay(finetune_cases._regression)
     if job.stays == "written":
         versions.write_record = and_stay(versions.write_record)
-    yield from steps.dispatch(Finetune)(job, control)
+    yield from finetune_cases.finetune_cases(job, control)
+
+
+JOBS |= {
+    Count: ("tiny_jobs:count", "slices"),
+    Fail: ("tiny_jobs:fail", "slices"),
+    Wait: ("tiny_jobs:wait", "slices"),
+    Environment: ("tiny_jobs:environment", "slices"),
+    StayingFinetune: ("tiny_jobs:staying_finetune", "slices"),
+}

@@ -109,17 +109,17 @@ def _simulations(
 
     from napari_covseg.assess.effort import run_all
     from napari_covseg.jobs.allocator import KEEP_FREED, keep_freed_memory
-    from napari_covseg.jobs.pace import Pace
+    from napari_covseg.jobs.steps import ProgressMeter
 
     keep_freed_memory()
     before = dict(os.environ)
     os.environ.update(KEEP_FREED)  # of the processes that are started
     try:
-        pace = Pace(len(people) * len(protocols), "patients")
+        meter = ProgressMeter(len(people) * len(protocols), "patients")
         for record in run_all(people, protocols, out, jobs=jobs):
             records.append(record)
             output.record(record)
-            yield pace.at(len(records))
+            yield meter.at(len(records))
     finally:
         for name in KEEP_FREED:
             os.environ.pop(name)

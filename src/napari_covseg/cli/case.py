@@ -168,14 +168,12 @@ def _records(revisions: Iterable[Revision]) -> list[dict[str, Any]]:
 
 def open_workspace(path: str | None) -> Workspace:
     """Open a workspace that exists; None is the default one."""
-    from napari_covseg.cases import Workspace
-
     return Workspace.open(path, create=False)
 
 
 def check_outputs(*paths: str | None) -> None:
     """Refuse files that cannot be written, before any work."""
-    from napari_covseg.jobs.output_file import check_output
+    from napari_covseg.jobs.predict_file import check_output
 
     for path in filter(None, paths):
         check_output(path)

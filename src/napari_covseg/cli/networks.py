@@ -151,9 +151,9 @@ def _events(output: Output, jobs: Sequence[FoldJob]) -> Generator[Event, None, N
     """Do the jobs, and tell of them as events."""
     from napari_covseg.assess.cross_validation import run_folds
     from napari_covseg.jobs.events import Notice
-    from napari_covseg.jobs.pace import Pace
+    from napari_covseg.jobs.steps import ProgressMeter
 
-    pace, done = Pace(len(jobs), "folds"), 0
+    meter, done = ProgressMeter(len(jobs), "folds"), 0
     for told in run_folds(jobs):
         name = f"{told.job.recipe.name}, fold {told.job.fold.name}"
         if told.progress is not None:
@@ -170,7 +170,7 @@ def _events(output: Output, jobs: Sequence[FoldJob]) -> Generator[Event, None, N
         done += 1
         if told.busy:
             yield Notice(f"{name} is being trained by {told.busy}")
-        yield pace.at(done)
+        yield meter.at(done)
 
 
 def _report(output: Output, folder: Path, recipes: Sequence[str]) -> None:

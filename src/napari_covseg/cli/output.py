@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Cancelled, Event, Failed, Imported, Notice, Progress, Written, as_record
-from napari_covseg.jobs.run import WORK_THREAD
+from napari_covseg.jobs.steps import WORK_THREAD
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 WorkspaceOption = Annotated[

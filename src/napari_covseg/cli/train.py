@@ -158,17 +158,17 @@ def seconds_of(budget: str) -> float:
 def _events(output: Output, run: Any, out: Path) -> Generator[Event, None, None]:
     """Turn what a training run tells into events."""
     from napari_covseg.jobs.events import Notice, Written
-    from napari_covseg.jobs.pace import Pace
+    from napari_covseg.jobs.steps import ProgressMeter
     from napari_covseg.learn.train import TrainingProgress
 
-    pace: Pace | None = None
+    pace: ProgressMeter | None = None
     told: Any = None
     for told in run:
         if not isinstance(told, TrainingProgress):
             continue
-        pace = pace or Pace(told.steps, "steps", begun=told.step)
+        meter = pace or ProgressMeter(told.steps, "steps", begun=told.step)
         output.record({"event": "training_progress", **dataclasses.asdict(told)})
-        yield pace.at(told.step)
+        yield meter.at(told.step)
         if told.validation is not None:
             scores = ", ".join(f"{name} {value:.3f}" for name, value in told.validation.items())
             yield Notice(f"step {told.step}: Dice {scores}{' (best)' if told.best else ''}")

@@ -18,7 +18,7 @@ from napari_covseg.jobs.events import Event, ModelProposed, Notice, Progress, Tr
 from napari_covseg.jobs.find_model import FoundModel, find_model
 from napari_covseg.jobs.memory import loaded_model
 from napari_covseg.jobs.requests import Finetune
-from napari_covseg.jobs.run import JobCancelled, in_thread
+from napari_covseg.jobs.steps import Control, JobCancelled, in_thread
 from napari_covseg.learn.corrections import Masks, labelled_slices, reviewed
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, Finetuning
 from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides, joined, rank
@@ -58,7 +58,7 @@ class _Material:
     seen: dict[str, LearnedFrom]
 
 
-def finetune_cases(job: Finetune) -> Iterator[Event]:
+def finetune_cases(job: Finetune, control: Control) -> Iterator[Event]:
     """Learn from a workspace's cases, one step per turn, and propose a version.
 
     Raises

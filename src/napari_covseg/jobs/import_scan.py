@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from napari_covseg.cases import Workspace
 from napari_covseg.jobs.allocator import give_back_memory
 from napari_covseg.jobs.events import Event, Imported, Notice
-from napari_covseg.jobs.pace import Pace
 from napari_covseg.jobs.requests import Import
-from napari_covseg.jobs.run import in_thread
+from napari_covseg.jobs.steps import Control, ProgressMeter, in_thread
 from napari_covseg.scans import read_scan
 
 
@@ -18,7 +17,7 @@ class _Abandoned(Exception):
     """Nobody waits for the case any more."""
 
 
-def import_scan(job: Import) -> Iterator[Event]:
+def import_scan(job: Import, control: Control) -> Iterator[Event]:
     """Read a scan, keep it as a case of the workspace, and tell its id.
 
     Cancelled, it leaves no case behind.
@@ -31,27 +30,27 @@ def import_scan(job: Import) -> Iterator[Event]:
         If the workspace cannot be written.
     """
     abandoned = threading.Event()
-    pace = Pace(0)
+    meter = ProgressMeter(0)
 
     def progress(done: int, total: int) -> None:
         if abandoned.is_set():
             raise _Abandoned
-        pace.at(done)
+        meter.at(done)
 
     def work() -> tuple[str, list[str]]:
-        nonlocal pace
+        nonlocal meter
         workspace = Workspace.open(job.workspace)
         scan = read_scan(job.path, series=job.series)
-        pace = Pace(len(scan.voxels))
+        meter = ProgressMeter(len(scan.voxels))
         case_id = workspace.add_case(scan, progress, dict(job.seen_as))
         return case_id, [*scan.notes, *workspace.case(case_id).appearance.remarks()]
 
     try:
-        case_id, notes = yield from in_thread(work, lambda: pace.progress)
+        case_id, notes = yield from in_thread(work, lambda: meter.progress)
     finally:
         abandoned.set()
         give_back_memory()  # a whole scan was in it
-    yield pace.progress
+    yield meter.progress
     for note in notes:
         yield Notice(note)
     yield Imported(case_id)

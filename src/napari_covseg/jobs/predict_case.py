@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict
-from typing import Any
+from types import TracebackType
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +20,8 @@ from napari_covseg.jobs.allocator import give_back_memory
 from napari_covseg.jobs.events import Event, Notice, Progress, RunStarted, SlicesDone, VolumeDone
 from napari_covseg.jobs.find_model import find_model
 from napari_covseg.jobs.memory import loaded_ensemble, warm_model
-from napari_covseg.jobs.pace import Pace
 from napari_covseg.jobs.requests import Predict, WarmUp
-from napari_covseg.jobs.run import HEARTBEAT, Control, JobCancelled, in_thread
-from napari_covseg.jobs.slice_writer import AHEAD, SliceWriter
+from napari_covseg.jobs.steps import HEARTBEAT, Control, JobCancelled, ProgressMeter, in_thread
 from napari_covseg.labels import GROUPS
 from napari_covseg.learn.corrections import as_said_by, reviewed
 from napari_covseg.predict.ensemble import Ensemble
@@ -32,6 +33,9 @@ from napari_covseg.predict.volume import coarse_lungs, drop_small_findings, fini
 from napari_covseg.scans.appearance import Appearance
 
 Coarse = npt.NDArray[np.bool_]
+T = TypeVar("T")
+AHEAD = 8
+"""Slices that may wait to be written, so that closing needs only a moment."""
 Change = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 
@@ -74,7 +78,7 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
     yield VolumeDone(run.id)
 
 
-def warm_up(job: WarmUp) -> Iterator[Event]:
+def warm_up_model(job: WarmUp, control: Control) -> Iterator[Event]:
     """Load a model and try it, or for None only load the libraries: importing this module did that."""
     if job.model is not None:
         workspace = None if job.workspace is None else Workspace.open(job.workspace, create=False)
@@ -156,7 +160,7 @@ def _slices(
         notice=notices.append,
         heartbeat=HEARTBEAT,
     )
-    pace = Pace(case.shape[0])
+    meter = ProgressMeter(case.shape[0])
     coarse: dict[int, Coarse] = {}
 
     def write(slice_: SlicePrediction) -> None:
@@ -167,7 +171,7 @@ def _slices(
     def written(*, wait: bool) -> Iterator[Event]:
         if done := writer.written(wait=wait):
             yield SlicesDone(run.id, tuple(slice_.z for slice_ in done))
-            yield pace.at(pace.progress.done + len(done))
+            yield meter.at(meter.progress.done + len(done))
 
     with SliceWriter(write) as writer, closing(batches):
         try:
@@ -179,7 +183,7 @@ def _slices(
                 yield from written(wait=first)
                 while notices:
                     yield Notice(notices.pop(0))
-                yield pace.progress
+                yield meter.progress
             yield from written(wait=True)
         except JobCancelled:
             batches.close()  # before what is finished is written
@@ -242,3 +246,65 @@ def _some(passing: Iterator[Change | None]) -> list[Change] | None:
         if time.perf_counter() > until or len(changes) == AHEAD:
             return changes
     return changes or None
+
+
+class SliceWriter(Generic[T]):
+    """One thread that writes what it is given, in order.
+
+    As a context manager it writes everything that was put before it closes, also when
+    the block is left by an exception or a cancellation.
+
+    Parameters
+    ----------
+    write : callable
+        Writes one item.
+    """
+
+    def __init__(self, write: Callable[[T], None]) -> None:
+        self._write = write
+        self._todo: queue.Queue[T | None] = queue.Queue(AHEAD)
+        self._done: list[T] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="covseg-writer", daemon=True)
+
+    def __enter__(self) -> SliceWriter[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._todo.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise()
+
+    def put(self, item: T) -> None:
+        """Queue an item; waits while too many do.
+
+        Raises whatever writing an earlier one has raised.
+        """
+        self._raise()
+        self._todo.put(item)
+
+    def written(self, *, wait: bool = False) -> list[T]:
+        """Return the items written since the last call; with `wait`, all that were put."""
+        if wait:
+            self._todo.join()
+        self._raise()
+        done, self._done = self._done, []
+        return done
+
+    def _work(self) -> None:
+        while (item := self._todo.get()) is not None:
+            if self._error is None:  # after an error only the queue is emptied
+                try:
+                    self._write(item)
+                    self._done.append(item)
+                except BaseException as error:  # raised in the thread that puts
+                    self._error = error
+            self._todo.task_done()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error

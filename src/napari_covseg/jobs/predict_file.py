@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from napari_covseg.errors import JobError
+from napari_covseg.errors import JobError, ScanError
 from napari_covseg.jobs.events import Event, Notice, Written
 from napari_covseg.jobs.memory import loaded_ensemble
-from napari_covseg.jobs.output_file import check_output
-from napari_covseg.jobs.pace import Pace
 from napari_covseg.jobs.predict_case import approved, check_measurable
 from napari_covseg.jobs.requests import PredictFile
-from napari_covseg.jobs.run import in_thread
+from napari_covseg.jobs.steps import Control, ProgressMeter, in_thread
 from napari_covseg.predict.volume import predict_volume
-from napari_covseg.scans import read_scan, write_labels
+from napari_covseg.scans import LABEL_SUFFIXES, read_scan, write_labels
 from napari_covseg.scans.appearance import look
 
 
@@ -25,7 +26,7 @@ class _Abandoned(Exception):
     """Nobody waits for the labels any more."""
 
 
-def predict_file(job: PredictFile) -> Iterator[Event]:
+def predict_file(job: PredictFile, control: Control) -> Iterator[Event]:
     """Label a scan and write the files that were asked for.
 
     Raises
@@ -43,21 +44,21 @@ def predict_file(job: PredictFile) -> Iterator[Event]:
     options = replace(job.options, uncertainty=job.uncertainty_out is not None)
     abandoned = threading.Event()
     notices: list[str] = []
-    pace = Pace(0)
+    meter = ProgressMeter(0)
 
     def progress(done: int, total: int) -> None:
         if abandoned.is_set():
             raise _Abandoned
-        pace.at(done)
+        meter.at(done)
 
     def work() -> None:
-        nonlocal pace
+        nonlocal meter
         ensemble = loaded_ensemble(job.model, options, job.device)
         scan = read_scan(job.path, series=job.series)
         check_measurable(options, scan.spacing, scan.name)
         appearance = approved(look(scan.voxels, scan.intensity), options, scan.name)
         notices.extend((*scan.notes, *appearance.remarks()))
-        pace = Pace(len(scan.voxels))
+        meter = ProgressMeter(len(scan.voxels))
         unsure = np.zeros(scan.voxels.shape, np.uint8) if options.uncertainty else None
         labels = predict_volume(
             scan,
@@ -75,7 +76,7 @@ def predict_file(job: PredictFile) -> Iterator[Event]:
             if path is not None and values is not None and not abandoned.is_set():
                 write_labels(values, scan, path)
 
-    waiting = in_thread(work, lambda: pace.progress)
+    waiting = in_thread(work, lambda: meter.progress)
     try:
         for event in waiting:
             while notices:
@@ -85,6 +86,28 @@ def predict_file(job: PredictFile) -> Iterator[Event]:
         abandoned.set()
     for notice in notices:
         yield Notice(notice)
-    yield pace.progress
+    yield meter.progress
     for path in filter(None, outputs):
         yield Written(path)
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Refuse a label file that `scans.write_labels` could not write.
+
+    Raises
+    ------
+    ScanError
+        If the ending is unknown, the folder does not exist, or nothing can be written there.
+    """
+    file = Path(path).absolute()
+    if not file.name.lower().endswith(LABEL_SUFFIXES):
+        raise ScanError(f"{path} is no file for labels; let its name end in {', '.join(LABEL_SUFFIXES)}.")
+    if file.is_dir():
+        raise ScanError(f"{path} is a folder; give the name of a file.")
+    if not file.parent.is_dir():
+        raise ScanError(f"{path} cannot be written because its folder does not exist; make it first.")
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise ScanError(f"{path} cannot be written ({error.strerror}); choose another folder.") from error

@@ -13,7 +13,7 @@ from napari_covseg.jobs.events import Event, Progress, RunStarted, SlicesDone
 from napari_covseg.jobs.memory import loaded_ensemble
 from napari_covseg.jobs.predict_case import appearance_of
 from napari_covseg.jobs.requests import Refine
-from napari_covseg.jobs.run import in_thread
+from napari_covseg.jobs.steps import Control, in_thread
 from napari_covseg.learn.corrections import check_whole
 from napari_covseg.models.preparation import reorient
 from napari_covseg.predict.clean import UNKNOWN_PIXEL_MM
@@ -25,7 +25,7 @@ from napari_covseg.predict.volume import with_sides
 Mask = npt.NDArray[np.uint8]
 
 
-def refine_slice(job: Refine) -> Iterator[Event]:
+def refine_slice(job: Refine, control: Control) -> Iterator[Event]:
     """Label a slice again and write it as the only slice of a new prediction.
 
     Raises

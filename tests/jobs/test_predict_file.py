@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from napari_covseg.errors import ScanError
-from napari_covseg.jobs.output_file import check_output
+from napari_covseg.jobs.predict_file import check_output
 from napari_covseg.scans import LABEL_SUFFIXES
 
 
