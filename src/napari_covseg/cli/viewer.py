@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from napari_covseg.cases import Workspace
 from napari_covseg.cli.case import open_workspace
 from napari_covseg.cli.output import WorkspaceOption
 from napari_covseg.errors import CaseError, JobError
@@ -33,6 +32,7 @@ def open_viewer(
 ) -> None:
     """Open napari with the workbench, and in it a scan or a case."""
     _need_qt()
+    from napari_covseg.cases import Workspace
 
     is_case = what is not None and not Path(what).exists()
     if is_case:
