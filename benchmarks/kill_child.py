@@ -19,7 +19,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from napari_covseg.cases import Case, Workspace
+from napari_covseg.cases.case import Case
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import END, Event, Failed, Finished, RunStarted, SlicesDone
 from napari_covseg.jobs.requests import Predict, WarmUp
@@ -68,7 +69,7 @@ def check(case: Case, listener: Listener, deaths: list[str]) -> int:
     run_id = listener.run_id()
     if run_id is None:
         return 0
-    run = case.run(run_id)
+    run = case.prediction(run_id)
     done = set(np.flatnonzero(run.done).tolist())
     if lost := listener.told() - done:
         raise SystemExit(f"slices {sorted(lost)} were told but are not on disk")
@@ -114,7 +115,7 @@ def kill_often(kills: int, seed: int, case: Case, client: JobClient, job: Predic
     last = predict(client, job)
     last.until()
     run_id = last.run_id()
-    if not isinstance(last.events[-1], Finished) or run_id is None or not case.run(run_id).done.all():
+    if not isinstance(last.events[-1], Finished) or run_id is None or not case.prediction(run_id).done.all():
         raise SystemExit(f"the prediction after the last kill did not finish: {last.events[-1]}")
     return kept, seconds
 

@@ -26,9 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "jobs"))  # for the
 from tiny_model import write_tiny_model
 
 from kill_child import Listener
-from napari_covseg.cases import OpenCase, Review, Workspace
+from napari_covseg.cases.case import Review
 from napari_covseg.cases.check import check_workspace
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import WorkspaceModels
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import Failed, Finished, TrainingStep
 from napari_covseg.jobs.requests import Finetune, WarmUp
@@ -51,7 +53,7 @@ def begin(client: JobClient, job: Finetune) -> Listener:
 
 def check(workspace: Workspace, case_id: str, lesions: np.ndarray) -> int:
     """Return how many models there are; raises if anything cannot be read."""
-    versions = Versions(workspace)
+    versions = WorkspaceModels(workspace)
     listed = versions.list()
     for version in listed:
         card_of(versions.weights(version.id), version.id)

@@ -59,7 +59,7 @@ def forward(job: Forward, control: Control) -> Iterator[Event]:
     import numpy as np
     import torch
 
-    from napari_covseg.cases import Workspace
+    from napari_covseg.cases.workspace import Workspace
     from napari_covseg.jobs.memory import loaded_model
     from napari_covseg.models.catalogue import find
     from napari_covseg.predict.slices import default_batch
@@ -92,7 +92,7 @@ def prepare(job: Prepare, control: Control) -> Iterator[Event]:
 
     import numpy as np
 
-    from napari_covseg.cases import Workspace
+    from napari_covseg.cases.workspace import Workspace
     from napari_covseg.jobs.memory import loaded_model
     from napari_covseg.models.catalogue import find
     from napari_covseg.models.preparation import Placement, Preparation
@@ -119,12 +119,12 @@ def prepare(job: Prepare, control: Control) -> Iterator[Event]:
 
 def store(job: Store, control: Control) -> Iterator[Event]:
     """Time what a prediction reads and writes."""
-    from napari_covseg.cases import Workspace
+    from napari_covseg.cases.workspace import Workspace
 
     case = Workspace.open(job.workspace).case(job.case)
-    latest = case.run(case.runs()[-1].id)
+    latest = case.prediction(case.predictions()[-1].id)
     labels = [latest.read_slice(z) for z in range(job.slices)]
-    copy = case.begin_run("benchmark", {}, latest.info.class_names, 0, probabilities=False)
+    copy = case.begin_prediction("benchmark", {}, latest.info.class_names, 0, probabilities=False)
 
     def once() -> None:
         for z, (lungs, lesions) in enumerate(labels):

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from napari_covseg.cases import Workspace
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.events import TrainingStep
 from napari_covseg.metrics import dice
 from napari_covseg.models.catalogue import find

@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from napari_covseg.cases import Workspace
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import END, Event, Failed, Finished, Notice, SlicesDone
 from napari_covseg.jobs.requests import Predict, WarmUp
@@ -102,7 +102,7 @@ def main() -> None:
                 "prepare": [slices / middle(seconds) for seconds in zip(*prepare, strict=True)],
                 "first": middle(first),
                 "single": middle(single),
-                "device": Workspace.open(workspace).case(case).runs()[-1].settings["device"],
+                "device": Workspace.open(workspace).case(case).predictions()[-1].settings["device"],
             }
         )
     )

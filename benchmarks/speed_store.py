@@ -19,8 +19,8 @@ from pathlib import Path
 
 import zarr
 
-from napari_covseg.cases import Workspace
 from napari_covseg.cases.store import create_slices, write_slice
+from napari_covseg.cases.workspace import Workspace
 
 
 def seconds(work: Callable[[], object]) -> float:

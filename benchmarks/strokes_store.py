@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_covseg.cases import OpenCase, Workspace
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.scans.scan import Scan
 
 SIDE = 512

@@ -23,8 +23,10 @@ from typer.testing import CliRunner, Result
 sys.path.insert(0, str(Path(__file__).parent / "jobs"))
 from tiny_model import tiny_scan, write_tiny_model
 
-from napari_covseg.cases import OpenCase, Workspace, chunks
+from napari_covseg.cases import chunks
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.rescue import save
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cli import app
 from napari_covseg.cli.output import Output
 from napari_covseg.jobs.events import Event, Progress
@@ -254,7 +256,7 @@ def test_a_case_that_is_open_keeps_the_run(workspace: Path, case: str, model: Pa
             covseg("predict", "--case", case, "--workspace", workspace, "--model", model)
         )
     assert "is kept as run" in line
-    (info,) = Workspace.open(workspace).case(case).runs()
+    (info,) = Workspace.open(workspace).case(case).predictions()
     assert info.finished
 
 

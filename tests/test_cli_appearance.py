@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 sys.path.insert(0, str(Path(__file__).parent / "jobs"))
 from tiny_model import write_tiny_model
 
-from napari_covseg.cases import Workspace
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cli import app
 from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.preparation import Preparation, as_shown, reorient_back

@@ -14,9 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent / "jobs"))
 from reviewing import correct
 from tiny_model import tiny_scan, write_tiny_model
 
-from napari_covseg.cases import Workspace
-from napari_covseg.cases.version import LearnedFrom
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import LearnedFrom, WorkspaceModels
 from napari_covseg.cli import app
 from napari_covseg.errors import JobError
 from napari_covseg.jobs import finetune_cases
@@ -44,8 +43,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def two_versions(workspace: Workspace) -> Versions:
-    versions = Versions(workspace)
+def two_versions(workspace: Workspace) -> WorkspaceModels:
+    versions = WorkspaceModels(workspace)
     for parent in ("base", "base-1"):
         seen = {"case": LearnedFrom(1, (1, 2), (3,))}
         versions.add("base", parent, lambda name: (b"weights", "{}"), scores={}, learned_from=seen)
@@ -65,7 +64,7 @@ def test_finetune_proposes_a_version(
     )
     assert result.exit_code == 0, result.output
     assert "Step 0: held-out Dice lungs" in result.stderr
-    made = Versions(workspace).list()
+    made = WorkspaceModels(workspace).list()
     assert [version.id for version in made] == ["tiny-1"]
     assert "Proposed tiny-1, learned on from tiny." in result.stdout and "phantoms" in result.stdout
 
@@ -79,7 +78,7 @@ def test_finetune_refuses_what_cannot_be_learned_from(workspace: Workspace, tmp_
 
 
 def test_the_model_in_use_is_the_default(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    versions, asked = Versions(workspace), []
+    versions, asked = WorkspaceModels(workspace), []
     case_id = workspace.add_case(tiny_scan())
     versions.keep(versions.add(DEFAULT, DEFAULT, lambda _: (b"", "{}"), scores={}, learned_from={}).id)
 
@@ -94,7 +93,7 @@ def test_the_model_in_use_is_the_default(workspace: Workspace, monkeypatch: pyte
     assert asked == [f"{DEFAULT}-1"] * 2 + [DEFAULT] * 2
 
 
-def test_models_of_a_workspace_are_listed(workspace: Workspace, two_versions: Versions) -> None:
+def test_models_of_a_workspace_are_listed(workspace: Workspace, two_versions: WorkspaceModels) -> None:
     two_versions.keep("base-1")
     listed = covseg("models", "--workspace", workspace.path)
     lines = listed.stdout.splitlines()
@@ -104,7 +103,9 @@ def test_models_of_a_workspace_are_listed(workspace: Workspace, two_versions: Ve
     assert [(one["id"], one["current"]) for one in found[-2:]] == [("base-1", True), ("base-2", False)]
 
 
-def test_versions_are_kept_discarded_and_gone_back_to(workspace: Workspace, two_versions: Versions) -> None:
+def test_versions_are_kept_discarded_and_gone_back_to(
+    workspace: Workspace, two_versions: WorkspaceModels
+) -> None:
     where = ("--workspace", workspace.path)
     for command, expected in (
         (("keep", "base-1"), "base-1"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_covseg.cases import Workspace
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.scans.scan import Scan
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `painting`

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_covseg.cases import OpenCase
+from napari_covseg.cases.open_case import OpenCase
 
 
 def paint(opened: OpenCase, group: Any, index: Any, value: int | None = None, **how: Any) -> int:

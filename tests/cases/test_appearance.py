@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_covseg.cases import Case, OpenCase, Workspace
-from napari_covseg.cases.case import APPEARANCE, SAID
+from napari_covseg.cases.case import APPEARANCE, SAID, Case
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError, ScanError
 from napari_covseg.scans import Scan
 from napari_covseg.scans.appearance import look

@@ -11,9 +11,11 @@ import pytest
 import zarr
 from painting import paint
 
-from napari_covseg.cases import OpenCase, Review, Workspace
+from napari_covseg.cases.case import Review
 from napari_covseg.cases.check import check_workspace
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.store import create_record, create_slices, write_record, write_slice
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 
 
@@ -28,7 +30,7 @@ def full(workspace: Workspace, case_id: str) -> Workspace:
                 opened.record("lesions", index, 0)
             opened.set_review(4, Review.ACCEPTED if session else Review.CORRECTED)
     case = workspace.case(case_id)
-    run = case.begin_run("m", {}, ["lesion"], 0, probabilities=True)
+    run = case.begin_prediction("m", {}, ["lesion"], 0, probabilities=True)
     ones = np.ones(case.shape[1:], np.uint8)
     for z in range(case.shape[0]):
         run.write_slice(z, ones, ones, ones[None])

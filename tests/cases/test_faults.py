@@ -14,7 +14,11 @@ import pytest
 from painting import paint
 from zarr.storage import LocalStore
 
-from napari_covseg.cases import OpenCase, Review, Workspace, chunks, lock, merge_run
+from napari_covseg.cases import chunks, lock
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.merge import merge_prediction
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 
 
@@ -107,7 +111,7 @@ def test_a_disk_that_is_full_for_metadata(
     monkeypatch.setattr(LocalStore, "set", full)
     for write in (
         lambda: workspace.add_case(scan),
-        lambda: workspace.case(case_id).begin_run("m", {}, [], 0, probabilities=False),
+        lambda: workspace.case(case_id).begin_prediction("m", {}, [], 0, probabilities=False),
         lambda: Workspace.open(Path(workspace.path).parent / "other"),
     ):
         with pytest.raises(CaseError, match="disk is full") as raised:
@@ -180,10 +184,10 @@ def test_a_slice_without_history_is_empty_and_no_model_writes_there(
     case = workspace.case(case_id)
     shutil.rmtree(Path(case.path, "history"))
     damage_chunk(Path(case.path, "labels/lungs", kind, "c.0.0.0"), "flipped")
-    run = case.begin_run("m", {}, [], 0, probabilities=False)
+    run = case.begin_prediction("m", {}, [], 0, probabilities=False)
     for z in range(3):
         run.write_slice(z, *(np.full(case.shape[1:], 2, np.uint8) for _ in range(2)))
-    assert merge_run(case, case.run(run.id)) == [1, 2]
+    assert merge_prediction(case, case.prediction(run.id)) == [1, 2]
     with OpenCase(workspace, case_id) as opened:
         (found,) = opened.damaged
         assert not found.rebuilt

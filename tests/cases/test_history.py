@@ -18,9 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_covseg.cases import OpenCase, Review, Workspace, chunks, merge_run
+from napari_covseg.cases import chunks
 from napari_covseg.cases import history as history_module
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.merge import merge_prediction
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.store import read_row, write_row
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS
 
@@ -56,7 +60,7 @@ def paint(opened: OpenCase, group: Any, box: Any, value: int, **how: Any) -> int
 
 def predict(workspace: Workspace, case_id: str, value: int) -> str:
     case = workspace.case(case_id)
-    run = case.begin_run("m", {}, ["lungs"], 0, probabilities=False)
+    run = case.begin_prediction("m", {}, ["lungs"], 0, probabilities=False)
     for z in range(case.shape[0]):
         full = np.full(case.shape[1:], value, np.uint8)
         full[: z + 1] = 0
@@ -123,7 +127,7 @@ def test_each_state_can_be_seen_again(made: tuple[Workspace, str], story: list[A
             opened.close()
             if what == "merge on disk":
                 case = workspace.case(case_id)
-                merge_run(case, case.run(predict(workspace, case_id, details[0])))
+                merge_prediction(case, case.prediction(predict(workspace, case_id, details[0])))
             opened = OpenCase(workspace, case_id)
             assert opened.revision == max(known) or what == "merge on disk"
         else:
@@ -380,7 +384,7 @@ def test_what_is_known_of_a_revision(workspace: Workspace, case_id: str, tmp_pat
         )
         assert (review.tool, review.who, review.slices, review.voxels) == ("review", "user", (4,), 0)
         assert (merge.tool, merge.who, merge.slices) == ("merge", "m", (0, 3))
-        assert merge.run_id == opened.case.runs()[0].id
+        assert merge.prediction_id == opened.case.predictions()[0].id
         opened.history_csv(tmp_path / "audit.csv")
     with OpenCase(workspace, case_id) as again:
         assert again.history() == expected
@@ -441,7 +445,7 @@ def test_a_runs_merge_is_one_revision_until_something_else_happens(
         ]
         Path(opened.case.path, "predictions", run_id, "lungs/c.3.0.0").unlink()
         assert opened.state_at(1).labels["lungs"][3].any()
-    assert [one.run_id for one in opened.history()] == [run_id, "", run_id]
+    assert [one.prediction_id for one in opened.history()] == [run_id, "", run_id]
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from painting import paint
 
-from napari_covseg.cases import OpenCase, Review, Workspace, merge_run
+from napari_covseg.cases.case import Review
 from napari_covseg.cases.check import check_workspace
+from napari_covseg.cases.merge import merge_prediction
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 
 SHAPE = (12, 96, 96)
 
@@ -24,7 +27,8 @@ import itertools
 import numpy as np
 from pathlib import Path
 from painting import paint
-from napari_covseg.cases import OpenCase, Workspace
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.scans.scan import Scan
 
 def scan(value, shape):
@@ -38,7 +42,7 @@ if work == "import":
         Path(ready).touch()
 elif work == "predict":
     while True:
-        run = workspace.case(case_id).begin_run("m", {}, [], 0, probabilities=False)
+        run = workspace.case(case_id).begin_prediction("m", {}, [], 0, probabilities=False)
         for final in (False, True):
             for z, value in zip(range(shape[0]), values):
                 full = np.full(shape[1:], value % 250 + 1, np.uint8)
@@ -80,7 +84,7 @@ def killed(tmp_path: Path, seed: int, **what: Any) -> None:
     # a fork server imports once for all the processes; Windows has none
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if sys.platform != "win32":
-        context.set_forkserver_preload(["napari_covseg.cases"])
+        context.set_forkserver_preload(["napari_covseg.cases.open_case"])
     ready = tmp_path / f"ready-{seed}"
     process = context.Process(target=exec, args=(WRITE, {"ready": str(ready), "shape": SHAPE, **what}))
     process.start()
@@ -116,20 +120,20 @@ def test_an_import(tmp_path: Path, scan: Any, seed: int) -> None:
 def test_a_prediction(tmp_path: Path, workspace: Workspace, scan_maker: Any, seed: int) -> None:
     case = workspace.case(workspace.add_case(scan_maker(SHAPE)))
     killed(tmp_path, seed, work="predict", folder=workspace.path, case_id=case.id)
-    infos = case.runs()
+    infos = case.predictions()
     assert infos
     for info in infos:
-        run = case.run(info.id)
+        run = case.prediction(info.id)
         assert run.done.all() or not info.finished
         for z in np.flatnonzero(run.done):
             lungs, lesions = run.read_slice(z)
             assert lungs.any() and constant(lungs)
             assert lesions.any() and constant(lesions)
-    last = case.run(infos[-1].id)
-    merge_run(case, last)
+    last = case.prediction(infos[-1].id)
+    merge_prediction(case, last)
     assert np.array_equal(case.review == Review.PREDICTED, last.done)
-    begun = case.begin_run("m", {}, [], 0, probabilities=False)
-    assert [info.id for info in case.runs()] == [*(info.id for info in infos), begun.id]
+    begun = case.begin_prediction("m", {}, [], 0, probabilities=False)
+    assert [info.id for info in case.predictions()] == [*(info.id for info in infos), begun.id]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from napari_covseg.cases import OpenCase, Workspace
 from napari_covseg.cases.lock import Lock, holder
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 
 HOLD = """

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from painting import paint
 
-from napari_covseg.cases import OpenCase, Review, Workspace, merge_run
-from napari_covseg.cases.merge import review_after_merge, writable
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.merge import merge_prediction, review_after_merge, writable
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS
 
@@ -68,7 +70,7 @@ def test_states_after_a_merge() -> None:
 
 def predicted_run(workspace: Workspace, case_id: str, value: int, slices: range) -> str:
     case = workspace.case(case_id)
-    run = case.begin_run("m", {}, ["lungs"], 0, probabilities=False)
+    run = case.begin_prediction("m", {}, ["lungs"], 0, probabilities=False)
     for z in slices:
         full = np.full(case.shape[1:], value, np.uint8)
         run.write_slice(z, full, full)
@@ -83,8 +85,8 @@ def test_merging_on_disk_and_in_memory_agree(workspace: Workspace, scan_maker: A
             opened.set_review(2, Review.ACCEPTED)
     case = workspace.case(ids[0])
     run_id = predicted_run(workspace, ids[0], 2, range(5))
-    assert merge_run(case, case.run(run_id)) == [0, 1, 3, 4]
-    assert merge_run(case, case.run(run_id)) == []
+    assert merge_prediction(case, case.prediction(run_id)) == [0, 1, 3, 4]
+    assert merge_prediction(case, case.prediction(run_id)) == []
     run_id = predicted_run(workspace, ids[1], 2, range(5))
     with OpenCase(workspace, ids[1]) as opened:
         assert opened.merge_slices(run_id, range(6)) == [0, 1, 3, 4]
@@ -99,8 +101,8 @@ def test_merging_on_disk_and_in_memory_agree(workspace: Workspace, scan_maker: A
 
 def test_only_the_named_slices_are_merged(workspace: Workspace, case_id: str) -> None:
     case = workspace.case(case_id)
-    run = case.run(predicted_run(workspace, case_id, 1, range(6)))
-    assert merge_run(case, run, [4, 2]) == [2, 4]
+    run = case.prediction(predicted_run(workspace, case_id, 1, range(6)))
+    assert merge_prediction(case, run, [4, 2]) == [2, 4]
     assert case.review.tolist() == [0, 0, 1, 0, 1, 0]
 
 
@@ -112,7 +114,7 @@ def test_what_a_person_erased_stays_erased(workspace: Workspace, case_id: str) -
         again = predicted_run(workspace, case_id, 4, range(6))
         opened.merge_slices(again, [3])
     case = workspace.case(case_id)
-    merge_run(case, case.run(again))
+    merge_prediction(case, case.prediction(again))
     stored = case.labels("lesions")[3]
     assert not stored[4:9, 4:9].any()
     assert stored.sum() == 4 * (stored.size - 25)
@@ -156,7 +158,9 @@ def test_whatever_happens_a_persons_voxels_stay(made: tuple[Workspace, str], sto
             opened.close()
             if what == "merge on disk":
                 case = workspace.case(case_id)
-                merge_run(case, case.run(predicted_run(workspace, case_id, details[0], range(3))))
+                merge_prediction(
+                    case, case.prediction(predicted_run(workspace, case_id, details[0], range(3)))
+                )
             opened = OpenCase(workspace, case_id)
         for group in GROUPS:
             mine = persons[group] >= 0
@@ -175,10 +179,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, scan_maker: Any) -> tuple[Wor
 
 def test_merging_on_disk_needs_the_lock(workspace: Workspace, case_id: str) -> None:
     case = workspace.case(case_id)
-    run = case.run(predicted_run(workspace, case_id, 2, range(6)))
+    run = case.prediction(predicted_run(workspace, case_id, 2, range(6)))
     with OpenCase(workspace, case_id), pytest.raises(CaseError, match="already open"):
-        merge_run(case, run)
-    assert len(merge_run(case, run)) == 6
+        merge_prediction(case, run)
+    assert len(merge_prediction(case, run)) == 6
 
 
 def test_a_writer_of_its_own_gets_the_changes(workspace: Workspace, case_id: str) -> None:

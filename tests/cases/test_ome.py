@@ -11,7 +11,8 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from painting import paint
 
-from napari_covseg.cases import OpenCase, Workspace
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.labels import GROUPS
 
 
@@ -67,7 +68,7 @@ def test_pictures_have_no_unit(workspace: Workspace, scan_maker: Any) -> None:
 
 def test_arrays_lie_as_they_should(workspace: Workspace, case_id: str) -> None:
     case = workspace.case(case_id)
-    case.begin_run("m", {}, ["a"], 0, probabilities=True)
+    case.begin_prediction("m", {}, ["a"], 0, probabilities=True)
     arrays = {
         name: array
         for name, array in zarr.open_group(case.path, mode="r").members(max_depth=None)

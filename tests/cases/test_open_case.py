@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from painting import paint
 
-from napari_covseg.cases import OpenCase, Review, Workspace, chunks
+from napari_covseg.cases import chunks
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 
 
@@ -167,7 +170,8 @@ def test_a_program_that_just_ends_has_saved(workspace: Workspace, case_id: str) 
     script = """
 import sys
 import numpy as np
-from napari_covseg.cases import OpenCase, Workspace
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 case = OpenCase(Workspace.open(sys.argv[1]), sys.argv[2])
 index = np.nonzero(np.ones((1, 32, 24)))
 index = index[0] + 2, *index[1:]

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from painting import paint
 
-from napari_covseg.cases import OpenCase, Review, Workspace, chunks
+from napari_covseg.cases import chunks
 from napari_covseg.cases import rescue as rescue_module
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.rescue import bring_back, save
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 
 

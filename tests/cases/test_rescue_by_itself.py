@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_covseg.cases import OpenCase, Workspace, chunks, rescue
+from napari_covseg.cases import chunks, rescue
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.rescue import BROUGHT_BACK, bring_back_waiting, close_or_save, waiting
 from napari_covseg.cases.revision import Record
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_covseg.cases import OpenCase, Review, Workspace
+from napari_covseg.cases.case import Review
 from napari_covseg.cases.check import check_workspace
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.rescue import bring_back
-from napari_covseg.cases.version import LearnedFrom, ModelState
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import LearnedFrom, ModelState, WorkspaceModels
 
 SHAPE = (4, 24, 24)
 BOX = np.s_[1, 4:10, 5:12]
@@ -121,7 +122,7 @@ def test_labels_states_and_history_are_there(old: tuple[Workspace, str], read_on
         assert same(arrays(opened.live, opened), after(11))
         assert known(opened) == STORY
         assert opened.history()[0].when.year == 2026
-        assert opened.history()[5].run_id == opened.case.runs()[0].id
+        assert opened.history()[5].prediction_id == opened.case.predictions()[0].id
         for number in range(12):
             state = opened.state_at(number)
             assert state.missing == ()
@@ -158,10 +159,10 @@ def test_the_stroke_that_a_full_disk_did_not_take_comes_back(old: tuple[Workspac
 def test_what_the_model_predicted_is_there(old: tuple[Workspace, str]) -> None:
     workspace, case_id = old
     case = workspace.case(case_id)
-    (info,) = case.runs()
+    (info,) = case.predictions()
     assert (info.model_id, info.settings, info.class_names) == ("unet", {"batch": 4}, ("lungs", "lesion"))
     assert (info.revision, info.probabilities, info.finished) == (5, True, True)
-    run = case.run(info.id)
+    run = case.prediction(info.id)
     assert run.done.tolist() == [True] * 4
     for z in range(4):
         lungs, lesions = predicted(z)
@@ -174,7 +175,7 @@ def test_what_the_model_predicted_is_there(old: tuple[Workspace, str]) -> None:
 
 def test_what_learned_in_it_is_there(old: tuple[Workspace, str]) -> None:
     workspace, case_id = old
-    versions = Versions(workspace)
+    versions = WorkspaceModels(workspace)
     (made,) = versions.list()
     assert (made.id, made.base, made.parent, made.state) == ("unet-1", "unet", "unet", ModelState.KEPT)
     assert made.learned_from == {case_id: LearnedFrom(7, (0, 1), (2,))}

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from painting import paint
 
-from napari_covseg.cases import OpenCase, Review, Workspace, default_workspace
+from napari_covseg.cases.case import Review
 from napari_covseg.cases.lock import Lock
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace, default_workspace
 from napari_covseg.errors import CaseError
 from napari_covseg.scans.scan import Scan
 
@@ -159,11 +161,11 @@ def test_a_newer_format_is_refused(workspace: Workspace, case_id: str) -> None:
     def newer(values: Any) -> None:
         values["attributes"]["covseg"]["format"] = 2
 
-    run_id = workspace.case(case_id).begin_run("m", {}, [], 0, probabilities=False).id
+    run_id = workspace.case(case_id).begin_prediction("m", {}, [], 0, probabilities=False).id
     case = Path(workspace.case(case_id).path)
     edit_json(case / "predictions" / run_id / "zarr.json", newer)
     with pytest.raises(CaseError, match=r"newer napari-covseg \(format 2, .* update"):
-        workspace.case(case_id).run(run_id)
+        workspace.case(case_id).prediction(run_id)
     edit_json(case / "zarr.json", newer)
     with pytest.raises(CaseError, match=r"newer napari-covseg \(format 2, .* update"):
         OpenCase(workspace, case_id)

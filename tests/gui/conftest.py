@@ -13,7 +13,7 @@ import pytest
 from napari import Viewer
 from qtpy.QtWidgets import QApplication
 
-from napari_covseg.cases import OpenCase
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.panels import strokes
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.layers import METADATA_KEY, geometry

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from painting_viewer import checksum
 
-from napari_covseg.cases import OpenCase, Workspace
 from napari_covseg.cases.check import check_workspace
-from napari_covseg.cases.version import LearnedFrom, ModelVersion
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import LearnedFrom, WorkspaceModel, WorkspaceModels
 from napari_covseg.models.card import card_of, read_card
 from napari_covseg.models.catalogue import DEFAULT, available, find
 from napari_covseg.scans import Scan
@@ -62,7 +62,7 @@ def tiny_workspace(folder: Path) -> tuple[Workspace, str]:
     voxels = np.random.default_rng(0).integers(-1000, 200, shape, np.int16)
     affine = np.eye(4)
     case_id = workspace.add_case(Scan(voxels, (5.0, 2.0, 2.0), "HU", affine, shape, affine, name="noise"))
-    versions, path = Versions(workspace), find(DEFAULT).path
+    versions, path = WorkspaceModels(workspace), find(DEFAULT).path
     made = versions.add(
         DEFAULT,
         DEFAULT,
@@ -111,7 +111,7 @@ class KilledViewers:
         assert not damaged, damaged
         models = self._list_models()
         assert models == self._models, f"the models were {self._models} and are {models}"
-        current = Versions(self._workspace).current(DEFAULT)
+        current = WorkspaceModels(self._workspace).current(DEFAULT)
         assert current in (DEFAULT, *models), f"the model in use is {current}"
         assert [read_card(entry.path) for entry in available()] == self._shipped
         return kill
@@ -164,8 +164,8 @@ class KilledViewers:
             assert lost <= AT_MOST, f"strokes of the last {lost:.2f} s are missing"
             return Kill(len(strokes), len(missing), lost, case.revision)
 
-    def _list_models(self) -> dict[str, tuple[ModelVersion, bytes]]:
-        versions = Versions(self._workspace)
+    def _list_models(self) -> dict[str, tuple[WorkspaceModel, bytes]]:
+        versions = WorkspaceModels(self._workspace)
         listed = {one.id: (one, versions.weights(one.id)) for one in versions.list()}
         for name, (_, weights) in listed.items():
             card_of(weights, name)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from napari import Viewer
 
-from napari_covseg.cases import Workspace
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.requests import Predict
 from napari_covseg.models.preparation import Preparation, as_shown
 from napari_covseg.panels.dock import CovSegDock

@@ -10,7 +10,8 @@ from canvas_mouse import Mouse
 from napari import Viewer
 from qtpy.QtCore import Qt
 
-from napari_covseg.cases import OpenCase, Review
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.edit import HuRange
 from napari_covseg.panels.correct.correct_step import CorrectStep
 from napari_covseg.panels.correct.tools import TOOLS, ends

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from napari import Viewer
 
-from napari_covseg.cases import Review, Run
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.prediction import Prediction
 from napari_covseg.metrics import dice
 from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.installed import install, repository_weights
@@ -59,13 +60,13 @@ def small_dock(
     return dock
 
 
-def labelled(dock: CovSegDock, qtbot: Any) -> Run:
+def labelled(dock: CovSegDock, qtbot: Any) -> Prediction:
     """Press *Run* and return what it made."""
     session = dock.session
     assert session.case is not None
     dock.segment.run.click()
     qtbot.waitUntil(lambda: not session.busy_with, timeout=LONG)
-    run = session.case.case.run(session.case.case.runs()[-1].id)
+    run = session.case.case.prediction(session.case.case.predictions()[-1].id)
     assert run.finished and (session.case.review == Review.PREDICTED).all()
     return run
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_covseg.cases import OpenCase, Revision
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.revision import Revision
 from napari_covseg.panels.correct.history_step import RevisionTable, revision_in_words, slices_said
 from napari_covseg.panels.dock import CovSegDock
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_covseg.cases import OpenCase, Review
-from napari_covseg.cases.version import LearnedFrom, ModelState
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace_models import LearnedFrom, ModelState, WorkspaceModels
 from napari_covseg.jobs.events import Failed, Finished, ModelProposed, Notice, SlicesDone, TrainingStep
 from napari_covseg.jobs.requests import REFINE_PRIORITY, Finetune, Predict, Refine
 from napari_covseg.panels.dock import CovSegDock
@@ -53,7 +53,7 @@ def child(dock: CovSegDock, case: OpenCase, monkeypatch: pytest.MonkeyPatch) -> 
 
 def version(dock: CovSegDock, case: OpenCase) -> str:
     """Keep a version as the child does; its weights do not matter here."""
-    versions, base = Versions(dock.session.workspace), dock.session.learning.base
+    versions, base = WorkspaceModels(dock.session.workspace), dock.session.learning.base
     made = versions.add(
         base,
         base,
@@ -105,7 +105,7 @@ def test_learn_compare_keep_and_roll_back(dock: CovSegDock, case: OpenCase, chil
     asked = child.of(Refine)
     assert [(r.z, r.model) for r, _, _ in asked] == [(z, m) for z in (5, 3, 4) for m in (base, name)]
     assert all(priority == REFINE_PRIORITY for _, _, priority in asked)
-    run = case.case.begin_run("m", {"refined": 5}, ("lungs", "lesion"), 0, probabilities=False)
+    run = case.case.begin_prediction("m", {"refined": 5}, ("lungs", "lesion"), 0, probabilities=False)
     run.write_slice(5, np.zeros_like(case.live["lungs"][5]), case.live["lesions"][5])
     asked[1][1](SlicesDone(run.id, (5,)))
     assert learn.proposal.slices.notes[0].text() == "6: 1.00"
@@ -141,7 +141,7 @@ def test_a_version_that_nobody_decided_about_is_offered_again(
 ) -> None:
     learn, learning = dock.learn, dock.session.learning
     name, thrown_away = version(dock, case), version(dock, case)
-    versions = Versions(dock.session.workspace)
+    versions = WorkspaceModels(dock.session.workspace)
     versions.discard(thrown_away)
     dock.session.use_workspace(dock.session.workspace.path)
     shown = [learn.version.itemText(row) for row in range(learn.version.count())]
@@ -159,7 +159,7 @@ def test_a_version_can_be_discarded(dock: CovSegDock, case: OpenCase, child: Chi
     assert dock.learn.version.count() == 1  # one decides about it here, not in the list
     dock.learn.proposal.discard.click()
     assert dock.session.learning.in_use == base and not dock.learn.proposal.isVisible()
-    assert Versions(dock.session.workspace).get(name).state == ModelState.DISCARDED
+    assert WorkspaceModels(dock.session.workspace).get(name).state == ModelState.DISCARDED
     assert dock.learn.version.count() == 1
 
 
@@ -228,7 +228,7 @@ def test_a_slice_is_refined_with_strokes_as_hints(
     request, hear, priority = child.of(Refine)[0]
     assert priority == REFINE_PRIORITY and request.positive[56, 28] and request.negative[22, 62]
     assert not (request.positive & request.negative).any()
-    run = case.case.begin_run("m", {"refined": 5}, ("lungs", "lesion"), 0, probabilities=False)
+    run = case.case.begin_prediction("m", {"refined": 5}, ("lungs", "lesion"), 0, probabilities=False)
     found = np.zeros_like(case.live["lesions"][5])
     found[50:62, 22:34] = 1
     run.write_slice(5, np.zeros_like(found), found)

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from napari_covseg.cases import Workspace
-from napari_covseg.cases.version import ModelState
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import ModelState, WorkspaceModels
 from napari_covseg.models.catalogue import available
 from napari_covseg.panels.segment.models import model_choices
 
@@ -24,7 +23,7 @@ def test_a_version_that_cannot_be_read_hides_no_other(
         SimpleNamespace(id=name, state=ModelState.KEPT, base=shipped.id, card=card)
         for name, card in cards.items()
     ]
-    monkeypatch.setattr(Versions, "list", lambda self: versions)
+    monkeypatch.setattr(WorkspaceModels, "list", lambda self: versions)
     choices = model_choices(Workspace.open(f"{tmp_path}/w.zarr"))
     assert [one.name for one in choices if one.version] == ["learned"]
     assert "broken" in caplog.text

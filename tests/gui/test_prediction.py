@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from napari import Viewer
 
-from napari_covseg.cases import OpenCase, Review, Run, Workspace
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.prediction import Prediction as StoredPrediction
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.events import (
     Cancelled,
     Event,
@@ -47,7 +50,9 @@ class Job:
     def __init__(self, case: OpenCase, hear: Callable[[Event], None]) -> None:
         self.case = case
         self.hear = hear
-        self.run: Run = case.case.begin_run("m", {}, ("lungs", "lesion"), 0, probabilities=False)
+        self.run: StoredPrediction = case.case.begin_prediction(
+            "m", {}, ("lungs", "lesion"), 0, probabilities=False
+        )
         hear(RunStarted(self.run.id))
 
     def label(self, slices: tuple[int, ...]) -> None:

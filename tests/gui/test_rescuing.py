@@ -14,7 +14,10 @@ from canvas_mouse import Mouse
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
-from napari_covseg.cases import Damage, OpenCase, Workspace, chunks, rescue
+from napari_covseg.cases import chunks, rescue
+from napari_covseg.cases.case import Damage
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.scan.facts import damage_text
 from napari_covseg.scans import Scan

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 
-from napari_covseg.cases import OpenCase, Review
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.correct.review_strip import COLOURS, ReviewStrip, cells
 from napari_covseg.panels.correct.reviewing import SliceFacts
@@ -80,7 +81,7 @@ def test_accepting_twice_is_accepting_once(
 
 
 def test_the_models_findings_can_be_seen_instead(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:
-    run = case.case.begin_run("m", {}, ("lungs", "lesion"), 0, probabilities=False)
+    run = case.case.begin_prediction("m", {}, ("lungs", "lesion"), 0, probabilities=False)
     found = np.zeros(case.voxels.shape[1:], np.uint8)
     found[50:60, 20:30] = 1
     for z in range(12):

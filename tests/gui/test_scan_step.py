@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from napari import Viewer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_covseg.cases import Workspace
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.scan.facts import facts
 from napari_covseg.panels.scan.scan_step import ScanStep

@@ -11,7 +11,7 @@ import pytest
 from napari import Viewer
 from qtpy.QtCore import Qt
 
-from napari_covseg.cases import Review
+from napari_covseg.cases.case import Review
 from napari_covseg.jobs.events import Progress
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.segment.segment_step import SegmentStep

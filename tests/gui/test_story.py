@@ -16,7 +16,8 @@ from qtpy.QtTest import QTest
 from scipy.ndimage import binary_erosion
 
 import napari_covseg._sample_data as sample_data
-from napari_covseg.cases import Review, Workspace
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.edit import PRESETS, HuRange
 from napari_covseg.edit.hu_range import in_range
 from napari_covseg.panels.dock import CovSegDock

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_covseg.cases import Case, Workspace
+from napari_covseg.cases.case import Case
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.requests import Predict
 

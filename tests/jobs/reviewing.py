@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from napari_covseg.cases import OpenCase, Review, Workspace
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.labels import Group
 
 

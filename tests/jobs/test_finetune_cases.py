@@ -13,9 +13,10 @@ import pytest
 from reviewing import correct
 from tiny_model import tiny_scan
 
-from napari_covseg.cases import Case, Review, Workspace, chunks
-from napari_covseg.cases.version import LearnedFrom, ModelState
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases import chunks
+from napari_covseg.cases.case import Case, Review
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import LearnedFrom, ModelState, WorkspaceModels
 from napari_covseg.errors import CaseError, ModelError
 from napari_covseg.jobs import finetune_cases
 from napari_covseg.jobs.child import Scheduler
@@ -74,7 +75,7 @@ def test_a_version_is_proposed(workspace: Workspace, case: Case, finetune: Finet
     assert told[0].loss is None and all(event.loss for event in told[1:])
     assert set(told[0].held_out or ()) == {"lungs", "lesion"}
     event = proposed(events)
-    versions = Versions(workspace)
+    versions = WorkspaceModels(workspace)
     version = versions.get(event.model_id)
     assert (version.id, version.base, version.parent) == ("tiny-1", "tiny", "tiny")
     assert version.state == ModelState.PROPOSED and versions.current("tiny") == "tiny"
@@ -98,7 +99,7 @@ def test_lungs_that_nobody_looked_at_do_not_decide(workspace: Workspace, case: C
 
 
 def share_of(workspace: Workspace, model_id: str) -> float:
-    card = ModelCard.from_json(Versions(workspace).get(model_id).card, "the version")
+    card = ModelCard.from_json(WorkspaceModels(workspace).get(model_id).card, "the version")
     return float(card.recipe["fine-tuning"]["interpolation"])
 
 
@@ -131,15 +132,15 @@ def test_more_slices_take_more_steps(
 
 def test_a_version_predicts_and_learns_on(workspace: Workspace, case: Case, finetune: Finetune) -> None:
     first = proposed(list(run(finetune))).model_id
-    sides = Versions(workspace).sides()
+    sides = WorkspaceModels(workspace).sides()
     job = Predict(workspace.path, case.id, first, 0, device="cpu")
     run_id = next(event.run_id for event in run(job) if isinstance(event, RunStarted))
-    assert case.run(run_id).info.model_id == first
+    assert case.prediction(run_id).info.model_id == first
     correct(workspace, case.id, (2, 5))
     second = proposed(list(run(replace(finetune, model=first)))).model_id
-    version = Versions(workspace).get(second)
+    version = WorkspaceModels(workspace).get(second)
     assert (version.base, version.parent) == ("tiny", first)
-    again = Versions(workspace).sides()
+    again = WorkspaceModels(workspace).sides()
     assert {one: again[one] for one in sides} == sides and len(again) == 7
 
 
@@ -153,7 +154,7 @@ def test_the_parent_and_the_case_stay_as_they_are(
 
 
 def test_the_same_seed_gives_the_same_model(workspace: Workspace, finetune: Finetune) -> None:
-    versions = Versions(workspace)
+    versions = WorkspaceModels(workspace)
     losses = [
         versions.curves(proposed(list(run(replace(finetune, seed=seed)))).model_id).losses
         for seed in (0, 0, 1)
@@ -174,9 +175,9 @@ def test_cancelled_it_proposes_its_best_so_far(workspace: Workspace, finetune: F
         while True:
             events.append(next(job))
     event = proposed(events)
-    version = Versions(workspace).get(event.model_id)
+    version = WorkspaceModels(workspace).get(event.model_id)
     assert not event.recommended and set(version.scores) == {"held-out"}
-    assert len(Versions(workspace).curves(version.id).losses) == 11
+    assert len(WorkspaceModels(workspace).curves(version.id).losses) == 11
 
 
 def test_cancelled_before_the_first_step_it_proposes_nothing(
@@ -188,7 +189,7 @@ def test_cancelled_before_the_first_step_it_proposes_nothing(
     with pytest.raises(JobCancelled):
         assert isinstance(job.throw(JobCancelled()), Notice)
         next(job)
-    assert Versions(workspace).list() == []
+    assert WorkspaceModels(workspace).list() == []
 
 
 @dataclass
@@ -235,9 +236,9 @@ def test_cancelled_while_it_is_measured_it_is_proposed_all_the_same(
     workspace: Workspace, finetune: Finetune, hold: Callable[[str], Held]
 ) -> None:
     _, event = cancelled_in(hold("_regression"), run(finetune))
-    (version,) = Versions(workspace).list()
+    (version,) = WorkspaceModels(workspace).list()
     assert (version.id, set(version.scores)) == (event.model_id, {"held-out"})
-    assert not event.recommended and len(Versions(workspace).curves(version.id).losses) == 12
+    assert not event.recommended and len(WorkspaceModels(workspace).curves(version.id).losses) == 12
 
 
 def test_cancelled_while_it_is_written_it_is_proposed_with_all_that_was_measured(
@@ -245,7 +246,7 @@ def test_cancelled_while_it_is_written_it_is_proposed_with_all_that_was_measured
 ) -> None:
     answer, event = cancelled_in(hold("_keep"), run(finetune))
     assert isinstance(answer, Progress)  # the write goes on
-    (version,) = Versions(workspace).list()
+    (version,) = WorkspaceModels(workspace).list()
     assert (version.id, set(version.scores)) == (event.model_id, {"held-out", "phantoms"})
 
 
@@ -258,7 +259,7 @@ def test_a_write_that_fails_after_a_cancellation_is_told(
     monkeypatch.setattr(finetune_cases, "_keep", full)
     with pytest.raises(CaseError, match="full"):
         cancelled_in(hold("_keep"), run(finetune))
-    assert Versions(workspace).list() == []
+    assert WorkspaceModels(workspace).list() == []
 
 
 def test_interrupted_it_leaves_no_version(workspace: Workspace, finetune: Finetune) -> None:
@@ -267,7 +268,7 @@ def test_interrupted_it_leaves_no_version(workspace: Workspace, finetune: Finetu
         if isinstance(event, TrainingStep) and event.step == 5:
             break
     job.close()
-    assert Versions(workspace).list() == []
+    assert WorkspaceModels(workspace).list() == []
 
 
 def test_a_full_disk_is_one_sentence(
@@ -279,7 +280,7 @@ def test_a_full_disk_is_one_sentence(
     monkeypatch.setattr(chunks, "_write_file", full)
     with pytest.raises(CaseError, match="disk is full"):
         list(run(finetune))
-    assert Versions(workspace).list() == []
+    assert WorkspaceModels(workspace).list() == []
 
 
 def test_accepted_slices_of_other_cases_are_measured(
@@ -290,7 +291,7 @@ def test_accepted_slices_of_other_cases_are_measured(
     correct(workspace, other, range(4), Review.ACCEPTED)
     event = proposed(list(run(finetune)))
     assert set(event.scores) == {"held-out", "phantoms", "accepted slices of other cases"}
-    assert set(Versions(workspace).get(event.model_id).learned_from) == set(finetune.cases)
+    assert set(WorkspaceModels(workspace).get(event.model_id).learned_from) == set(finetune.cases)
 
 
 def remembered_and_measured(job: Finetune, case_id: str) -> tuple[set[int], set[int]]:
@@ -310,7 +311,7 @@ def test_what_was_learned_from_does_not_judge_and_what_was_held_out_is_not_shown
     correct(workspace, other, range(24), Review.ACCEPTED)
     learned, held_out = range(1, 16, 2), range(0, 16, 2)
     seen = {other: LearnedFrom(1, tuple(learned), tuple(held_out))}
-    Versions(workspace).add("tiny", "tiny", lambda _: (b"model", "{}"), scores={}, learned_from=seen)
+    WorkspaceModels(workspace).add("tiny", "tiny", lambda _: (b"model", "{}"), scores={}, learned_from=seen)
     remembered, measured = remembered_and_measured(finetune, other)
     assert remembered >= set(learned) and measured >= set(held_out)
     assert remembered | measured == set(range(24))

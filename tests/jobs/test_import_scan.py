@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_model import tiny_scan
 
-from napari_covseg.cases import Workspace
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import ScanError
 from napari_covseg.jobs import import_scan
 from napari_covseg.jobs.events import Finished, Imported, Notice, Progress

@@ -10,9 +10,10 @@ from listening import Listener
 from reviewing import correct
 from tiny_jobs import StayingFinetune
 
-from napari_covseg.cases import Case, Workspace
+from napari_covseg.cases.case import Case
 from napari_covseg.cases.check import check_workspace
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import WorkspaceModels
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import Event, Failed, Finished, ModelProposed, Progress, TrainingStep
 from napari_covseg.models.card import card_of
@@ -33,7 +34,7 @@ def test_five_kills_in_the_middle_of_a_fine_tuning(
     """Three while it learns, one while the version is measured, and one while it is written."""
     correct(workspace, case.id, range(3))  # too few to hold one out: the last weights are proposed
     job = StayingFinetune(workspace.path, (case.id,), model, steps=STEPS, device="cpu")
-    versions = Versions(workspace)
+    versions = WorkspaceModels(workspace)
 
     def begin(job: StayingFinetune, reached: Callable[[list[Event]], bool]) -> int:
         """Begin a job, once more if a death just before took it along, and wait until it is so far."""

@@ -12,7 +12,9 @@ import torch
 from reviewing import correct
 from tiny_model import tiny_scan
 
-from napari_covseg.cases import Case, Review, Run, Workspace
+from napari_covseg.cases.case import Case, Review
+from napari_covseg.cases.prediction import Prediction
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError, JobError, ModelError
 from napari_covseg.jobs import predict_case
 from napari_covseg.jobs.events import Finished, Notice, Progress, RunStarted, SlicesDone, VolumeDone
@@ -33,8 +35,8 @@ def slices(events: list) -> list[int]:
     return [z for event in events if isinstance(event, SlicesDone) for z in event.slices]
 
 
-def run_of(case: Case, events: list) -> Run:
-    return case.run(next(event.run_id for event in events if isinstance(event, RunStarted)))
+def run_of(case: Case, events: list) -> Prediction:
+    return case.prediction(next(event.run_id for event in events if isinstance(event, RunStarted)))
 
 
 def test_a_case_is_labelled_from_the_focus_outwards(case: Case, predict: Predict) -> None:
@@ -88,7 +90,7 @@ def test_slices_are_on_disk_when_they_are_told(case: Case, predict: Predict) -> 
         if isinstance(event, RunStarted):
             run_id = event.run_id
         if isinstance(event, SlicesDone):
-            done = Workspace.open(predict.workspace).case(case.id).run(run_id).done
+            done = Workspace.open(predict.workspace).case(case.id).prediction(run_id).done
             assert done[list(event.slices)].all()
 
 
@@ -277,10 +279,10 @@ def test_one_slice_that_does_not_fit_is_an_error(predict: Predict, monkeypatch) 
 
 
 def test_what_writing_raises_ends_the_job(predict: Predict, monkeypatch) -> None:
-    def full(self: Run, z: int, *arrays: object) -> None:
+    def full(self: Prediction, z: int, *arrays: object) -> None:
         raise CaseError("The disk is full.")
 
-    monkeypatch.setattr(Run, "write_slice", full)
+    monkeypatch.setattr(Prediction, "write_slice", full)
     with pytest.raises(CaseError, match="disk is full"):
         list(run(predict))
     assert "covseg-writer" not in [thread.name for thread in threading.enumerate()]

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_covseg.cases import Case, Workspace
+from napari_covseg.cases.case import Case
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import ModelError
 from napari_covseg.jobs.events import Finished, RunStarted, SlicesDone
 from napari_covseg.jobs.messages import pack
@@ -25,7 +26,7 @@ def labels(case: Case, job: Refine) -> np.ndarray:
     events = list(run(job))
     run_id = next(event.run_id for event in events if isinstance(event, RunStarted))
     assert SlicesDone(run_id, (4,)) in events and events[-1] == Finished()
-    kept = case.run(run_id)
+    kept = case.prediction(run_id)
     assert np.flatnonzero(kept.done).tolist() == [4]
     return kept.read_slice(4)[1]
 

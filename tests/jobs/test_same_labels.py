@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_covseg.cases import Case, Workspace
-from napari_covseg.cases.merge import merge_run
+from napari_covseg.cases.case import Case
+from napari_covseg.cases.merge import merge_prediction
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.events import RunStarted
 from napari_covseg.jobs.requests import Predict, Refine
 from napari_covseg.jobs.run import run
@@ -40,7 +41,7 @@ def scans() -> list[object]:
 def prediction(case: Case, job: Predict | Refine) -> list[tuple[np.ndarray, np.ndarray]]:
     """The labels of a job: of all slices, or of the one that it labels."""
     name = next(event.run_id for event in list(run(job)) if isinstance(event, RunStarted))
-    kept = case.run(name)
+    kept = case.prediction(name)
     return [kept.read_slice(int(z)) for z in np.flatnonzero(kept.done)]
 
 
@@ -59,7 +60,7 @@ def test_refine_and_guide_equal_run(tmp_path: Path, folder: Path | None, options
     assert len(whole) == 10 and any(lungs.any() for lungs, _ in whole)
     guided = prediction(case, replace(job, guided=True))
     np.testing.assert_array_equal(guided, whole)
-    merge_run(case, case.run(case.runs()[0].id))
+    merge_prediction(case, case.prediction(case.predictions()[0].id))
     nothing = np.zeros(case.shape[1:], bool)
     for z, expected in enumerate(whole):
         refine = Refine(workspace.path, case.id, MODEL, z, 2, nothing, nothing, device="cpu", options=options)

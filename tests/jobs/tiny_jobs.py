@@ -96,7 +96,7 @@ def environment(job: Environment, control: Control) -> Iterator[Event]:
 
 
 def staying_finetune(job: StayingFinetune, control: Control) -> Iterator[Event]:
-    from napari_covseg.cases import versions
+    from napari_covseg.cases import workspace_models
     from napari_covseg.jobs import finetune_cases
 
     def and_stay(function: Callable[..., object]) -> Callable[..., None]:
@@ -109,7 +109,7 @@ def staying_finetune(job: StayingFinetune, control: Control) -> Iterator[Event]:
     if job.stays == "measured":
         finetune_cases._regression = and_stay(finetune_cases._regression)
     if job.stays == "written":
-        versions.write_record = and_stay(versions.write_record)
+        workspace_models.write_record = and_stay(workspace_models.write_record)
     yield from finetune_cases.finetune_cases(job, control)
 
 

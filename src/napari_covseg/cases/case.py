@@ -17,7 +17,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from napari_covseg.cases.lock import Lock, holder
-from napari_covseg.cases.run import Run, RunInfo, create_run
+from napari_covseg.cases.prediction import Prediction, PredictionInfo, create_prediction
 from napari_covseg.cases.store import (
     DamagedError,
     check_format,
@@ -283,7 +283,7 @@ class Case:
         folder = self.folder
         return "" if folder is None else holder(folder / "activity" / "lock")
 
-    def begin_run(
+    def begin_prediction(
         self,
         model_id: str,
         settings: dict[str, Any],
@@ -292,8 +292,8 @@ class Case:
         *,
         probabilities: bool,
         uncertainty: bool = False,
-    ) -> Run:
-        """Start an empty prediction run.
+    ) -> Prediction:
+        """Start an empty prediction.
 
         Parameters
         ----------
@@ -303,7 +303,7 @@ class Case:
         class_names : sequence of str
             Names of the probability channels.
         revision : int
-            `Activity.revision` that the run sees.
+            `Activity.revision` that the prediction sees.
         probabilities, uncertainty : bool
             Whether to keep them.
 
@@ -313,7 +313,7 @@ class Case:
             If the disk is full or the folder is read-only.
         """
         predictions = self.subgroup("predictions", "r+")
-        return create_run(
+        return create_prediction(
             predictions,
             self.shape,
             model_id,
@@ -324,24 +324,24 @@ class Case:
             uncertainty=uncertainty,
         )
 
-    def run(self, run_id: str) -> Run:
-        """Return a run by its id; CaseError if there is none."""
-        with reading(f'The prediction "{run_id}"', self.path):
+    def prediction(self, prediction_id: str) -> Prediction:
+        """Return a prediction by its id; CaseError if there is none."""
+        with reading(f'The prediction "{prediction_id}"', self.path):
             group = zarr.open_group(
-                self.group.store, path=f"{self.group.path}/predictions/{run_id}", mode=self._mode
+                self.group.store, path=f"{self.group.path}/predictions/{prediction_id}", mode=self._mode
             )
-        return Run(group)
+        return Prediction(group)
 
-    def runs(self) -> list[RunInfo]:
-        """Return the runs that there are, oldest first; half-made or damaged ones are left out."""
+    def predictions(self) -> list[PredictionInfo]:
+        """Return the predictions that there are, oldest first; half-made or damaged ones are left out."""
         infos = []
-        for run_id in self.run_names():
+        for prediction_id in self.prediction_names():
             with suppress(CaseError):
-                infos.append(self.run(run_id).info)
+                infos.append(self.prediction(prediction_id).info)
         return infos
 
-    def run_names(self) -> list[str]:
-        """Return the ids of all runs, readable or not. Raises CaseError."""
+    def prediction_names(self) -> list[str]:
+        """Return the ids of all predictions, readable or not. Raises CaseError."""
         return children(self.group, "predictions")
 
     @property

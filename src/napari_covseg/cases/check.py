@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,7 +99,7 @@ def _case(workspace: Workspace, case_id: str) -> Iterator[Finding]:
             yield from _slices(case, name)
     for name, record in (("review", lambda: case.review), ("activity", lambda: case.activity)):
         yield from _tried(f"{case.path}/{name}", record, "opening the case makes it anew from its history")
-    yield from _runs(case)
+    yield from _predictions(case)
     yield from _history(workspace, case, chain=not holder)
     yield from _kept_beside(case)
 
@@ -106,7 +107,7 @@ def _case(workspace: Workspace, case_id: str) -> Iterator[Finding]:
 def _scan(case: Case) -> Iterator[Finding]:
     advice = "import the scan again, or restore that file from a backup"
     for z in range(case.shape[0]):
-        yield from _tried(f"{case.path}/0", lambda z=z: case.read_slice(z), advice)  # type: ignore[misc]
+        yield from _tried(f"{case.path}/0", partial(case.read_slice, z), advice)
 
 
 def _slices(case: Case, name: str) -> Iterator[Finding]:
@@ -118,30 +119,29 @@ def _slices(case: Case, name: str) -> Iterator[Finding]:
         return
     advice = "the case opens; the slice is made anew from its history, or empty if that is not whole"
     for z in range(case.shape[0]):
-        yield from _tried(path, lambda z=z: read_slice(array, z), advice)  # type: ignore[misc]
+        yield from _tried(path, partial(read_slice, array, z), advice)
 
 
-def _runs(case: Case) -> Iterator[Finding]:
+def _predictions(case: Case) -> Iterator[Finding]:
     try:
-        names = case.run_names()
+        names = case.prediction_names()
     except CaseError as error:
         yield Finding("damaged", f"{case.path}/predictions", _words(error), _RESTORE)
         return
     for name in names:
         path, advice = f"{case.path}/predictions/{name}", "predict again; the labels do not need it"
         try:
-            run = case.run(name)
-            done = np.flatnonzero(run.done)
-            if run.info.finished and len(done) < case.shape[0]:
+            prediction = case.prediction(name)
+            done = np.flatnonzero(prediction.done)
+            if prediction.info.finished and len(done) < case.shape[0]:
                 text = f"it is finished, but only {len(done)} of {case.shape[0]} slices are recorded"
                 yield Finding("damaged", path, text, advice)
         except CaseError as error:
             yield Finding("damaged", path, _words(error), advice)
             continue
-        for z in done:
-            yield from _tried(path, lambda run=run, z=int(z): run.read_slice(z), advice)  # type: ignore[misc]
-            yield from _tried(path, lambda run=run, z=int(z): run.read_probabilities(z), advice)  # type: ignore[misc]
-            yield from _tried(path, lambda run=run, z=int(z): run.read_entropy(z), advice)  # type: ignore[misc]
+        for z in done.tolist():
+            for read in (prediction.read_slice, prediction.read_probabilities, prediction.read_entropy):
+                yield from _tried(path, partial(read, z), advice)
 
 
 def _history(workspace: Workspace, case: Case, *, chain: bool) -> Iterator[Finding]:

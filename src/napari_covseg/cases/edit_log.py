@@ -18,7 +18,7 @@ import numpy.typing as npt
 from napari_covseg.cases.case import Activity, Case, Damage, now
 from napari_covseg.cases.chunks import set_aside
 from napari_covseg.cases.history import History
-from napari_covseg.cases.revision import Edit, Packed, Record, Revision, SliceState
+from napari_covseg.cases.revision import Packed, Record, Revision, SliceEdit, SliceState
 from napari_covseg.cases.store import DamagedError, write_slice
 from napari_covseg.cases.writer import Key
 from napari_covseg.errors import CaseError
@@ -31,7 +31,7 @@ T = TypeVar("T", np.uint8, np.bool_)
 Kind = Literal["labels", "touched"]
 Labels = dict[Group, npt.NDArray[np.uint8]]
 Touched = dict[Group, npt.NDArray[np.bool_]]
-Change = Edit | Packed | tuple[Group, int]
+Change = SliceEdit | Packed | tuple[Group, int]
 """What a revision changes; of a slice (group, z) only a comparison with the one on disk shows it."""
 
 _PATIENCE = 5.0  # seconds for a writer that hangs on a drive which does not answer
@@ -337,16 +337,16 @@ class EditLog:
         if not draft.growing and not draft.changes:
             self.drafts.pop(number, None)
 
-    def _resolved(self, change: Change) -> Edit:
+    def _resolved(self, change: Change) -> SliceEdit:
         if isinstance(change, Packed):
             return change.unpack()
-        if isinstance(change, Edit):
+        if isinstance(change, SliceEdit):
             return change.tidied()
         group, z = change
         was = self.state(group, z)
-        return Edit.between(group, z, was, (self.memory[group][0][z].copy(), was[1]))
+        return SliceEdit.between(group, z, was, (self.memory[group][0][z].copy(), was[1]))
 
-    def _apply(self, edit: Edit) -> _Ahead:
+    def _apply(self, edit: SliceEdit) -> _Ahead:
         """Make a change that a revision explains; it is on disk once its slice is written."""
         key = edit.group, edit.z
         if key not in self._ahead:

@@ -329,7 +329,7 @@ def write_csv(revisions: Iterable[Revision], path: str | os.PathLike[str]) -> No
                     " ".join(one.groups),
                     " ".join(map(str, one.slices)),
                     one.voxels,
-                    one.run_id,
+                    one.prediction_id,
                     _plain(one.note),
                 ]
             )

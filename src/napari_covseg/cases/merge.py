@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from napari_covseg.cases.case import Case, Review, now
 from napari_covseg.cases.edit_log import ACTIVITY, REVIEW, EditLog
-from napari_covseg.cases.revision import Edit, Packed, Record, SliceState
-from napari_covseg.cases.run import Run
+from napari_covseg.cases.prediction import Prediction
+from napari_covseg.cases.revision import Packed, Record, SliceEdit, SliceState
 from napari_covseg.labels import GROUPS
 
 
@@ -45,15 +45,15 @@ def writable(
     return np.asarray((predicted != live) & ~touched)
 
 
-def edits_of(run: Run, z: int, states: Sequence[SliceState], review: int) -> list[Edit]:
+def edits_of(prediction: Prediction, z: int, states: Sequence[SliceState], review: int) -> list[SliceEdit]:
     """Return what merging a prediction changes in a slice, of which `states` are those of each group."""
     edits = []
-    for group, predicted, (live, touched) in zip(GROUPS, run.read_slice(z), states, strict=True):
+    for group, predicted, (live, touched) in zip(GROUPS, prediction.read_slice(z), states, strict=True):
         mask = writable(predicted, live, touched, review)
         if mask.any():
             index = np.flatnonzero(mask)
             persons = np.broadcast_to(np.False_, index.shape)
-            edits.append(Edit(group, z, index, live[mask], predicted[mask], persons, persons))
+            edits.append(SliceEdit(group, z, index, live[mask], predicted[mask], persons, persons))
     return edits
 
 
@@ -62,13 +62,13 @@ def review_after_merge(review: int) -> Review:
     return Review.PREDICTED if review == Review.UNTOUCHED else Review(review)
 
 
-def merge_run(case: Case, run: Run, slices: Iterable[int] | None = None) -> list[int]:
+def merge_prediction(case: Case, prediction: Prediction, slices: Iterable[int] | None = None) -> list[int]:
     """Merge a prediction into a case on disk, under the case's lock, one slice in memory at a time.
 
     Parameters
     ----------
     case : Case
-    run : Run
+    prediction : Prediction
         One of `case`'s.
     slices : iterable of int, optional
         Those to merge; by default all. What the prediction has not finished is passed over, and
@@ -89,10 +89,10 @@ def merge_run(case: Case, run: Run, slices: Iterable[int] | None = None) -> list
         log = EditLog(case)
         for key in sorted(set(log.catch_up())):
             log.save(key)
-        record = Record(log.history.last + 1, now(), run.info.model_id, "merge", run.id)
-        done = np.flatnonzero(run.done)
+        record = Record(log.history.last + 1, now(), prediction.info.model_id, "merge", prediction.id)
+        done = np.flatnonzero(prediction.done)
         for z in done if slices is None else np.intersect1d(done, list(slices)):
-            _add_slice(record, log, run, int(z))
+            _add_slice(record, log, prediction, int(z))
         if record.parts or record.review:
             _write(record, log)
     finally:
@@ -100,12 +100,12 @@ def merge_run(case: Case, run: Run, slices: Iterable[int] | None = None) -> list
     return sorted({part.z for part in record.parts})
 
 
-def _add_slice(record: Record, log: EditLog, run: Run, z: int) -> None:
+def _add_slice(record: Record, log: EditLog, prediction: Prediction, z: int) -> None:
     review = int(log.review[z])
     states = [log.state(group, z) for group in GROUPS]
     if log.is_lost(z):
         return
-    record.parts += [Packed.of(edit) for edit in edits_of(run, z, states, review)]
+    record.parts += [Packed.of(edit) for edit in edits_of(prediction, z, states, review)]
     state = review_after_merge(review)
     if state != review:
         record.review.append((z, review, int(state)))

@@ -19,8 +19,8 @@ from napari_covseg.cases.edit_log import ACTIVITY, HISTORY, REVIEW, Change, Draf
 from napari_covseg.cases.history import write_csv
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.merge import edits_of, review_after_merge
-from napari_covseg.cases.revision import Edit, Record, Revision, SliceState
-from napari_covseg.cases.run import Run
+from napari_covseg.cases.prediction import Prediction
+from napari_covseg.cases.revision import Record, Revision, SliceEdit, SliceState
 from napari_covseg.cases.store import ROW_BYTES, DamagedError
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.writer import BackgroundWriter, Key
@@ -110,7 +110,7 @@ class OpenCase:
         self.changed: set[tuple[Group, int]] = set()
         """Slices whose labels were changed since the case was opened."""
         self._last: Draft | None = None
-        self._runs: dict[str, Run] = {}
+        self._predictions: dict[str, Prediction] = {}
         self._found: Appearance | None = None
         if self._lock is not None:
             self._writer = BackgroundWriter(self.log.save, on_error=on_error)
@@ -252,13 +252,13 @@ class OpenCase:
 
     def _painted(
         self, group: Group, z: int, index: npt.NDArray[np.intp], before: npt.NDArray[np.uint8], touch: bool
-    ) -> Edit:
+    ) -> SliceEdit:
         live, touched = self.live[group][z].reshape(-1), self.touched[group][z].reshape(-1)
         persons = touched[index]
         if touch:
             touched[index] = True
         after = np.broadcast_to(np.True_, index.shape) if touch else persons
-        return Edit(group, z, index, before, live[index], persons, after)
+        return SliceEdit(group, z, index, before, live[index], persons, after)
 
     def mark_changed(self, group: Group, slices: Iterable[int]) -> None:
         """Have slices saved that changed without a person's paint, as by undoing a model's write."""
@@ -272,7 +272,9 @@ class OpenCase:
 
     # --- what a model does -------------------------------------------------------------
 
-    def merge_slices(self, run_id: str, slices: Sequence[int], write: MergeWrite | None = None) -> list[int]:
+    def merge_slices(
+        self, prediction_id: str, slices: Sequence[int], write: MergeWrite | None = None
+    ) -> list[int]:
         """Take a prediction's finished slices into the live labels, except what is a person's.
 
         This is one revision as long as nothing else happens to the case meanwhile; it refers
@@ -281,7 +283,7 @@ class OpenCase:
 
         Parameters
         ----------
-        run_id : str
+        prediction_id : str
         slices : sequence of int
             Those that the prediction has not finished are passed over, and those that are damaged.
         write : callable, optional
@@ -299,15 +301,15 @@ class OpenCase:
             If the prediction is missing or damaged, or if the case is open read-only.
         """
         self.check_editable()
-        if run_id not in self._runs:
-            self._runs[run_id] = self.case.run(run_id)
-        run = self._runs[run_id]
-        return [z for z in slices if run.is_done(z) and self._merge_slice(run, int(z), write)]
+        if prediction_id not in self._predictions:
+            self._predictions[prediction_id] = self.case.prediction(prediction_id)
+        prediction = self._predictions[prediction_id]
+        return [z for z in slices if prediction.is_done(z) and self._merge_slice(prediction, int(z), write)]
 
-    def _merge_slice(self, run: Run, z: int, write: MergeWrite | None) -> bool:
+    def _merge_slice(self, prediction: Prediction, z: int, write: MergeWrite | None) -> bool:
         if self.log.is_lost(z):
             return False  # what was a person's there cannot be told
-        edits = edits_of(run, z, [self._state(group, z) for group in GROUPS], int(self.review[z]))
+        edits = edits_of(prediction, z, [self._state(group, z) for group in GROUPS], int(self.review[z]))
         for edit in edits:
             if write is None:
                 self.live[edit.group][z].reshape(-1)[edit.index] = edit.after
@@ -318,8 +320,8 @@ class OpenCase:
             draft = self._last
             # it is replaced as a whole each time, so it has to stay one chunk
             large = draft is not None and draft.size > ROW_BYTES * 3 // 4
-            if draft is None or not draft.growing or draft.record.run_id != run.id or large:
-                draft = self._begin("merge", who=run.info.model_id, run_id=run.id)
+            if draft is None or not draft.growing or draft.record.prediction_id != prediction.id or large:
+                draft = self._begin("merge", who=prediction.info.model_id, prediction_id=prediction.id)
                 draft.growing = True
             self._set_states(draft, [z], state)
             self._note(draft, edits)
@@ -399,7 +401,9 @@ class OpenCase:
         always : bool
             Make a revision of it even if nothing is new.
         """
-        edits = [Edit.between(*place, self._state(*place), state) for place, state in sorted(slices.items())]
+        edits = [
+            SliceEdit.between(*place, self._state(*place), state) for place, state in sorted(slices.items())
+        ]
         edits = [edit for edit in edits if len(edit)]
         new = np.flatnonzero(self.review != review)
         if not always and not edits and not len(new):
@@ -420,12 +424,14 @@ class OpenCase:
                 live, touched = self._state(part.group, part.z)
                 before.setdefault((part.group, part.z), (live.copy(), touched.copy()))
             self._apply(record)
-            draft = self._begin(record.tool, who=record.who, run_id=record.run_id, note=record.note)
+            draft = self._begin(
+                record.tool, who=record.who, prediction_id=record.prediction_id, note=record.note
+            )
             draft.record.when = record.when
             draft.record.review += record.review
             self._note(draft, record.parts)
         changes = sorted(before.items())
-        return self._restored([Edit.between(*place, was, self._state(*place)) for place, was in changes])
+        return self._restored([SliceEdit.between(*place, was, self._state(*place)) for place, was in changes])
 
     # --- saving --------------------------------------------------------------------------
 
@@ -501,7 +507,7 @@ class OpenCase:
 
     # --- noting down, in the viewer's thread ---------------------------------------------
 
-    def _begin(self, tool: str, *, who: str | None = None, run_id: str = "", note: str = "") -> Draft:
+    def _begin(self, tool: str, *, who: str | None = None, prediction_id: str = "", note: str = "") -> Draft:
         """Begin the next revision; one that was growing is now as it will stay."""
         self.check_editable()
         if self._last is not None and self._last.growing:
@@ -509,7 +515,7 @@ class OpenCase:
             self._schedule([(HISTORY, "", self._last.record.number)])
         self.revision += 1
         time = now()
-        record = Record(self.revision, time, self.who if who is None else who, tool, run_id, note)
+        record = Record(self.revision, time, self.who if who is None else who, tool, prediction_id, note)
         self._last = self.log.drafts[self.revision] = Draft(record)
         self.log.activity = replace(self.log.activity, modified=time)
         return self._last
@@ -548,11 +554,11 @@ class OpenCase:
                     found = True
         return found
 
-    def _voxels_of(self, edit: Edit) -> tuple[npt.NDArray[np.intp], ...]:
+    def _voxels_of(self, edit: SliceEdit) -> tuple[npt.NDArray[np.intp], ...]:
         y, x = np.divmod(edit.index.astype(np.intp), self.case.shape[2])
         return np.full(len(y), edit.z, np.intp), y, x
 
-    def _restored(self, edits: Iterable[Edit]) -> list[Restored]:
+    def _restored(self, edits: Iterable[SliceEdit]) -> list[Restored]:
         """Return what a viewer has to draw."""
         found = []
         for edit in edits:

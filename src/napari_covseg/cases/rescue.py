@@ -17,7 +17,7 @@ import platformdirs
 
 from napari_covseg.cases.case import Case, now
 from napari_covseg.cases.open_case import OpenCase, Restored
-from napari_covseg.cases.revision import Edit, Packed, Record, SliceState
+from napari_covseg.cases.revision import Packed, Record, SliceEdit, SliceState
 from napari_covseg.cases.store import FORMAT, reading, writing
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import Group
@@ -106,7 +106,7 @@ def save(case: OpenCase, folder: str | os.PathLike[str]) -> Path:
     state = Record(case.revision, now(), "", "state", extra=extra)
     for group, z in sorted(case.changed):
         slices = case.live[group][z], case.touched[group][z]
-        state.parts.append(Packed.of(Edit.between(group, z, empty, slices)))
+        state.parts.append(Packed.of(SliceEdit.between(group, z, empty, slices)))
     state.review = [(z, 0, int(review)) for z, review in enumerate(case.review)]
     records = [state, *case.log.unsaved()]
     name = re.sub(r"[^\w.-]", "_", case.id)

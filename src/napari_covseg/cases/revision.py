@@ -27,7 +27,7 @@ ReviewChange = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Edit:
+class SliceEdit:
     """Voxels of one slice that are changed, with what they were and what they become.
 
     Attributes
@@ -51,7 +51,7 @@ class Edit:
     touched_after: npt.NDArray[np.bool_]
 
     @classmethod
-    def between(cls, group: Group, z: int, before: SliceState, after: SliceState) -> Edit:
+    def between(cls, group: Group, z: int, before: SliceState, after: SliceState) -> SliceEdit:
         """Return what differs between two states of a slice."""
         index = np.flatnonzero((before[0] != after[0]) | (before[1] != after[1]))
         labels = before[0].reshape(-1)[index], after[0].reshape(-1)[index]
@@ -71,19 +71,19 @@ class Edit:
         state[0].reshape(-1)[self.index] = self.before
         state[1].reshape(-1)[self.index] = self.touched_before
 
-    def tidied(self) -> Edit:
+    def tidied(self) -> SliceEdit:
         """Return it with each voxel once, the first of its values before, ascending, if it really changes."""
         index, first = np.unique(self.index, return_index=True)
         columns = [
             column[first] for column in (self.before, self.after, self.touched_before, self.touched_after)
         ]
         differs = (columns[0] != columns[1]) | (columns[2] != columns[3])
-        return Edit(self.group, self.z, index[differs], *(column[differs] for column in columns))
+        return SliceEdit(self.group, self.z, index[differs], *(column[differs] for column in columns))
 
 
 @dataclass(frozen=True)
 class Packed:
-    """An `Edit` as bytes.
+    """An `SliceEdit` as bytes.
 
     Neighbours with the same labels are one run, so that a filled outline takes little more
     than its rim: a model's lungs on a slice of 512 x 512 are 1 kB.
@@ -95,8 +95,8 @@ class Packed:
     data: bytes
 
     @classmethod
-    def of(cls, edit: Edit) -> Packed:
-        """Pack an edit from `Edit.tidied` or `Edit.between`."""
+    def of(cls, edit: SliceEdit) -> Packed:
+        """Pack an edit from `SliceEdit.tidied` or `SliceEdit.between`."""
         flags = edit.touched_before * np.uint8(_TOUCHED_BEFORE) | edit.touched_after * np.uint8(
             _TOUCHED_AFTER
         )
@@ -111,7 +111,7 @@ class Packed:
         data = zlib.compress(b"".join(column.tobytes() for column in columns))
         return cls(edit.group, edit.z, len(edit), struct.pack("<I", len(first)) + data)
 
-    def unpack(self) -> Edit:
+    def unpack(self) -> SliceEdit:
         """Return the edit; ValueError or zlib.error if there is none."""
         (count,) = struct.unpack_from("<I", self.data)
         columns = zlib.decompress(self.data[4:])
@@ -124,7 +124,7 @@ class Packed:
         skipped = np.cumsum(gaps) - np.cumsum(lengths) + lengths
         index = (np.arange(len(before)) + np.repeat(skipped, lengths)).astype(np.uint32)
         touched = ((flags & flag).astype(np.bool_) for flag in (_TOUCHED_BEFORE, _TOUCHED_AFTER))
-        return Edit(self.group, self.z, index, before, after, *touched)
+        return SliceEdit(self.group, self.z, index, before, after, *touched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Revision:
         Slices whose labels or review state it changes.
     voxels : int
         How many voxels it changes.
-    run_id : str
+    prediction_id : str
         The prediction that was merged, empty for what a person did.
     note : str
         More on it for a person, for instance which revision was restored.
@@ -160,7 +160,7 @@ class Revision:
     groups: tuple[Group, ...]
     slices: tuple[int, ...]
     voxels: int
-    run_id: str = ""
+    prediction_id: str = ""
     note: str = ""
 
 
@@ -172,7 +172,7 @@ class Record:
     ----------
     number : int
     when : datetime
-    who, tool, run_id, note : str
+    who, tool, prediction_id, note : str
         As in `Revision`.
     parts : list of Packed
     review : list of (int, int, int)
@@ -185,7 +185,7 @@ class Record:
     when: datetime
     who: str
     tool: str
-    run_id: str = ""
+    prediction_id: str = ""
     note: str = ""
     parts: list[Packed] = field(default_factory=list)
     review: list[ReviewChange] = field(default_factory=list)
@@ -211,7 +211,7 @@ class Record:
             groups=tuple(group for group in GROUPS if group in groups),
             slices=tuple(sorted(changed | {z for z, _, _ in self.review})),
             voxels=voxels,
-            run_id=self.run_id,
+            prediction_id=self.prediction_id,
             note=self.note,
         )
 
@@ -222,7 +222,7 @@ class Record:
             "when": self.when.isoformat(),
             "who": self.who,
             "tool": self.tool,
-            "run": self.run_id,
+            "run": self.prediction_id,
             "note": self.note,
             "parts": [[part.group, part.z, part.voxels, len(part.data)] for part in self.parts],
             "review": [list(change) for change in self.review],
@@ -266,7 +266,7 @@ class Record:
             when=datetime.fromisoformat(header["when"]),
             who=header["who"],
             tool=header["tool"],
-            run_id=header["run"],
+            prediction_id=header["run"],
             note=header["note"],
             parts=parts,
             review=[(z, before, after) for z, before, after in header["review"]],

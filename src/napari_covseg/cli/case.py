@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_covseg.cases import Case, Revision, Workspace
+    from napari_covseg.cases.case import Case
+    from napari_covseg.cases.revision import Revision
+    from napari_covseg.cases.workspace import Workspace
 
 
 app = typer.Typer(invoke_without_command=True)
@@ -32,7 +34,7 @@ def cases(context: typer.Context, workspace: WorkspaceOption = None, as_json: Js
     if context.invoked_subcommand is not None:
         context.obj = workspace, as_json
         return
-    from napari_covseg.cases import default_workspace
+    from napari_covseg.cases.workspace import default_workspace
 
     if workspace is None and not default_workspace().exists():
         output.record([])
@@ -70,8 +72,8 @@ def check(
     """Read all of a workspace and say what is damaged and what to do; exit code 1 if anything is."""
     workspace, above_json = context.parent.obj if context.parent else (None, False)
     output = Output(context, as_json or above_json)
-    from napari_covseg.cases import default_workspace
     from napari_covseg.cases.check import check_workspace
+    from napari_covseg.cases.workspace import default_workspace
 
     looked_at = place or workspace or default_workspace()
     findings = check_workspace(looked_at)
@@ -107,7 +109,7 @@ def history(
     for one in () if csv is not None else revisions:
         slices = f"{one.slices[0]}-{one.slices[-1]}" if len(one.slices) > 1 else "".join(map(str, one.slices))
         when = f"{one.when.astimezone():%Y-%m-%d %H:%M:%S}"
-        groups, note = " ".join(one.groups), one.note or one.run_id
+        groups, note = " ".join(one.groups), one.note or one.prediction_id
         output.line(
             f"{one.number:>6}  {when}  {one.who:<16}  {one.tool:<10}  {groups:<13}  {slices:<9}  "
             f"{one.voxels:>8}  {note}".rstrip()

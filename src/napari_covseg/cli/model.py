@@ -16,7 +16,7 @@ from napari_covseg.errors import ModelError
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from napari_covseg.cases.versions import Versions
+    from napari_covseg.cases.workspace_models import WorkspaceModels
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -59,9 +59,9 @@ def models(
         for entry in entries
     ]
     if workspace is not None:
-        from napari_covseg.cases.versions import Versions
+        from napari_covseg.cases.workspace_models import WorkspaceModels
 
-        versions = Versions(open_workspace(workspace))
+        versions = WorkspaceModels(open_workspace(workspace))
         for version in versions.list():
             state, current = version.state.name.lower(), versions.current(version.base) == version.id
             seen = sum(len(one.learned) + len(one.held_out) for one in version.learned_from.values())
@@ -245,13 +245,13 @@ def _output(context: typer.Context, as_json: bool) -> Output:
     return Output(context, as_json or (isinstance(parent, Output) and parent.as_json))
 
 
-def _versions(workspace: str | None) -> Versions:
-    from napari_covseg.cases.versions import Versions
+def _versions(workspace: str | None) -> WorkspaceModels:
+    from napari_covseg.cases.workspace_models import WorkspaceModels
 
-    return Versions(open_workspace(workspace))
+    return WorkspaceModels(open_workspace(workspace))
 
 
-def _tell(output: Output, versions: Versions, base: str) -> None:
+def _tell(output: Output, versions: WorkspaceModels, base: str) -> None:
     now = versions.current(base)
     output.record({"base": base, "current": now})
     output.line(f"In use for {base}: {now}")

@@ -23,7 +23,7 @@ from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.predict.options import PredictOptions
 
 if TYPE_CHECKING:
-    from napari_covseg.cases import Case
+    from napari_covseg.cases.case import Case
 
 
 class Tta(StrEnum):
@@ -139,17 +139,17 @@ def predict(
 def _write_uncertainty(output: Output, case: Case, run_id: str, path: str) -> None:
     import numpy as np
 
-    made = case.run(run_id)
+    made = case.prediction(run_id)
     slices = [made.read_uncertainty(z) for z in range(case.shape[0])]
     write_map(output, case, path, np.stack([one for one in slices if one is not None]))
 
 
 def _merge(output: Output, case: Case, run_id: str) -> None:
     """Bring a run into the case's labels; where a viewer has the case open, that is left to it."""
-    from napari_covseg.cases import merge_run
+    from napari_covseg.cases.merge import merge_prediction
 
     try:
-        changed = merge_run(case, case.run(run_id))
+        changed = merge_prediction(case, case.prediction(run_id))
     except CaseError as error:
         raise CaseError(f"The prediction is kept as run {run_id}, but not merged: {error}") from error
     output.record({"event": "merged", "run_id": run_id, "slices": changed})

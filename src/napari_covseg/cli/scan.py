@@ -102,7 +102,7 @@ def import_scan(
 ) -> None:
     """Keep a scan as a case of the workspace."""
     output = Output(context, as_json)
-    from napari_covseg.cases import default_workspace
+    from napari_covseg.cases.workspace import default_workspace
     from napari_covseg.jobs.requests import Import
     from napari_covseg.jobs.run import run
 

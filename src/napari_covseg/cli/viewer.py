@@ -32,7 +32,7 @@ def open_viewer(
 ) -> None:
     """Open napari with the workbench, and in it a scan or a case."""
     _need_qt()
-    from napari_covseg.cases import Workspace
+    from napari_covseg.cases.workspace import Workspace
 
     is_case = what is not None and not Path(what).exists()
     if is_case:

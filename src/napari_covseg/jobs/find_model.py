@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_covseg.cases.versions import Versions
 from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import WorkspaceModels
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import find
 
@@ -22,14 +22,14 @@ class FoundModel:
         Id of the model at the beginning of its line; its own if it is of no workspace.
     path : Path
         A model file; of a version, the chunk that holds it.
-    versions : Versions, optional
+    versions : WorkspaceModels, optional
         Where a version is kept.
     """
 
     card: ModelCard
     base: str
     path: Path
-    versions: Versions | None = None
+    versions: WorkspaceModels | None = None
 
     def source(self) -> Path | bytes:
         """Return what `models.file.load_model` reads. Raises ModelError if a version is damaged."""
@@ -50,7 +50,7 @@ def find_model(name: str, workspace: Workspace | None = None) -> FoundModel:
     ModelError
         If there is none, or it is damaged.
     """
-    versions = None if workspace is None else Versions(workspace)
+    versions = None if workspace is None else WorkspaceModels(workspace)
     if workspace is not None and versions is not None and name in versions:
         version = versions.get(name)
         card = ModelCard.from_json(version.card, f"The model {name}")
@@ -61,4 +61,4 @@ def find_model(name: str, workspace: Workspace | None = None) -> FoundModel:
 
 def model_in_use(workspace: Workspace, base: str) -> str:
     """Return the name of the model that is used in the place of `base` in a workspace."""
-    return Versions(workspace).current(base)
+    return WorkspaceModels(workspace).current(base)

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from napari_covseg.cases import Review, Workspace
-from napari_covseg.cases.version import Curves, LearnedFrom, ModelVersion
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import Curves, LearnedFrom, WorkspaceModel, WorkspaceModels
 from napari_covseg.errors import ModelError
 from napari_covseg.jobs.events import Event, ModelProposed, Notice, Progress, TrainingStep
 from napari_covseg.jobs.find_model import FoundModel, find_model
@@ -101,7 +101,7 @@ def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
     corrected = joined(slices)
     if corrected is None:
         raise ModelError("No slice is corrected or accepted yet: correct or accept a few slices first.")
-    known = Versions(workspace).sides()
+    known = WorkspaceModels(workspace).sides()
     sides = choose_sides(corrected.ids, known, settings.hold_out)
     learned, held_out = corrected.split(sides)
     held_out = replace(held_out, valid=_judged(workspace, held_out, model.card))
@@ -252,7 +252,7 @@ def _regression(
 
 def _keep(
     material: _Material, result: FinetuneResult, how: dict[str, Any], scores: dict[str, Any]
-) -> ModelVersion:
+) -> WorkspaceModel:
     parent = material.model.card
     count = len(material.learned)
 
@@ -270,7 +270,7 @@ def _keep(
         )
         return model_bytes(unfold(replace(result.model, card=card)), card), card.to_json()
 
-    return Versions(material.workspace).add(
+    return WorkspaceModels(material.workspace).add(
         material.found.base,
         parent.id,
         make,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from napari_covseg.cases import Workspace
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.allocator import give_back_memory
 from napari_covseg.jobs.events import Event, Imported, Notice
 from napari_covseg.jobs.requests import Import

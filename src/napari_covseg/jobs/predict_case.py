@@ -14,7 +14,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.cases import Case, Run, Workspace
+from napari_covseg.cases.case import Case
+from napari_covseg.cases.prediction import Prediction
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.allocator import give_back_memory
 from napari_covseg.jobs.events import Event, Notice, Progress, RunStarted, SlicesDone, VolumeDone
@@ -62,7 +64,7 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
         return case, appearance, ensemble, _guide(job, case, ensemble) if job.guided else None
 
     case, appearance, ensemble, guide = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
-    run = case.begin_run(
+    run = case.begin_prediction(
         ensemble.card.id,
         _settings(job, ensemble, guided=guide is not None),
         ensemble.card.outputs,
@@ -138,7 +140,7 @@ def _slices(
     case: Case,
     appearance: Appearance,
     ensemble: Ensemble,
-    run: Run,
+    run: Prediction,
     control: Control,
     guide: Guide | None,
 ) -> Generator[Event, None, list[Coarse]]:
@@ -193,7 +195,7 @@ def _slices(
 
 
 def _last_pass(
-    job: Predict, case: Case, ensemble: Ensemble, run: Run, coarse: list[Coarse]
+    job: Predict, case: Case, ensemble: Ensemble, run: Prediction, coarse: list[Coarse]
 ) -> Iterator[Event]:
     count = case.shape[0]
     yield from _rewrite(
@@ -215,7 +217,7 @@ def _last_pass(
         )
 
 
-def _rewrite(run: Run, passing: Iterator[Change | None], count: int) -> Iterator[Event]:
+def _rewrite(run: Prediction, passing: Iterator[Change | None], count: int) -> Iterator[Event]:
     """Write what a pass over the volume changes, to its end."""
     now = Progress(count, count, "slices")
 

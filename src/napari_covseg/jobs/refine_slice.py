@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.cases import Case, Run, Workspace
+from napari_covseg.cases.case import Case
+from napari_covseg.cases.prediction import Prediction
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.events import Event, Progress, RunStarted, SlicesDone
 from napari_covseg.jobs.memory import loaded_ensemble
 from napari_covseg.jobs.predict_case import appearance_of
@@ -36,14 +38,14 @@ def refine_slice(job: Refine, control: Control) -> Iterator[Event]:
         If the model cannot be used, does not see whole slices, or has no output for the label.
     """
 
-    def work() -> Run:
+    def work() -> Prediction:
         workspace = Workspace.open(job.workspace, create=False)
         case = workspace.case(job.case)
         ensemble = loaded_ensemble(job.model, job.options, job.device, workspace)
         lungs, lesions = _refined(job, case, ensemble)
         used = {"device": str(ensemble.device), "refined": job.z, "label": job.label}
         outputs = ensemble.card.outputs
-        run = case.begin_run(ensemble.card.id, used, outputs, job.revision, probabilities=False)
+        run = case.begin_prediction(ensemble.card.id, used, outputs, job.revision, probabilities=False)
         run.write_slice(job.z, lungs, lesions)
         run.finish()
         return run

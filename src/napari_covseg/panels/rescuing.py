@@ -10,7 +10,7 @@ import numpy as np
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QElapsedTimer, QObject, Signal
 
-from napari_covseg.cases import OpenCase
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.rescue import Saved, bring_back, bring_back_waiting, close_or_save, save
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.scan.facts import damage_text

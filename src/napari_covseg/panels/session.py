@@ -13,7 +13,8 @@ from napari.layers import Image
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
-from napari_covseg.cases import OpenCase, Workspace
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import Work
 from napari_covseg.panels.case_layers import CaseLayers

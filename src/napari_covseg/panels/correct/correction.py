@@ -9,7 +9,7 @@ from napari.layers import Labels
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 
-from napari_covseg.cases import Review
+from napari_covseg.cases.case import Review
 from napari_covseg.edit import PRESETS, Edit, HuRange, Protection
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Progress

@@ -13,7 +13,8 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, QTimer
 from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableView, QWidget
 
-from napari_covseg.cases import Revision, State
+from napari_covseg.cases.edit_log import State
+from napari_covseg.cases.revision import Revision
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background, show_exception
 from napari_covseg.panels.hu_overlay import AID_KEY
@@ -274,7 +275,7 @@ def revision_in_words(revision: Revision) -> str:
         " and ".join(revision.groups),
         f"{revision.voxels} voxels" if revision.voxels else "",
         f"by {revision.who}",
-        f"prediction {revision.run_id}" if revision.run_id else "",
+        f"prediction {revision.prediction_id}" if revision.prediction_id else "",
         revision.note,
     ]
     return ", ".join(part for part in parts if part)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.utils.notifications import show_error, show_info
 
-from napari_covseg.cases import OpenCase
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Event, Failed, SlicesDone
 from napari_covseg.jobs.requests import REFINE_PRIORITY, Refine

@@ -20,7 +20,7 @@ from qtpy.QtGui import (
 )
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QToolTip, QVBoxLayout, QWidget
 
-from napari_covseg.cases import Review
+from napari_covseg.cases.case import Review
 from napari_covseg.panels.keys import KEYS
 from napari_covseg.panels.step import small
 

@@ -10,7 +10,9 @@ from napari.layers import Labels
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_covseg.cases import Case, OpenCase, Review, Run, RunInfo
+from napari_covseg.cases.case import Case, Review
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.prediction import Prediction, PredictionInfo
 from napari_covseg.edit.order import DEFAULT_STRATEGY, SliceFeatures, next_slice
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.background import in_background
@@ -50,7 +52,7 @@ class Reviewing(QObject):
         self._visited: list[int] = []
         self._hidden: list[Labels] = []
         self._stale: set[int] = set()
-        self._run: Run | None = None
+        self._run: Prediction | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE)
@@ -108,7 +110,7 @@ class Reviewing(QObject):
             return
         touched = any(painted[z].any() for painted in case.touched.values())
         labelled = any(labels[z].any() for labels in case.live.values())
-        state = Review.PREDICTED if labelled or case.case.runs() else Review.UNTOUCHED
+        state = Review.PREDICTED if labelled or case.case.predictions() else Review.UNTOUCHED
         self._set(Review.CORRECTED if touched else state)
 
     def _set(self, state: Review) -> bool:
@@ -157,7 +159,7 @@ class Reviewing(QObject):
             if not runs:
                 show_info("No model has labelled this scan yet.")
                 return
-            self._run = case.case.run(runs[-1].id)
+            self._run = case.case.prediction(runs[-1].id)
             active = session.viewer.layers.selection.active
             layer = labels_layer("lesions", np.zeros_like(case.live["lesions"]), case.case.spacing)
             layer.name, layer.editable = MODEL_LAYER, False
@@ -224,15 +226,15 @@ class Reviewing(QObject):
 
         def read() -> bool:
             runs = whole_runs(known)
-            facts.use_run(known.run(runs[-1].id) if runs else None)
+            facts.use_run(known.prediction(runs[-1].id) if runs else None)
             return facts.read_uncertainty(np.flatnonzero(np.isnan(facts.entropy)).tolist())
 
         in_background(read, lambda any_known: self.facts_changed.emit() if any_known else None)
 
 
-def whole_runs(case: Case) -> list[RunInfo]:
+def whole_runs(case: Case) -> list[PredictionInfo]:
     """Return the predictions of the whole scan, oldest first, without those of single slices."""
-    return [run for run in case.runs() if "refined" not in run.settings]
+    return [run for run in case.predictions() if "refined" not in run.settings]
 
 
 class SliceFacts:
@@ -261,7 +263,7 @@ class SliceFacts:
         self.lung = np.zeros(count, np.bool_)
         self.entropy = np.full(count, np.nan)
         self.disagreement = np.zeros(count)
-        self._run: Run | None = None
+        self._run: Prediction | None = None
         self.recount(range(count))
 
     def recount(self, slices: Iterable[int]) -> None:
@@ -274,7 +276,7 @@ class SliceFacts:
         for z in {z for changed in slices for z in (changed - 1, changed) if 0 <= z < last}:
             self.disagreement[z] = np.count_nonzero((lesions[z] > 0) != (lesions[z + 1] > 0))
 
-    def use_run(self, run: Run | None) -> None:
+    def use_run(self, run: Prediction | None) -> None:
         """Take what a prediction knows, and forget those of the one before."""
         if run is None or self._run is None or run.id != self._run.id:
             self.entropy[:] = np.nan

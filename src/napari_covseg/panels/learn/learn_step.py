@@ -23,9 +23,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_covseg.cases import OpenCase
-from napari_covseg.cases.version import ModelState
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace_models import ModelState, WorkspaceModels
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import ModelProposed, TrainingStep
 from napari_covseg.labels import GROUPS
@@ -377,7 +376,7 @@ class SideBySide(QWidget):
             for row, name in enumerate((self._session.learning.in_use, proposal.model_id)):
 
                 def draw(run_id: str, row: int = row, column: int = column, z: int = z) -> None:
-                    lesions = case.case.run(run_id).read_slice(z)[1]
+                    lesions = case.case.prediction(run_id).read_slice(z)[1]
                     truth = case.live["lesions"][z]
                     self.pictures[row][column].setPixmap(picture(case, z, lesions, truth))
                     scores[column][row] = dice(lesions > 0, truth > 0)
@@ -388,7 +387,7 @@ class SideBySide(QWidget):
 
     def _slices(self, case: OpenCase, version_id: str) -> list[int]:
         try:
-            seen = Versions(self._session.workspace).get(version_id).learned_from.get(case.id)
+            seen = WorkspaceModels(self._session.workspace).get(version_id).learned_from.get(case.id)
         except CovsegError:
             seen = None
         known = [] if seen is None else [*seen.held_out, *seen.learned]

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, Signal
 
-from napari_covseg.cases import Review, Workspace
-from napari_covseg.cases.version import ModelState, ModelVersion
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import ModelState, WorkspaceModel, WorkspaceModels
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import END, Event, Failed, ModelProposed, Notice, TrainingStep
 from napari_covseg.jobs.requests import Finetune
@@ -79,21 +79,21 @@ class Learning(QObject):
         if entry is None:
             return ""
         try:
-            current = Versions(self._session.workspace).current(entry.card.id)
+            current = WorkspaceModels(self._session.workspace).current(entry.card.id)
         except CovsegError:
             current = entry.card.id
         if current != entry.card.id:
             return current
         return entry.card.id if entry in available() else str(entry.path)
 
-    def versions(self) -> list[ModelVersion]:
+    def versions(self) -> list[WorkspaceModel]:
         """Return the versions of the chosen model, the oldest first, but for discarded ones.
 
         Proposed ones are those that nobody has decided about, as when the window was closed;
         the one that is shown for a decision now is not among them.
         """
         try:
-            known = Versions(self._session.workspace).list()
+            known = WorkspaceModels(self._session.workspace).list()
         except CovsegError:
             return []
         known = [v for v in known if v.base == self.base and v.state != ModelState.DISCARDED]
@@ -102,7 +102,7 @@ class Learning(QObject):
     def use(self, version_id: str) -> None:
         """Make a version, which is kept by that, or the model it began with the one in use."""
         try:
-            versions = Versions(self._session.workspace)
+            versions = WorkspaceModels(self._session.workspace)
             if version_id != self.base and versions.get(version_id).state == ModelState.PROPOSED:
                 versions.keep(version_id)
             else:
@@ -164,7 +164,7 @@ class Learning(QObject):
         if proposal is None:
             return
         try:
-            Versions(self._session.workspace).keep(proposal.model_id)
+            WorkspaceModels(self._session.workspace).keep(proposal.model_id)
         except CovsegError as error:
             show_error(str(error))
             return
@@ -178,7 +178,7 @@ class Learning(QObject):
         proposal = self._decide()
         if proposal is not None:
             try:
-                Versions(self._session.workspace).discard(proposal.model_id)
+                WorkspaceModels(self._session.workspace).discard(proposal.model_id)
             except CovsegError as error:
                 show_error(str(error))
             self.changed.emit()

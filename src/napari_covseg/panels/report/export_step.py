@@ -9,7 +9,7 @@ from napari import Viewer
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLineEdit, QWidget
 
-from napari_covseg.cases import Review
+from napari_covseg.cases.case import Review
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.step import Paragraph, Step, button

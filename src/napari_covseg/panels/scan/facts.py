@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from napari_covseg.cases import Damage
+from napari_covseg.cases.case import Damage
 
 AT_MOST = 8  # slices that are named
 _LOST = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 from napari.utils.notifications import show_info
 
-from napari_covseg.cases import OpenCase
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import END, Event, Failed, Imported, Notice, Progress
 from napari_covseg.jobs.requests import Import

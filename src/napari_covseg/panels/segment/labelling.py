@@ -13,7 +13,8 @@ from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_covseg.cases import OpenCase, Run
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.prediction import Prediction as StoredPrediction
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import (
     END,
@@ -268,7 +269,7 @@ class Uncertainty:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._layer: Image | None = None
-        self._run: Run | None = None
+        self._run: StoredPrediction | None = None
         self._come: set[int] = set()
         session.case_changed.connect(self.remove)
 
@@ -305,7 +306,7 @@ class Uncertainty:
             return
         try:
             if self._run is None or self._run.id != run_id:
-                self._run = session.case.case.run(run_id)
+                self._run = session.case.case.prediction(run_id)
             values = self._run.read_uncertainty(z) if self._run.is_done(z) else None
         except CovsegError as error:
             self._layer = None

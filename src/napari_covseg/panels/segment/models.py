@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from napari_covseg.cases import OpenCase, Workspace
-from napari_covseg.cases.version import ModelState, ModelVersion
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import ModelState, WorkspaceModel, WorkspaceModels
 from napari_covseg.errors import CovsegError
 from napari_covseg.labels import OUTPUTS
 from napari_covseg.models.card import ModelCard
@@ -90,12 +90,12 @@ def model_choices(workspace: Workspace | None, files: Iterable[ModelEntry] = ())
     return [one for choice in choices for one in (choice, *versions.pop(choice.card.id, ()))]
 
 
-def _kept(workspace: Workspace | None) -> list[ModelVersion]:
+def _kept(workspace: Workspace | None) -> list[WorkspaceModel]:
     """Return the versions that were kept; none where the workspace cannot be read, which others tell."""
     if workspace is None:
         return []
     try:
-        return [version for version in Versions(workspace).list() if version.state == ModelState.KEPT]
+        return [version for version in WorkspaceModels(workspace).list() if version.state == ModelState.KEPT]
     except CovsegError as error:
         _log.warning("%s", error)
         return []
@@ -153,7 +153,7 @@ def measurements(card: ModelCard) -> list[tuple[str, dict[str, Any]]]:
 
 def last_model(case: OpenCase) -> str:
     """Return what the model is called that predicted a case last, empty if none has."""
-    runs = [run for run in case.case.runs() if "refined" not in run.settings]
+    runs = [run for run in case.case.predictions() if "refined" not in run.settings]
     if not runs:
         return ""
     titles = {entry.card.id: entry.card.title for entry in available()}

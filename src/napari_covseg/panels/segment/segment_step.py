@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_covseg.cases import Review
+from napari_covseg.cases.case import Review
 from napari_covseg.errors import CovsegError
 from napari_covseg.models.card import read_card
 from napari_covseg.models.catalogue import ModelEntry, find

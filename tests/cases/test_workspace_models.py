@@ -7,9 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_covseg.cases import Workspace, chunks
-from napari_covseg.cases.version import Curves, LearnedFrom, ModelState, ModelVersion
-from napari_covseg.cases.versions import Versions
+from napari_covseg.cases import chunks
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import (
+    Curves,
+    LearnedFrom,
+    ModelState,
+    WorkspaceModel,
+    WorkspaceModels,
+)
 from napari_covseg.errors import CaseError, ModelError
 
 WEIGHTS = bytes(range(256)) * 40 + b"odd"
@@ -17,11 +23,11 @@ CURVES = Curves(np.arange(12.0), np.array([0, 10]), np.array([[0.5, 0.6], [0.7, 
 
 
 @pytest.fixture
-def versions(workspace: Workspace) -> Versions:
-    return Versions(workspace)
+def versions(workspace: Workspace) -> WorkspaceModels:
+    return WorkspaceModels(workspace)
 
 
-def add(versions: Versions, parent: str = "unet", base: str = "unet") -> ModelVersion:
+def add(versions: WorkspaceModels, parent: str = "unet", base: str = "unet") -> WorkspaceModel:
     return versions.add(
         base,
         parent,
@@ -43,10 +49,10 @@ def one_sentence(error: Exception) -> str:
     return text
 
 
-def test_a_version_is_kept_as_it_was_made(versions: Versions, workspace: Workspace) -> None:
+def test_a_version_is_kept_as_it_was_made(versions: WorkspaceModels, workspace: Workspace) -> None:
     made = add(versions)
     assert made.id == "unet-1" and made.card == '{"id": "unet-1"}' and made.state == ModelState.PROPOSED
-    again = Versions(Workspace.open(workspace.path))
+    again = WorkspaceModels(Workspace.open(workspace.path))
     assert again.list() == [made] and "unet-1" in again and "unet-2" not in again
     assert again.weights("unet-1") == WEIGHTS
     curves = again.curves("unet-1")
@@ -55,13 +61,13 @@ def test_a_version_is_kept_as_it_was_made(versions: Versions, workspace: Workspa
     assert again.get("unet-1").scores == {"held-out": {"before": 0.5, "after": 0.75}}
 
 
-def test_versions_without_curves(versions: Versions) -> None:
+def test_versions_without_curves(versions: WorkspaceModels) -> None:
     made = versions.add("a model/of: mine", "p", lambda name: (WEIGHTS, ""), scores={}, learned_from={})
     assert made.id == "a-model-of-mine-1" and made.base == "a model/of: mine"
     assert not versions.curves(made.id).losses.size
 
 
-def test_the_current_model_can_be_any_that_was_kept(versions: Versions, workspace: Workspace) -> None:
+def test_the_current_model_can_be_any_that_was_kept(versions: WorkspaceModels, workspace: Workspace) -> None:
     first, second = add(versions), add(versions, parent="unet-1")
     other = add(versions, base="other")
     assert versions.current("unet") == "unet"
@@ -70,7 +76,7 @@ def test_the_current_model_can_be_any_that_was_kept(versions: Versions, workspac
     versions.keep(first.id)
     versions.keep(second.id)
     versions.keep(other.id)
-    again = Versions(Workspace.open(workspace.path))
+    again = WorkspaceModels(Workspace.open(workspace.path))
     assert (again.current("unet"), again.current("other")) == ("unet-2", "other-1")
     assert [version.state for version in again.list()] == [ModelState.KEPT] * 3
     again.set_current("unet", first.id)
@@ -81,7 +87,7 @@ def test_the_current_model_can_be_any_that_was_kept(versions: Versions, workspac
         again.set_current("unet", "other-1")
 
 
-def test_discarding_the_current_model_goes_back_to_its_ancestor(versions: Versions) -> None:
+def test_discarding_the_current_model_goes_back_to_its_ancestor(versions: WorkspaceModels) -> None:
     for parent in ("unet", "unet-1", "unet-2"):
         add(versions, parent)
     versions.keep("unet-1")
@@ -95,7 +101,7 @@ def test_discarding_the_current_model_goes_back_to_its_ancestor(versions: Versio
     assert versions.weights("unet-3") == WEIGHTS  # nothing is deleted
 
 
-def test_sides_are_remembered_of_discarded_versions_too(versions: Versions) -> None:
+def test_sides_are_remembered_of_discarded_versions_too(versions: WorkspaceModels) -> None:
     add(versions)
     versions.discard("unet-1")
     assert versions.sides() == {
@@ -106,7 +112,9 @@ def test_sides_are_remembered_of_discarded_versions_too(versions: Versions) -> N
     }
 
 
-def test_a_decision_changes_neither_weights_nor_attributes(versions: Versions, workspace: Workspace) -> None:
+def test_a_decision_changes_neither_weights_nor_attributes(
+    versions: WorkspaceModels, workspace: Workspace
+) -> None:
     made = add(versions)
     folder = workspace.models_folder / made.id
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -117,7 +125,7 @@ def test_a_decision_changes_neither_weights_nor_attributes(versions: Versions, w
 
 @pytest.mark.parametrize("writes", range(8))
 def test_an_interrupted_write_is_never_listed(
-    versions: Versions, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, writes: int
+    versions: WorkspaceModels, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     real, left = chunks._write_file, [writes]
 
@@ -130,10 +138,10 @@ def test_an_interrupted_write_is_never_listed(
     with monkeypatch.context() as patch:
         patch.setattr(chunks, "_write_file", stop)
         # what a killed process cannot do either
-        patch.setattr("napari_covseg.cases.versions.shutil.rmtree", lambda *args, **kwargs: None)
+        patch.setattr("napari_covseg.cases.workspace_models.shutil.rmtree", lambda *args, **kwargs: None)
         with pytest.raises(KeyboardInterrupt):
             add(versions)
-    assert versions.list() == [] and Versions(Workspace.open(workspace.path)).list() == []
+    assert versions.list() == [] and WorkspaceModels(Workspace.open(workspace.path)).list() == []
     assert add(versions).id == "unet-2"
     part = workspace.models_folder / "unet-1.partial"
     os.utime(part, (0, 0))
@@ -142,7 +150,7 @@ def test_an_interrupted_write_is_never_listed(
 
 
 def test_a_disk_that_is_full(
-    versions: Versions, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    versions: WorkspaceModels, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: str, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -157,7 +165,7 @@ def test_a_disk_that_is_full(
 
 
 @pytest.mark.parametrize("name", ["weights/c.0", "state/c.0", "zarr.json"])
-def test_damage_is_named(versions: Versions, workspace: Workspace, name: str) -> None:
+def test_damage_is_named(versions: WorkspaceModels, workspace: Workspace, name: str) -> None:
     add(versions)
     add(versions)
     file = workspace.models_folder / "unet-1" / name
@@ -173,7 +181,7 @@ def test_damage_is_named(versions: Versions, workspace: Workspace, name: str) ->
     assert versions.weights("unet-2") == WEIGHTS
 
 
-def test_weights_of_another_model_are_noticed(versions: Versions, workspace: Workspace) -> None:
+def test_weights_of_another_model_are_noticed(versions: WorkspaceModels, workspace: Workspace) -> None:
     add(versions)
     versions.add("unet", "unet", lambda name: (WEIGHTS[::-1], ""), scores={}, learned_from={})
     chunk = "weights/c.0"
@@ -184,7 +192,7 @@ def test_weights_of_another_model_are_noticed(versions: Versions, workspace: Wor
 
 
 @pytest.mark.parametrize("name", ["unet-9", "../cases", "", "."])
-def test_a_model_that_is_not_there(versions: Versions, name: str) -> None:
+def test_a_model_that_is_not_there(versions: WorkspaceModels, name: str) -> None:
     assert name not in versions
     with pytest.raises(ModelError, match="has no model") as raised:
         versions.get(name)

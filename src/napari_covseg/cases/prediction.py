@@ -1,4 +1,4 @@
-"""A prediction run: what one model said about a case, slice by slice."""
+"""A prediction: what one model said of a case, slice by slice."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from napari_covseg.labels import GROUPS, Group
 
 
 @dataclass(frozen=True)
-class RunInfo:
-    """What a run was made with.
+class PredictionInfo:
+    """What a prediction was made with.
 
     Attributes
     ----------
@@ -39,15 +39,15 @@ class RunInfo:
     created : datetime
         When it began, UTC.
     settings : dict
-        The model's settings for this run, as JSON.
+        The model's settings for this prediction, as JSON.
     class_names : tuple of str
         Names of the channels of `probabilities`.
     revision : int
-        State of the person's corrections that the run saw.
+        State of the person's corrections that the prediction saw.
     probabilities : bool
         Whether probabilities are kept.
     finished : bool
-        Whether the run went to its end.
+        Whether the prediction went to its end.
     """
 
     id: str
@@ -60,8 +60,8 @@ class RunInfo:
     finished: bool
 
 
-class Run:
-    """One run's arrays. One process writes them, any may read them meanwhile.
+class Prediction:
+    """One prediction's arrays. One process writes them, any may read them meanwhile.
 
     A slice counts as done only when it has a row in the record, with the checksum of its
     lungs and lesions, which is written after them: a chunk that is missing (which zarr
@@ -70,12 +70,12 @@ class Run:
     Parameters
     ----------
     group : zarr.Group
-        ``predictions/<run>`` of a case.
+        ``predictions/<prediction>`` of a case.
 
     Raises
     ------
     CaseError
-        If the group is no run, or of a newer format.
+        If the group is no prediction, or of a newer format.
     """
 
     def __init__(self, group: zarr.Group) -> None:
@@ -85,15 +85,15 @@ class Run:
         with reading("The prediction", where(group)):
             self._labels: dict[Group, zarr.Array[Any]] = {name: _array(group, name) for name in GROUPS}
             self._record = _array(group, "done")
-            self._entropy = _array(group, "entropy") if "entropy" in group else None  # not in early runs
+            self._entropy = _array(group, "entropy") if "entropy" in group else None  # not in early ones
             self._uncertainty = _array(group, "uncertainty") if "uncertainty" in group else None
         self._probabilities = _array(group, "probabilities") if self.info.probabilities else None
 
     @property
-    def info(self) -> RunInfo:
-        """What the run was made with."""
+    def info(self) -> PredictionInfo:
+        """What the prediction was made with."""
         own = check_format(self._group, "run")
-        return RunInfo(
+        return PredictionInfo(
             id=self.id,
             model_id=own["model_id"],
             created=datetime.fromisoformat(own["created"]),
@@ -106,8 +106,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run went to its end, read from disk."""
-        return Run(zarr.open_group(self._group.store_path, mode="r")).info.finished
+        """Whether the prediction went to its end, read from disk."""
+        return Prediction(zarr.open_group(self._group.store_path, mode="r")).info.finished
 
     @property
     def done(self) -> npt.NDArray[np.bool_]:
@@ -134,11 +134,11 @@ class Run:
         z : int
         lungs, lesions : ndarray of uint8, shape (y, x)
         probabilities : ndarray of uint8, shape (class, y, x), optional
-            255 is certain. Needed if and only if the run keeps them.
+            255 is certain. Needed if and only if the prediction keeps them.
         entropy : float
             How unsure the model is, in bits summed over the slice; NaN where it is not known.
         uncertainty : ndarray of uint8, shape (y, x), optional
-            How unsure it is of each voxel. Needed if and only if the run keeps that.
+            How unsure it is of each voxel. Needed if and only if the prediction keeps that.
 
         Raises
         ------
@@ -146,9 +146,9 @@ class Run:
             If the disk is full or the folder is read-only.
         """
         if (probabilities is None) != (self._probabilities is None):
-            raise ValueError("probabilities have to be given if and only if the run keeps them")
+            raise ValueError("probabilities have to be given if and only if the prediction keeps them")
         if (uncertainty is None) != (self._uncertainty is None):
-            raise ValueError("the uncertainty has to be given if and only if the run keeps it")
+            raise ValueError("the uncertainty has to be given if and only if the prediction keeps it")
         if has_slice(self._record, z):
             self._rewrite(z, dict(zip(GROUPS, (lungs, lesions), strict=True)))
         else:
@@ -221,7 +221,7 @@ class Run:
     def read_uncertainty(self, z: int) -> npt.NDArray[np.uint8] | None:
         """Return how unsure the model is of each voxel of a slice, uint8 (y, x); None if not kept.
 
-        The run's settings say what of: see `predict.ensemble.Ensemble.measures`.
+        The prediction's settings say what of: see `predict.ensemble.Ensemble.measures`.
         """
         if self._uncertainty is None:
             return None
@@ -231,9 +231,9 @@ class Run:
         return values
 
     def finish(self) -> None:
-        """Mark the run as gone to its end."""
+        """Mark the prediction as gone to its end."""
         own = {**check_format(self._group, "run"), "finished": True}
-        with writing("the run", where(self._group)):
+        with writing("the prediction", where(self._group)):
             self._group = self._group.update_attributes({KEY: own})
 
     def _row(self, z: int) -> npt.NDArray[np.uint32]:
@@ -253,7 +253,7 @@ class Run:
         raise CaseError(f"Slice {z} of {where(self._labels[group])} is missing or damaged: predict again.")
 
 
-def create_run(
+def create_prediction(
     predictions: zarr.Group,
     shape: tuple[int, int, int],
     model_id: str,
@@ -263,8 +263,8 @@ def create_run(
     *,
     probabilities: bool,
     uncertainty: bool = False,
-) -> Run:
-    """Create an empty run; see `Case.begin_run`. Its attributes come last and make it one."""
+) -> Prediction:
+    """Create an empty prediction; see `Case.begin_prediction`. Its attributes come last and make it one."""
     now = datetime.now(UTC)
     with writing("the new prediction", where(predictions)):
         group = predictions.create_group(_free_name(predictions, now))
@@ -288,7 +288,7 @@ def create_run(
             "probabilities": probabilities,
             "finished": False,
         }
-        return Run(group.update_attributes({KEY: own}))
+        return Prediction(group.update_attributes({KEY: own}))
 
 
 def _free_name(predictions: zarr.Group, now: datetime) -> str:

@@ -7,6 +7,9 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +30,6 @@ from napari_covseg.cases.store import (
     write_record,
     writing,
 )
-from napari_covseg.cases.version import Curves, LearnedFrom, ModelState, ModelVersion, as_record, from_record
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError, ModelError
 
@@ -36,8 +38,83 @@ _AXES = {"losses": ("step",), "measured": ("measurement",), "held_out": ("measur
 _HALF_MADE_FOR = 3600.0  # seconds after which nobody is still writing a model
 
 
-class Versions:
-    """The models of a workspace. A version never changes; only the decision about it does.
+class ModelState(IntEnum):
+    """What a person has decided about a model."""
+
+    PROPOSED = 0
+    KEPT = 1
+    DISCARDED = 2
+
+
+@dataclass(frozen=True)
+class LearnedFrom:
+    """What a model saw of one case.
+
+    Attributes
+    ----------
+    revision : int
+        The case's revision whose labels it saw.
+    learned, held_out : tuple of int
+        Slices it learned from, and slices that chose its weights.
+    """
+
+    revision: int
+    learned: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WorkspaceModel:
+    """A model of the workspace, but for its weights and curves.
+
+    Attributes
+    ----------
+    id : str
+    base : str
+        Id of the model at the beginning of the line, which is not of this workspace.
+    parent : str
+        Id of the model that was fine-tuned.
+    card : str
+        The model's card as JSON text, for `models.card.ModelCard.from_json`.
+    state : ModelState
+    created : datetime
+        UTC.
+    scores : dict
+        What was measured before and after, as JSON values.
+    learned_from : dict of str to LearnedFrom
+        By case id.
+    """
+
+    id: str
+    base: str
+    parent: str
+    card: str
+    state: ModelState
+    created: datetime
+    scores: dict[str, Any]
+    learned_from: dict[str, LearnedFrom]
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """How a fine-tuning went.
+
+    Attributes
+    ----------
+    losses : ndarray of float, shape (steps,)
+    measured : ndarray of int, shape (m,)
+        Steps at which the held-out slices were measured.
+    held_out : ndarray of float, shape (m, outputs)
+        Their Dice.
+    """
+
+    losses: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    measured: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    held_out: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+
+
+class WorkspaceModels:
+    """The models that learned in a workspace. None ever changes; only the decision about it does.
 
     Parameters
     ----------
@@ -48,65 +125,77 @@ class Versions:
         self._place = workspace.models_folder
         self._workspace = workspace
 
-    def list(self) -> list[ModelVersion]:
-        """Return all versions, the oldest first; what cannot be read is left out and logged."""
-        versions = []
+    def list(self) -> list[WorkspaceModel]:
+        """Return all models, the oldest first; what cannot be read is left out and logged."""
+        models = []
         with reading("The list of models", self._workspace.path):
             folders = sorted(self._place.iterdir()) if "://" not in self._workspace.path else []
         for folder in folders:
             if not folder.is_dir() or folder.suffix == ".partial":
                 continue
             try:
-                versions.append(self.get(folder.name))
+                models.append(self.get(folder.name))
             except (CaseError, ModelError) as error:
                 _log.warning("%s", error)
-        return sorted(versions, key=lambda version: version.created)
+        return sorted(models, key=lambda model: model.created)
 
-    def get(self, version_id: str) -> ModelVersion:
-        """Return a version by its id.
+    def get(self, model_id: str) -> WorkspaceModel:
+        """Return a model by its id.
 
         Raises
         ------
         ModelError
             If there is none, or it is damaged.
         """
-        group = self._group(version_id)
+        group = self._group(model_id)
         try:
             own = check_format(group, "model")
             state = read_record(_array(group, "state"), "The decision")[0]
-            return from_record(version_id, own, ModelState(int(state)))
+            return WorkspaceModel(
+                id=model_id,
+                base=own["base"],
+                parent=own["parent"],
+                card=own["card"],
+                state=ModelState(int(state)),
+                created=datetime.fromisoformat(own["created"]).astimezone(UTC),
+                scores=own["scores"],
+                learned_from={
+                    case: LearnedFrom(seen["revision"], tuple(seen["learned"]), tuple(seen["held_out"]))
+                    for case, seen in own["learned_from"].items()
+                },
+            )
         except (CaseError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._damaged(version_id) from error
+            raise self._damaged(model_id) from error
 
-    def __contains__(self, version_id: object) -> bool:
+    def __contains__(self, model_id: object) -> bool:
         """Whether there is a folder of this name, readable or not."""
-        named = isinstance(version_id, str) and re.fullmatch(r"\w[\w.-]*", version_id)
-        return bool(named and (self._place / str(version_id) / "zarr.json").exists())
+        named = isinstance(model_id, str) and re.fullmatch(r"\w[\w.-]*", model_id)
+        return bool(named and (self._place / str(model_id) / "zarr.json").exists())
 
-    def weights(self, version_id: str) -> bytes:
+    def weights(self, model_id: str) -> bytes:
         """Return the model file, byte for byte.
 
         Raises
         ------
         ModelError
-            If there is no such version, or it is damaged.
+            If there is no such model, or it is damaged.
         """
-        group = self._group(version_id)
+        group = self._group(model_id)
         try:
             values = read_record(_array(group, "weights"), "The weights")
             if checksum(values) != check_format(group, "model")["checksum"]:
                 raise ValueError("not the file that was kept")
         except (CaseError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(version_id) from error
+            raise self._damaged(model_id) from error
         return values.tobytes()
 
-    def curves(self, version_id: str) -> Curves:
+    def curves(self, model_id: str) -> Curves:
         """Return how the fine-tuning went. Raises ModelError as `weights`."""
-        group = self._group(version_id)
+        group = self._group(model_id)
         try:
             read = {name: read_record(_array(group, name), name) for name in _AXES if name in group}
         except (CaseError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(version_id) from error
+            raise self._damaged(model_id) from error
         return Curves(**read)
 
     def add(
@@ -118,7 +207,7 @@ class Versions:
         scores: dict[str, Any],
         learned_from: Mapping[str, LearnedFrom],
         curves: Curves | None = None,
-    ) -> ModelVersion:
+    ) -> WorkspaceModel:
         """Keep a new model as proposed; it is listed only when all of it is written.
 
         Parameters
@@ -138,9 +227,9 @@ class Versions:
         self._root("r+")  # a workspace behind a URL is refused here
         with writing("the new model", self._place):
             self._remove_leftovers()
-            version_id = self._free_id(base)
-            part = self._place / f"{version_id}.partial"
-            data, card = make(version_id)
+            model_id = self._free_id(base)
+            part = self._place / f"{model_id}.partial"
+            data, card = make(model_id)
             own = {
                 "kind": "model",
                 "format": FORMAT,
@@ -149,60 +238,60 @@ class Versions:
                 "card": card,
                 "created": now().isoformat(),
                 "scores": scores,
-                "learned_from": {case: as_record(seen) for case, seen in learned_from.items()},
+                "learned_from": {case: asdict(seen) for case, seen in learned_from.items()},
             }
             try:
                 self._write(part, data, own, curves or Curves())
-                part.rename(self._place / version_id)
+                part.rename(self._place / model_id)
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)
                 raise
-        return self.get(version_id)
+        return self.get(model_id)
 
-    def keep(self, version_id: str) -> None:
-        """Keep a version and make it the current one of its base. Raises ModelError or CaseError."""
-        base = self.get(version_id).base
-        self._decide(version_id, ModelState.KEPT)
-        self.set_current(base, version_id)
+    def keep(self, model_id: str) -> None:
+        """Keep a model and make it the current one of its base. Raises ModelError or CaseError."""
+        base = self.get(model_id).base
+        self._decide(model_id, ModelState.KEPT)
+        self.set_current(base, model_id)
 
-    def discard(self, version_id: str) -> None:
-        """Discard a version; was it current, its nearest kept ancestor is again."""
-        version = self.get(version_id)
-        self._decide(version_id, ModelState.DISCARDED)
-        if self.current(version.base) == version_id:
-            self.set_current(version.base, self._kept_ancestor(version))
+    def discard(self, model_id: str) -> None:
+        """Discard a model; was it current, its nearest kept ancestor is again."""
+        model = self.get(model_id)
+        self._decide(model_id, ModelState.DISCARDED)
+        if self.current(model.base) == model_id:
+            self.set_current(model.base, self._kept_ancestor(model))
 
     def current(self, base: str) -> str:
         """Return the id of the model in use in the place of `base`; `base` itself if there is none."""
         pointers = self._root("r").attrs.get(KEY, {})
         return str(pointers.get("current", {}).get(base, base)) if isinstance(pointers, dict) else base
 
-    def set_current(self, base: str, version_id: str) -> None:
-        """Use a kept version, or with `base` itself the model that the line began with.
+    def set_current(self, base: str, model_id: str) -> None:
+        """Use a kept model, or with `base` itself the model that the line began with.
 
         Raises
         ------
         ModelError
-            If the version is not kept, or not of this base.
+            If the model is not kept, or not of this base.
         CaseError
             If the disk is full or the workspace is read-only.
         """
-        if version_id != base:
-            version = self.get(version_id)
-            if version.base != base or version.state != ModelState.KEPT:
-                raise ModelError(f"The model {version_id} is not kept as a version of {base}: keep it first.")
+        if model_id != base:
+            model = self.get(model_id)
+            if model.base != base or model.state != ModelState.KEPT:
+                raise ModelError(f"The model {model_id} is not kept as a version of {base}: keep it first.")
         models = self._root("r+")
         own = models.attrs.get(KEY, {})
         pointers = dict(own.get("current", {})) if isinstance(own, dict) else {}
-        pointers[base] = version_id
+        pointers[base] = model_id
         with writing("the choice of a model", self._place):
             models.attrs[KEY] = {"kind": "models", "format": FORMAT, "current": pointers}
 
     def sides(self) -> dict[tuple[str, int], Literal["learned", "held-out"]]:
-        """Return on which side each slice was that any version saw, discarded ones too."""
+        """Return on which side each slice was that any model saw, discarded ones too."""
         sides: dict[tuple[str, int], Literal["learned", "held-out"]] = {}
-        for version in self.list():
-            for case, seen in version.learned_from.items():
+        for model in self.list():
+            for case, seen in model.learned_from.items():
                 sides |= {(case, z): "learned" for z in seen.learned}
                 sides |= {(case, z): "held-out" for z in seen.held_out}
         return sides
@@ -218,16 +307,16 @@ class Versions:
         create_record(group, "state", (1,), np.uint8, ("value",))  # zero: proposed
         group.attrs[KEY] = {**own, "checksum": checksum(values)}  # last: with it, it is a model
 
-    def _decide(self, version_id: str, state: ModelState) -> None:
-        array = _array(self._group(version_id), "state")
+    def _decide(self, model_id: str, state: ModelState) -> None:
+        array = _array(self._group(model_id), "state")
         write_record(array, np.array([state], np.uint8), "the decision about the model")
 
-    def _kept_ancestor(self, version: ModelVersion) -> str:
-        while version.parent in self:
-            version = self.get(version.parent)
-            if version.state == ModelState.KEPT:
-                return version.id
-        return version.base
+    def _kept_ancestor(self, model: WorkspaceModel) -> str:
+        while model.parent in self:
+            model = self.get(model.parent)
+            if model.state == ModelState.KEPT:
+                return model.id
+        return model.base
 
     def _free_id(self, base: str) -> str:
         name = re.sub(r"[^\w.-]+", "-", base).strip("-.") or "model"
@@ -250,19 +339,19 @@ class Versions:
             place: Any = f"{self._workspace.path}/models" if "://" in self._workspace.path else self._place
             return zarr.open_group(place, mode=mode)
 
-    def _group(self, version_id: str) -> zarr.Group:
-        if version_id not in self:
+    def _group(self, model_id: str) -> zarr.Group:
+        if model_id not in self:
             raise ModelError(
-                f"{self._workspace.path} has no model {version_id!r}: choose one from its list of models."
+                f"{self._workspace.path} has no model {model_id!r}: choose one from its list of models."
             )
         try:
-            return zarr.open_group(self._place / version_id, mode="r+")
+            return zarr.open_group(self._place / model_id, mode="r+")
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, BaseZarrError) as error:
-            raise self._damaged(version_id) from error
+            raise self._damaged(model_id) from error
 
-    def _damaged(self, version_id: str) -> ModelError:
+    def _damaged(self, model_id: str) -> ModelError:
         return ModelError(
-            f"The model {self._place / version_id} is damaged or of a newer napari-covseg: "
+            f"The model {self._place / model_id} is damaged or of a newer napari-covseg: "
             "make another version current, or restore it from a backup."
         )
 
