@@ -63,7 +63,7 @@ class Learner(Bench):
     def __init__(self, workspace: str, model: Path, truth: np.ndarray) -> None:
         super().__init__(workspace, str(model))
         self.truth = truth
-        self.session.learning.choose(find(str(model)), "auto")
+        self.workbench.learning.choose(find(str(model)), "auto")
         self.corrected: list[int] = []
 
     def correct(self, z: int) -> None:
@@ -83,14 +83,14 @@ class Learner(Bench):
     def learn(self, told: Told) -> None:
         """Click *Learn*."""
         told.begun = time.perf_counter()
-        self.session.learning.stepped.connect(told.hear)
-        self.session.learning.start(all_cases=False, seconds=UNTIL_BETTER)
+        self.workbench.learning.stepped.connect(told.hear)
+        self.workbench.learning.start(all_cases=False, seconds=UNTIL_BETTER)
 
     def stop(self) -> None:
         """Stop learning, and discard what it has proposed."""
-        self.session.learning.cancel()
-        self.until(lambda: not self.session.learning.running)
-        self.session.learning.discard()
+        self.workbench.learning.cancel()
+        self.until(lambda: not self.workbench.learning.running)
+        self.workbench.learning.discard()
 
     def show(self, z: int) -> None:
         """Show a slice."""
@@ -104,8 +104,8 @@ class Learner(Bench):
         negative = ~self.truth[z] & (case.live["lesions"][z] > 0)
         told: list[str] = []
         begun = time.perf_counter()
-        model = self.session.learning.in_use
-        self.session.refining.ask(model, z, LESION, positive, negative, told.append)
+        model = self.workbench.learning.in_use
+        self.workbench.refining.label_slice(model, z, LESION, positive, negative, told.append)
         self.until(lambda: bool(told))
         return time.perf_counter() - begun
 
@@ -120,14 +120,14 @@ def until_better(bench: Learner) -> tuple[float, float]:
     before = bench.dice()
     bench.show(bench.corrected[CORRECTED // 2] + 3)
     bench.learn(told)
-    bench.until(lambda: not bench.session.learning.running)
+    bench.until(lambda: not bench.workbench.learning.running)
     proposed = time.perf_counter() - told.begun
     told.print()
-    proposal = bench.session.learning.proposal
+    proposal = bench.workbench.learning.proposal
     if proposal is None:
         raise SystemExit("no version was proposed")
     bench.session.slices_changed.connect(lambda _: changed.append(time.perf_counter() - told.begun))
-    bench.session.learning.keep()
+    bench.workbench.learning.keep()
     bench.until(lambda: bool(changed))
     bench.until(bench.idle)
     whole = time.perf_counter() - told.begun
@@ -153,7 +153,7 @@ def scrubbing(bench: Learner, repeats: int) -> float:
         bench.learn(told)
         bench.until(lambda told=told: len(told.steps) > 1)  # type: ignore[misc]
         busy.append(bench.scrub())
-        if not bench.session.learning.running:
+        if not bench.workbench.learning.running:
             raise SystemExit("the fine-tuning ended before the scrubbing")
         bench.stop()
     learning, alone = statistics.median(busy), statistics.median(idle)
@@ -209,7 +209,7 @@ def main() -> None:
         starts, better = until_better(bench)
         ratio = scrubbing(bench, arguments.repeats)
         slowest = refining(bench, arguments.repeats)
-        bench.session.close()
+        bench.workbench.close()
         bench.viewer.close()
     print(json.dumps({"starts": starts, "until better": better, "scrubbing": ratio, "refine": slowest}))
     if starts > STARTS or better > UNTIL_BETTER or ratio > SCRUBBING or slowest > REFINE:

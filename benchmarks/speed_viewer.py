@@ -37,6 +37,7 @@ class Bench:
         self.viewer = napari.Viewer()
         self.viewer.window.resize(1280, 800)
         _, dock = self.viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg")
+        self.workbench: Any = dock.workbench
         self.session: Any = dock.session
         self.session.use_workspace(workspace)
         self._model = model
@@ -60,13 +61,13 @@ class Bench:
 
     def open(self, case: str) -> None:
         """Open a case of the workspace."""
-        self.session.open_case(case)
+        self.workbench.opening.case(case)
         self.until(self.idle)
 
     def predict(self) -> None:
         """Begin a prediction and wait for its first slice."""
         self._merged = 0
-        self.session.predict(self._model, "benchmark")
+        self.workbench.labelling.start(self._model, "benchmark")
         self.until(lambda: self._merged > 0)
 
     def work(self, case: str) -> None:
@@ -78,10 +79,10 @@ class Bench:
     def warm_up(self) -> list[int]:
         """Let the child load the model; return the ids of the viewer's process and of the child's."""
         events: list[Event] = []
-        self.session.work.submit(WarmUp(self._model), events.append)
+        self.workbench.jobs.submit(WarmUp(self._model), events.append)
         self.until(lambda: bool(events) and isinstance(events[-1], END))
         self.until_passed(1)
-        return [psutil.Process().pid, self.session.work.child_pid]
+        return [psutil.Process().pid, self.workbench.jobs.child_pid]
 
     def until_passed(self, seconds: float) -> None:
         """Process events for a while."""
@@ -171,7 +172,7 @@ def main() -> None:
     bench.open(case)
     scrub = measure_scrubbing(bench, repeats)
     torch = "torch" in sys.modules
-    bench.session.close()
+    bench.workbench.close()
     bench.viewer.close()
     print(json.dumps({"memory": memory, "scrub": scrub, "torch": torch}))
 

@@ -49,14 +49,14 @@ def in_words(count: int, scan: int) -> str:
 
 def costs(strokes: int) -> tuple[float, float]:
     """Return the median seconds of a stroke, plain and followed."""
-    viewer, session, layers = window()
+    viewer, workbench, layers = window()
     seconds: dict[str, list[float]] = {"plain": [], "case": []}
     for number in range(strokes):
         for kind in ("plain", "case") if number % 2 else ("case", "plain"):
             seconds[kind].append(stroke(layers[kind], number))
         if number % 10 == 9:
             settle(0.02)
-    session.close_case()
+    workbench.opening.close()
     viewer.close()
     return statistics.median(seconds["plain"]), statistics.median(seconds["case"])
 
@@ -65,7 +65,7 @@ def grown(kind: str, strokes: int) -> int:
     """Return by how many bytes the process has grown after strokes of one kind."""
     import psutil
 
-    viewer, session, layers = window()
+    viewer, workbench, layers = window()
     for number in range(20):  # what the first strokes make once
         stroke(layers[kind], number)
     settle(1.5)
@@ -78,7 +78,7 @@ def grown(kind: str, strokes: int) -> int:
     settle(2.0)
     gc.collect()
     after = psutil.Process().memory_full_info().uss
-    session.close_case()
+    workbench.opening.close()
     viewer.close()
     return int(after - before)
 
@@ -90,7 +90,7 @@ def in_own_process(kind: str, strokes: int) -> int:
 
 
 def window() -> tuple[Any, Any, dict[str, Any]]:
-    """Return a viewer with an open case, its session, and a layer of each kind."""
+    """Return a viewer with an open case, its workbench, and a layer of each kind."""
     os.environ["COVSEG_WORKSPACE"] = str(Path(tempfile.mkdtemp()) / "workspace.zarr")
     import napari
     import numpy as np
@@ -114,7 +114,7 @@ def window() -> tuple[Any, Any, dict[str, Any]]:
     for layer in layers.values():
         layer.mode, layer.brush_size = "paint", 20
     settle(1.0)
-    return viewer, session, layers
+    return viewer, dock.workbench, layers
 
 
 def stroke(layer: Any, number: int) -> float:

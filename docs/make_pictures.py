@@ -26,6 +26,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COVSEG_WORKSPACE"] = str(Path(folder) / "workspace.zarr")
+        os.environ["COVSEG_MODELS"] = str(Path(folder) / "models")
         Story(arguments.out, arguments.model).tell()
 
 
@@ -39,9 +40,10 @@ class Story:
         self.viewer = napari.Viewer()
         self.viewer.window.resize(*SIZE)
         _, self.dock = self.viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg")
+        self.workbench = self.dock.workbench
         self.session = self.dock.session
         if model:
-            self.dock.segment.add_model(model)
+            self.dock.segment.install_model(model)
 
     def tell(self) -> None:
         """Open, label, correct, export."""
@@ -88,11 +90,11 @@ class Story:
 
         from napari_covseg.edit import PRESETS
 
-        correction, lesions = self.session.correction, self.session.layers.labels["lesions"]
+        correction, lesions = self.workbench.correction, self.session.layers.labels["lesions"]
         self.viewer.layers.selection.active = lesions
         for beside in (z - 8, z - 4, z + 4):
             self.viewer.dims.set_current_step(0, beside)
-            self.session.reviewing.accept()
+            self.workbench.reviewing.accept()
         self.viewer.dims.set_current_step(0, z)
         found = lesions.data[z] > 0
         dense = found & (self.session.case.voxels[z] > -300)
@@ -112,7 +114,7 @@ class Story:
         from napari_covseg.scans.phantom import phantom
 
         case, layers = self.session.case, self.session.layers
-        self.session.correction.set_range(False)
+        self.workbench.correction.set_range(False)
         truth = phantom(seed=SEED, shape=SHAPE, spacing=SPACING).lesions
         many = np.argsort((truth > 0).sum((1, 2)))[::-1][:40:6]
         for z in many:
@@ -120,7 +122,7 @@ class Story:
             index = (np.full(len(index[0]), z), *index)
             layers.write("lesions", index, case.live["lesions"][index], truth[index], "brush")
         self.dock.learn.start.click()
-        self.wait(lambda: not self.session.learning.running)
+        self.wait(lambda: not self.workbench.learning.running)
         rest = time.monotonic() + 15  # until three slices are there from both models
         self.wait(lambda: time.monotonic() > rest)
 

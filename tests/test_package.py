@@ -102,6 +102,29 @@ def test_panels_do_not_load_the_window_before_it_is_opened() -> None:
     assert result.stdout.strip() == "[]", result.stdout + result.stderr
 
 
+def test_private_things_of_napari_are_touched_in_one_module() -> None:
+    found = []
+    for path in (path for path in MODULES if path.name != "napari_private.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        if not any(
+            isinstance(node, ast.Import | ast.ImportFrom) and "napari." in f"{ast.unparse(node).split()[1]}."
+            for node in ast.walk(tree)
+        ):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+                name = node.attr
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                name = node.value  # as for getattr
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("napari."):
+                name = next((part for part in (node.module or "").split(".") if part[0] == "_"), "")
+            else:
+                continue
+            if re.fullmatch(r"_[a-z]\w*", name):
+                found.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {name}")
+    assert not found, found
+
+
 def test_import_rules_hold() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     if not linter.exists():

@@ -17,7 +17,7 @@ from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.panels import strokes
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.layers import METADATA_KEY, geometry
-from napari_covseg.panels.session import _SESSIONS
+from napari_covseg.panels.workbench import WORKBENCHES
 from napari_covseg.scans import Scan
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
@@ -27,8 +27,9 @@ from canvas_mouse import Mouse
 
 @pytest.fixture(autouse=True)
 def workspace_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the cases of a test to itself."""
+    """Keep the cases of a test, and the models that it installs, to itself."""
     folder = tmp_path / "workspace.zarr"
+    monkeypatch.setenv("COVSEG_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("COVSEG_WORKSPACE", str(folder))
     return folder
 
@@ -40,13 +41,13 @@ def one_drag_is_one_revision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_session_is_left() -> Iterator[None]:
+def no_workbench_is_left() -> Iterator[None]:
     yield
     QApplication.processEvents()
-    left = list(_SESSIONS)
-    for session in list(_SESSIONS.values()):
-        session.close()
-    assert not left, "a session outlived its viewer"
+    left = list(WORKBENCHES)
+    for workbench in list(WORKBENCHES.values()):
+        workbench.close()
+    assert not left, "a workbench outlived its viewer"
 
 
 @pytest.fixture(scope="session")

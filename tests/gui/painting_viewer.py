@@ -44,10 +44,11 @@ class Painter:
         self.viewer.window.resize(900, 600)
         dock = CovSegDock(self.viewer)  # without looking for all other plugins
         self.viewer.window.add_dock_widget(dock, name="CovSeg")
+        self.workbench: Any = dock.workbench
         self.session: Any = dock.session
-        self.session.work.warm_up = lambda *_: None  # nothing is computed here
+        self.workbench.jobs.warm_up = lambda *_: None  # nothing is computed here
         self.session.use_workspace(workspace)
-        self.session.open_case(case_id)
+        self.workbench.opening.case(case_id)
         self.until(lambda: self.session.case is not None and not self.session.busy_with)
         self.case = self.session.case
         self.layer = self.session.layers.labels["lesions"]
@@ -82,7 +83,7 @@ class Painter:
 
     def choose_model(self) -> None:
         """Make another version of the model current, or the model that it began with."""
-        learning = self.session.learning
+        learning = self.workbench.learning
         known = [learning.base, *(version.id for version in learning.versions())]
         learning.use(self.random.choice(known))
 

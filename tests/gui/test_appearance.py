@@ -89,9 +89,9 @@ def test_a_picture_is_described_and_can_be_said_to_be_otherwise(
     assert (on_disk.appearance.turned, on_disk.appearance.inverted) == (180, False)
 
     # closed and opened again it is still what the person said, and can become what was found
-    dock.session.close_case()
+    dock.workbench.opening.close()
     assert not part.isVisible()
-    dock.session.open_case(case_id)
+    dock.workbench.opening.case(case_id)
     qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
     assert (
         part.boxes["turned"].currentText() == "upside down" and part.boxes["inverted"].currentText() == "no"
@@ -119,7 +119,7 @@ def test_what_the_model_sees_follows_the_slice_and_goes_with_the_case(
         return np.array([[pixels.pixelColor(x, y).red() for x in range(64)] for y in range(64)])
 
     def expected(z: int) -> np.ndarray[Any, Any]:
-        preparation = Preparation.from_card(dock.session.learning.model.card.preparation)
+        preparation = Preparation.from_card(dock.workbench.learning.model.card.preparation)
         shown = as_shown(two.voxels[z], dock.session.case.appearance, preparation)
         side = len(shown) // 64
         return shown.reshape(64, side, 64, side).mean((1, 3))
@@ -136,7 +136,7 @@ def test_what_the_model_sees_follows_the_slice_and_goes_with_the_case(
     assert "air made black" not in view.caption.text()
     assert np.abs(seen[1] - drawn()).mean() > 5
 
-    dock.session.close_case()
+    dock.workbench.opening.close()
     assert not view.isVisible()
 
 
@@ -154,7 +154,7 @@ def test_a_case_that_is_only_looked_at_cannot_be_said_to_be_otherwise(
     case_id = workspace.add_case(picture)
     lock = workspace.case(case_id).lock()
     dock = workbench[1]
-    dock.session.open_case(case_id)
+    dock.workbench.opening.case(case_id)
     qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
     for box in dock.scan.appearance.boxes.values():
         assert not box.isEnabled() and dock.session.case.held_by in box.toolTip()
@@ -172,7 +172,7 @@ def test_what_is_no_chest_ct_is_labelled_only_at_the_second_click(
     dock = opened(workbench, add_scan, blank, qtbot)
     step, session = dock.segment, dock.session
     asked: list[Predict] = []
-    monkeypatch.setattr(session.work, "submit", lambda request, hear, *_: asked.append(request) or 1)
+    monkeypatch.setattr(dock.workbench.jobs, "submit", lambda request, hear, *_: asked.append(request) or 1)
 
     step.run.click()
     assert not session.busy_with and not asked
@@ -191,7 +191,7 @@ def test_what_is_no_chest_ct_is_labelled_only_at_the_second_click(
     qtbot.waitUntil(lambda: len(asked) == 1, timeout=LONG)
     assert asked[0].options.anyway and "not labelled" not in step.refusal.text()
     session.end()
-    session.close_case()
+    dock.workbench.opening.close()
     assert step.run.text() == "Run" and not step.refusal.isVisible()
 
 
@@ -199,7 +199,7 @@ def test_a_chest_ct_is_labelled_at_the_first_click(
     dock: CovSegDock, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Predict] = []
-    monkeypatch.setattr(dock.session.work, "submit", lambda request, hear, *_: asked.append(request) or 1)
+    monkeypatch.setattr(dock.workbench.jobs, "submit", lambda request, hear, *_: asked.append(request) or 1)
     dock.segment.run.click()
     qtbot.waitUntil(lambda: len(asked) == 1, timeout=LONG)
     assert not asked[0].options.anyway and not dock.segment.refusal.isVisible()

@@ -14,9 +14,9 @@ from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.edit import HuRange
 from napari_covseg.panels.correct.correct_step import CorrectStep
+from napari_covseg.panels.correct.correction import RANGE_LAYER
 from napari_covseg.panels.correct.tools import TOOLS, ends
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.hu_overlay import NAME
 from napari_covseg.scans import Scan
 
 FINDING = (slice(3, 9), slice(50, 62), slice(22, 34))  # of 0 HU in the scan of the tests
@@ -38,9 +38,9 @@ def at(dock: CovSegDock, mouse: Mouse, y: int, x: int) -> Any:
 def test_the_brush_keeps_to_its_range(dock: CovSegDock, case: OpenCase, mouse: Mouse) -> None:
     step = dock.correct
     step.limited.click()
-    assert NAME in mouse.viewer.layers
+    assert RANGE_LAYER in mouse.viewer.layers
     step.correction.set_range(True, HuRange(-100, 20))
-    overlay = mouse.viewer.layers[NAME]
+    overlay = mouse.viewer.layers[RANGE_LAYER]
     assert tuple(overlay.contrast_limits) == (-100.5, 20.5)
     step.labels.buttons[3].click()
     step.size.setValue(30)
@@ -51,7 +51,7 @@ def test_the_brush_keeps_to_its_range(dock: CovSegDock, case: OpenCase, mouse: M
     assert case.touched["lesions"][painted].all() and case.review[Z] == Review.CORRECTED
     assert not painted[np.arange(12) != Z].any()
     step.limited.click()
-    assert NAME not in mouse.viewer.layers
+    assert RANGE_LAYER not in mouse.viewer.layers
     mouse.drag([at(dock, mouse, 30, 20), at(dock, mouse, 30, 30)])
     assert (case.voxels[case.live["lesions"] == 3] == -850).any()
 
@@ -144,9 +144,9 @@ def test_keys_work_only_while_a_case_is_open(
     assert dock.correct.limited.isChecked()
     mouse.press_key("Y")
     assert lesions.n_edit_dimensions == 3
-    session.close_case()
+    dock.workbench.opening.close()
     assert not viewer.keymap
-    assert NAME not in viewer.layers
+    assert RANGE_LAYER not in viewer.layers
 
 
 def test_the_keys_of_brush_and_eraser_work_whatever_is_selected(
@@ -178,10 +178,10 @@ def test_one_drag_does_one_thing(dock: CovSegDock, case: OpenCase, mouse: Mouse,
     else:
         mouse.viewer.layers.selection.active = labels["lungs"]
     assert not dock.correct.tools["grow"].isChecked() and not dock.correct.measure.isChecked()
-    assert not dock.session.correction.clicking and not dock.session.measuring.active
+    assert not dock.workbench.correction.clicking and not dock.workbench.measuring.active
     mouse.press_key(tool)  # and the other way round
-    assert str(dock.session.correction.layer.mode) == "pan_zoom"
-    assert dock.session.correction.clicking or dock.session.measuring.active
+    assert str(dock.workbench.correction.layer.mode) == "pan_zoom"
+    assert dock.workbench.correction.clicking or dock.workbench.measuring.active
 
 
 def test_volume_tools_run_beside_the_viewer_and_can_be_cancelled(
@@ -191,7 +191,7 @@ def test_volume_tools_run_beside_the_viewer_and_can_be_cancelled(
     case.live["lesions"][2, 20, 20] = 2
     dock.correct.volume.click()
     dock.correct.labels.buttons[2].click()
-    correction = dock.session.correction
+    correction = dock.workbench.correction
     dock.correct.tools["remove islands"].click()
     assert correction.running and dock.correct.progress.isVisible()
     dock.correct.progress.cancel.click()
@@ -221,7 +221,7 @@ def test_a_distance_and_a_finding_are_measured(
     assert not step.measured.text() and "Ruler" not in mouse.viewer.layers
     mouse.press_key("M")
     mouse.press_key("Escape")
-    assert not step.measure.isChecked() and not dock.session.measuring.active
+    assert not step.measure.isChecked() and not dock.workbench.measuring.active
 
 
 def test_nothing_to_do_is_said(dock: CovSegDock, case: OpenCase, qtbot: Any, notified: list[str]) -> None:
@@ -245,15 +245,15 @@ def test_a_case_that_somebody_else_has_is_open_to_look_at(
     dock = workbench[1]
     workspace = dock.session.workspace
     with OpenCase(workspace, workspace.add_case(scan)) as other:
-        dock.session.open_case(other.id)
+        dock.workbench.opening.case(other.id)
         qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
         qtbot.waitUntil(lambda: any("to look at" in told for told in notified))
         assert not dock.session.can_edit and not dock.correct.paint.isEnabled()
         assert not dock.session.layers.labels["lesions"].editable
-        dock.session.reviewing.accept()
-        dock.session.correction.use("smooth")
+        dock.workbench.reviewing.accept()
+        dock.workbench.correction.use("smooth")
         assert not dock.session.case.review.any()
-        dock.session.close_case()
+        dock.workbench.opening.close()
 
 
 def test_a_case_can_be_closed_with_the_brush_in_the_hand(
@@ -264,11 +264,11 @@ def test_a_case_can_be_closed_with_the_brush_in_the_hand(
         layer = dock.session.layers.labels["lesions"]
         dock.correct.paint.click()
         mouse.drag([at(dock, mouse, y, 20), at(dock, mouse, y, 30)])
-        dock.session.close_case()
+        dock.workbench.opening.close()
         # one thing alone in an empty viewer, and software OpenGL crashes
         assert not [one for shown in visuals for one in shown if one.node.visible or one.box.parent]
         qtbot.wait(100)  # the canvas is drawn without the brush
         assert str(layer.mode) == "pan_zoom"
-        dock.session.open_case(case.id)
+        dock.workbench.opening.case(case.id)
         qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)
     assert (dock.session.case.live["lesions"] == 2).any()

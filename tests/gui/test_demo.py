@@ -24,7 +24,7 @@ def test_the_demo_labels_the_sample_and_leaves_a_picture(
     monkeypatch.setattr(sample_data, "SHAPE", (16, 128, 128))
     monkeypatch.setattr(sample_data, "SPACING", (20.0, 2.8, 2.8))
     viewer, dock = workbench
-    dock.segment.add_model(str(model_file))
+    dock.segment.install_model(str(model_file))
     demo = Demo(viewer, dock, tmp_path / "demo.png")
     demo.begin()
     qtbot.waitUntil((tmp_path / "demo.png").exists, timeout=LONG)
@@ -39,6 +39,6 @@ def test_the_demo_says_why_it_failed(
 ) -> None:
     viewer, dock = workbench
     demo = Demo(viewer, dock, tmp_path / "demo.png")
-    dock.session.import_path(tmp_path / "is_not_there.nii.gz")
+    dock.workbench.opening.path(tmp_path / "is_not_there.nii.gz")
     qtbot.waitUntil(lambda: bool(demo.trouble), timeout=LONG)
     assert not demo.finished and not (tmp_path / "demo.png").exists()

@@ -6,7 +6,7 @@ from napari import Viewer
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QProgressBar
 
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.session import _SESSIONS, session_of
+from napari_covseg.panels.workbench import WORKBENCHES, workbench_of
 
 
 def test_every_control_says_what_it_does(workbench: tuple[Viewer, CovSegDock]) -> None:
@@ -40,10 +40,9 @@ def test_text_is_never_cut_off(workbench: tuple[Viewer, CovSegDock], qtbot: Any)
     assert card.geometry().bottom() < dock.segment.run.geometry().top()
 
 
-def test_the_session_ends_with_its_window(make_napari_viewer: Any, qtbot: Any) -> None:
+def test_the_workbench_ends_with_its_window(make_napari_viewer: Any, qtbot: Any) -> None:
     viewer = make_napari_viewer(show=True)
     _, dock = viewer.window.add_plugin_dock_widget("napari-covseg", "CovSeg")
-    session = session_of(viewer)
-    assert session is dock.session
+    assert workbench_of(viewer) is dock.workbench
     viewer.close()
-    qtbot.waitUntil(lambda: viewer not in _SESSIONS)
+    qtbot.waitUntil(lambda: viewer not in WORKBENCHES)

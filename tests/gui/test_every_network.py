@@ -176,13 +176,13 @@ def test_each_shipped_network_labels_the_phantom(
 
 def test_the_layer_goes_with_its_case(small_dock: CovSegDock) -> None:
     session = small_dock.session
-    uncertainty = session.labelling.uncertainty
+    uncertainty = small_dock.workbench.labelling.uncertainty
     uncertainty.begin()
     assert uncertainty.layer is not None and session.viewer.layers.index(uncertainty.layer) == 1
     session.viewer.layers.remove(uncertainty.layer)
     uncertainty.take("no such run", 0)  # a person took the layer out: nothing more is drawn, or told
     uncertainty.begin()
-    session.close_case()
+    small_dock.workbench.opening.close()
     assert not session.viewer.layers
 
 
@@ -193,7 +193,6 @@ def test_a_file_is_installed_from_the_list(
     monkeypatch: pytest.MonkeyPatch,
     notified: list[str],
 ) -> None:
-    monkeypatch.setenv("COVSEG_MODELS", str(tmp_path / "models"))
     step = workbench[1].segment
     before = step.chosen
     asked = "napari_covseg.panels.segment.segment_step.QFileDialog.getOpenFileName"

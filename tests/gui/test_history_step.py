@@ -11,7 +11,7 @@ import pytest
 
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.revision import Revision
-from napari_covseg.panels.correct.history_step import RevisionTable, revision_in_words, slices_said
+from napari_covseg.panels.correct.history_step import RevisionTable, revision_text, slices_text
 from napari_covseg.panels.dock import CovSegDock
 
 
@@ -63,8 +63,8 @@ def test_every_step_is_listed_shown_and_restored(
 
 def test_a_revision_is_said_in_one_line() -> None:
     revision = Revision(3, datetime.now(UTC), "Ada", "brush", ("lesions",), (4, 5), 12)
-    assert revision_in_words(revision).endswith("brush, lesions, 12 voxels, by Ada")
-    assert [slices_said(s) for s in ((), (4,), (4, 9))] == ["", "5", "5–10"]
+    assert revision_text(revision).endswith("brush, lesions, 12 voxels, by Ada")
+    assert [slices_text(s) for s in ((), (4,), (4, 9))] == ["", "5", "5–10"]
     table = RevisionTable()
     table.show([revision])
     assert table.data(table.index(0, 2)) == "brush" and table.row_of(3) == 0 and table.row_of(4) is None

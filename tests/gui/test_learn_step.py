@@ -15,7 +15,7 @@ from napari_covseg.cases.workspace_models import LearnedFrom, ModelState, Worksp
 from napari_covseg.jobs.events import Failed, Finished, ModelProposed, Notice, SlicesDone, TrainingStep
 from napari_covseg.jobs.requests import REFINE_PRIORITY, Finetune, Predict, Refine
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.learn.learn_step import outline, scores_said
+from napari_covseg.panels.learn.learn_step import outline, scores_text
 from napari_covseg.panels.learn.learning import corrected_cases
 from napari_covseg.scans import Scan
 
@@ -28,7 +28,7 @@ class Child:
     def __init__(self, dock: CovSegDock, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[Any, Callable[[Any], None], int]] = []
         self.cancelled: list[int] = []
-        work = dock.session.work
+        work = dock.workbench.jobs
         monkeypatch.setattr(work, "submit", self.submit)
         monkeypatch.setattr(work, "cancel", self.cancelled.append)
 
@@ -53,7 +53,7 @@ def child(dock: CovSegDock, case: OpenCase, monkeypatch: pytest.MonkeyPatch) -> 
 
 def version(dock: CovSegDock, case: OpenCase) -> str:
     """Keep a version as the child does; its weights do not matter here."""
-    versions, base = WorkspaceModels(dock.session.workspace), dock.session.learning.base
+    versions, base = WorkspaceModels(dock.session.workspace), dock.workbench.learning.base
     made = versions.add(
         base,
         base,
@@ -70,7 +70,7 @@ def propose(dock: CovSegDock, case: OpenCase, child: Child, qtbot: Any, *, recom
         learn.start.click()
     qtbot.waitUntil(lambda: bool(child.of(Finetune)))
     request, hear, _ = child.of(Finetune)[-1]
-    assert request.cases == (case.id,) and request.model == dock.session.learning.in_use
+    assert request.cases == (case.id,) and request.model == dock.workbench.learning.in_use
     for step in range(4):
         held_out = {"lesion": 0.6 + step / 20} if step % 3 == 0 else None
         hear(TrainingStep(step, 30, 1 / step if step else None, 0.5 * step, held_out, step == 3))
@@ -88,7 +88,7 @@ def test_nothing_to_learn_from_is_said(dock: CovSegDock, case: OpenCase) -> None
 
 
 def test_learn_compare_keep_and_roll_back(dock: CovSegDock, case: OpenCase, child: Child, qtbot: Any) -> None:
-    learn, learning = dock.learn, dock.session.learning
+    learn, learning = dock.learn, dock.workbench.learning
     lesions = dock.session.layers.labels["lesions"]
     lesions.brush_size = 8
     for z in (3, 4, 5):
@@ -127,7 +127,7 @@ def test_learn_compare_keep_and_roll_back(dock: CovSegDock, case: OpenCase, chil
 def test_models_with_other_findings_are_compared_by_a_label_that_they_know(
     dock: CovSegDock, case: OpenCase, child: Child, qtbot: Any
 ) -> None:
-    learning = dock.session.learning
+    learning = dock.workbench.learning
     known = learning.model
     card = replace(known.card, id="kinds", outputs=("lungs", "ground-glass", "consolidation"))
     learning.choose(replace(known, card=card), "cpu")
@@ -139,7 +139,7 @@ def test_models_with_other_findings_are_compared_by_a_label_that_they_know(
 def test_a_version_that_nobody_decided_about_is_offered_again(
     dock: CovSegDock, case: OpenCase, child: Child
 ) -> None:
-    learn, learning = dock.learn, dock.session.learning
+    learn, learning = dock.learn, dock.workbench.learning
     name, thrown_away = version(dock, case), version(dock, case)
     versions = WorkspaceModels(dock.session.workspace)
     versions.discard(thrown_away)
@@ -155,10 +155,10 @@ def test_a_version_that_nobody_decided_about_is_offered_again(
 def test_a_version_can_be_discarded(dock: CovSegDock, case: OpenCase, child: Child, qtbot: Any) -> None:
     dock.session.layers.labels["lesions"].paint((5, 56, 28), 1)
     name = propose(dock, case, child, qtbot)
-    base = dock.session.learning.base
+    base = dock.workbench.learning.base
     assert dock.learn.version.count() == 1  # one decides about it here, not in the list
     dock.learn.proposal.discard.click()
-    assert dock.session.learning.in_use == base and not dock.learn.proposal.isVisible()
+    assert dock.workbench.learning.in_use == base and not dock.learn.proposal.isVisible()
     assert WorkspaceModels(dock.session.workspace).get(name).state == ModelState.DISCARDED
     assert dock.learn.version.count() == 1
 
@@ -190,20 +190,20 @@ def test_it_learns_as_one_goes(
         dock.correct.review.accept.click()
     name = propose(dock, case, child, qtbot, recommended=recommended)
     assert not dock.learn.proposal.isVisible()
-    assert (dock.session.learning.in_use == name) == recommended
+    assert (dock.workbench.learning.in_use == name) == recommended
 
 
 @pytest.mark.parametrize("by_itself", [True, False])
 def test_a_version_labels_no_other_case_than_the_one_it_was_made_for(
     dock: CovSegDock, case: OpenCase, child: Child, scan: Scan, qtbot: Any, by_itself: bool
 ) -> None:
-    session, learning = dock.session, dock.session.learning
+    session, learning = dock.session, dock.workbench.learning
     session.layers.labels["lesions"].paint((5, 56, 28), 1)
     learning.start(all_cases=False, seconds=1, by_itself=by_itself)
     qtbot.waitUntil(lambda: bool(child.of(Finetune)))
     other = session.workspace.add_case(scan)
-    session.open_case(other)
-    qtbot.waitUntil(lambda: session.case.id == other and not session.busy_with)
+    dock.workbench.opening.case(other)
+    qtbot.waitUntil(lambda: session.case.id == other and not session.busy_with, timeout=60_000)
     name = propose(dock, case, child, qtbot)
     if not by_itself:
         dock.learn.proposal.keep.click()
@@ -250,7 +250,7 @@ def test_cases_with_corrections(dock: CovSegDock, case: OpenCase, scan: Scan) ->
 
 
 def test_scores_and_outlines() -> None:
-    said = scores_said(ModelProposed("v", "m", SCORES, False, "It forgot."))
+    said = scores_text(ModelProposed("v", "m", SCORES, False, "It forgot."))
     assert "0.600" in said and "Better not: It forgot." in said
     mask = np.zeros((6, 6), bool)
     mask[1:5, 1:5] = True

@@ -8,7 +8,7 @@ from napari import Viewer
 
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.letters import letters_for
-from napari_covseg.panels.viewer_parts import camera
+from napari_covseg.panels.napari_private import camera
 from napari_covseg.scans import Scan
 
 
@@ -34,7 +34,7 @@ def test_letters_follow_the_viewer(
     workbench: tuple[Viewer, CovSegDock], add_scan: Callable[[Viewer, Scan], Any], scan: Scan, qtbot: Any
 ) -> None:
     viewer, dock = workbench
-    letters = dock.session.letters
+    letters = dock.workbench.letters
     assert letters.texts() == {}
     add_scan(viewer, scan)
     qtbot.waitUntil(lambda: dock.session.case is not None, timeout=20_000)
@@ -52,5 +52,5 @@ def test_letters_follow_the_viewer(
     viewer.dims.ndisplay = 3
     assert letters.texts() == {}
     viewer.dims.ndisplay = 2
-    dock.session.close_case()
+    dock.workbench.opening.close()
     assert letters.texts() == {}

@@ -7,7 +7,7 @@ from qtpy.QtCore import QPoint, Qt
 
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.mouse import set_window
-from napari_covseg.panels.viewer_parts import camera
+from napari_covseg.panels.napari_private import camera
 
 
 def test_wheel_goes_through_slices(dock: CovSegDock, mouse: Mouse) -> None:

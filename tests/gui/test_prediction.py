@@ -11,7 +11,7 @@ from napari import Viewer
 
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.cases.prediction import Prediction as StoredPrediction
+from napari_covseg.cases.prediction import Prediction
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.events import (
     Cancelled,
@@ -24,7 +24,7 @@ from napari_covseg.jobs.events import (
     VolumeDone,
 )
 from napari_covseg.panels.case_layers import CaseLayers
-from napari_covseg.panels.segment.labelling import BACKLOG, Prediction
+from napari_covseg.panels.segment.labelling import BACKLOG, PredictionMerger
 from napari_covseg.scans import Scan
 
 SLICES = tuple(range(12))
@@ -50,7 +50,7 @@ class Job:
     def __init__(self, case: OpenCase, hear: Callable[[Event], None]) -> None:
         self.case = case
         self.hear = hear
-        self.run: StoredPrediction = case.case.begin_prediction(
+        self.run: Prediction = case.case.begin_prediction(
             "m", {}, ("lungs", "lesion"), 0, probabilities=False
         )
         hear(RunStarted(self.run.id))
@@ -73,8 +73,8 @@ class Job:
 
 
 @pytest.fixture
-def prediction(case: OpenCase, layers: CaseLayers) -> Prediction:
-    return Prediction(case, "m", layers.add_model_step)
+def prediction(case: OpenCase, layers: CaseLayers) -> PredictionMerger:
+    return PredictionMerger(case, layers.add_model_step)
 
 
 def values(layer: Any) -> set[int]:
@@ -82,9 +82,9 @@ def values(layer: Any) -> set[int]:
 
 
 def test_the_last_pass_is_one_step_that_can_be_undone(
-    case: OpenCase, layers: CaseLayers, prediction: Prediction, qtbot: Any
+    case: OpenCase, layers: CaseLayers, prediction: PredictionMerger, qtbot: Any
 ) -> None:
-    job = Job(case, prediction.hear)
+    job = Job(case, prediction.on_event)
     changed: list[int] = []
     prediction.slices_changed.connect(changed.extend)
     job.label(SLICES)
@@ -116,9 +116,9 @@ def test_the_last_pass_is_one_step_that_can_be_undone(
 
 
 def test_what_came_late_is_not_emptied_by_undoing(
-    case: OpenCase, layers: CaseLayers, prediction: Prediction, qtbot: Any
+    case: OpenCase, layers: CaseLayers, prediction: PredictionMerger, qtbot: Any
 ) -> None:
-    job = Job(case, prediction.hear)
+    job = Job(case, prediction.on_event)
     job.label(SLICES)
     with qtbot.waitSignal(prediction.ended):
         job.tell_sides_apart()  # before the viewer had a moment for the slices
@@ -129,12 +129,12 @@ def test_what_came_late_is_not_emptied_by_undoing(
 
 
 def test_a_persons_strokes_stay_in_every_pass(
-    case: OpenCase, layers: CaseLayers, prediction: Prediction, qtbot: Any
+    case: OpenCase, layers: CaseLayers, prediction: PredictionMerger, qtbot: Any
 ) -> None:
     lungs, lesions = layers.labels["lungs"], layers.labels["lesions"]
     lungs.brush_size = lesions.brush_size = 6
     lungs.data_setitem((np.array([5]), np.array([48]), np.array([28])), 2)  # on the wrong side, on purpose
-    job = Job(case, prediction.hear)
+    job = Job(case, prediction.on_event)
     job.label(SLICES)
     qtbot.waitUntil(lambda: (case.review != Review.UNTOUCHED).all())
     lesions.paint((5, 56, 28), 0)  # erase in what has just come
@@ -149,21 +149,20 @@ def test_a_persons_strokes_stay_in_every_pass(
 
 @pytest.mark.parametrize(("end", "told"), [(Cancelled(), ""), (Failed("It broke.", False), "It broke.")])
 def test_an_early_end_keeps_what_is_done(
-    case: OpenCase, layers: CaseLayers, prediction: Prediction, qtbot: Any, end: Event, told: str
+    case: OpenCase, layers: CaseLayers, prediction: PredictionMerger, qtbot: Any, end: Event, told: str
 ) -> None:
-    job = Job(case, prediction.hear)
+    job = Job(case, prediction.on_event)
     job.label((4, 5, 6))
     with qtbot.waitSignal(prediction.ended) as ended:
-        prediction.hear(end)
+        prediction.on_event(end)
     assert ended.args == [told]
     assert np.flatnonzero(case.review).tolist() == [4, 5, 6]
-    assert prediction.cancelled == (not told)
 
 
 def test_slices_of_which_a_dead_child_could_not_tell(
-    case: OpenCase, layers: CaseLayers, prediction: Prediction, qtbot: Any
+    case: OpenCase, layers: CaseLayers, prediction: PredictionMerger, qtbot: Any
 ) -> None:
-    job = Job(case, prediction.hear)
+    job = Job(case, prediction.on_event)
     job.label((4, 5))
     told, job.hear = job.hear, lambda event: None
     job.label((6, 7))
@@ -173,38 +172,38 @@ def test_slices_of_which_a_dead_child_could_not_tell(
 
 
 def test_a_damaged_run_is_told_once(
-    case: OpenCase, layers: CaseLayers, prediction: Prediction, qtbot: Any
+    case: OpenCase, layers: CaseLayers, prediction: PredictionMerger, qtbot: Any
 ) -> None:
-    prediction.hear(RunStarted("there-is-none"))
+    prediction.on_event(RunStarted("there-is-none"))
     failures: list[str] = []
     prediction.failed.connect(failures.append)
-    prediction.hear(SlicesDone("there-is-none", (3, 4, 5)))
+    prediction.on_event(SlicesDone("there-is-none", (3, 4, 5)))
     with qtbot.waitSignal(prediction.ended):
-        prediction.hear(Cancelled())
+        prediction.on_event(Cancelled())
     assert len(failures) == 1 and "there-is-none" in failures[0]
 
 
 def test_nothing_is_heard_after_abandoning(
-    case: OpenCase, layers: CaseLayers, prediction: Prediction, qtbot: Any
+    case: OpenCase, layers: CaseLayers, prediction: PredictionMerger, qtbot: Any
 ) -> None:
-    job = Job(case, prediction.hear)
+    job = Job(case, prediction.on_event)
     prediction.abandon()
     heard: list[Any] = []
     for signal in (prediction.noticed, prediction.ended, prediction.slices_changed):
         signal.connect(heard.append)
     job.label((4, 5))
-    prediction.hear(Notice("x"))
-    prediction.hear(Finished())
+    prediction.on_event(Notice("x"))
+    prediction.on_event(Finished())
     qtbot.wait(100)
     assert not heard and not case.review.any()
 
 
 def test_merging_waits_for_the_disk_so_that_memory_stays_low(
-    case: OpenCase, prediction: Prediction, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    case: OpenCase, prediction: PredictionMerger, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting = BACKLOG
     monkeypatch.setattr(OpenCase, "backlog", property(lambda case: waiting))
-    Job(case, prediction.hear).label(SLICES)
+    Job(case, prediction.on_event).label(SLICES)
     qtbot.wait(200)
     assert (case.review == Review.UNTOUCHED).all()
     waiting = 0

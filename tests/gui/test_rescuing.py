@@ -79,7 +79,7 @@ def same(one: list[Any], two: list[Any]) -> bool:
 
 
 def reopened(dock: CovSegDock, case_id: str, qtbot: Any) -> OpenCase:
-    dock.session.open_case(case_id)
+    dock.workbench.opening.case(case_id)
     qtbot.waitUntil(lambda: dock.session.case is not None and not dock.session.busy_with, timeout=LONG)
     assert dock.session.case is not None
     return dock.session.case
@@ -104,7 +104,7 @@ def test_strokes_on_a_full_disk_come_back_when_the_case_opens(
     paint(150)
     qtbot.waitUntil(lambda: bool(said(notified, "disk is full", "Save elsewhere …")))
     paint(200)
-    assert dock.session.close_case()
+    assert dock.workbench.opening.close()
     assert dock.session.case is None and not dock.session.viewer.layers
     (path,) = folders[0].iterdir()
     assert said(notified, "disk is full", str(path), "by themselves")
@@ -119,7 +119,7 @@ def test_strokes_on_a_full_disk_come_back_when_the_case_opens(
     assert dock.session.layers.labels["lesions"].data is again.live["lesions"]
     assert [one.name for one in folders[0].iterdir()] == [f"{path.name}.brought-back"]
 
-    dock.session.close_case()
+    dock.workbench.opening.close()
     again = reopened(dock, case.id, qtbot)
     assert same(everything(again), known) and again.history() == history
     assert len(said(notified, "are back")) == 1
@@ -144,9 +144,9 @@ def test_a_case_whose_strokes_fit_nowhere_stays_open(
     paint(150)
     layers, known = list(session.viewer.layers), everything(case)
 
-    assert not session.close_case()
+    assert not dock.workbench.opening.close()
     assert said(notified, "stays open", "disk is full", str(folders[1]))
-    session.open_case(other)
+    dock.workbench.opening.case(other)
     qtbot.waitUntil(lambda: len(said(notified, "stays open")) == 2, timeout=LONG)
     assert session.case is case and not session.busy_with
     assert list(session.viewer.layers) == layers
@@ -157,7 +157,7 @@ def test_a_case_whose_strokes_fit_nowhere_stays_open(
     assert not same(everything(case), known)
     known = everything(case)
     disk.full = False
-    assert session.close_case() and not session.viewer.layers
+    assert dock.workbench.opening.close() and not session.viewer.layers
     assert same(everything(reopened(dock, case.id, qtbot)), known)
 
 
@@ -198,7 +198,7 @@ def test_the_window_says_what_is_not_saved_before_it_closes(
     monkeypatch.setattr(QMessageBox, "warning", answer)
     monkeypatch.setattr(QMessageBox, "information", lambda parent, title, text: asked.append(text))
     paint(100)
-    assert dock.session.closing.may_close() and not asked
+    assert dock.workbench.opening.may_close_window() and not asked
 
     folders[0].write_text("a file lies where the folder should be")
     folders[1].write_text("here too")
@@ -208,11 +208,11 @@ def test_the_window_says_what_is_not_saved_before_it_closes(
     QApplication.sendEvent(window, event)
     assert not event.isAccepted() and window.isVisible()
     assert dock.session.case is case
-    assert dock.session.closing.may_close()  # given up
+    assert dock.workbench.opening.may_close_window()  # given up
     assert len(asked) == 2 and "disk is full" in asked[0] and "lose the last strokes" in asked[0]
 
     folders[1].unlink()
-    assert dock.session.closing.may_close()
+    assert dock.workbench.opening.may_close_window()
     (path,) = folders[1].iterdir()
     assert str(path) in asked[2] and dock.session.case is None
 
@@ -239,7 +239,7 @@ def test_strokes_go_into_a_file_and_back_by_hand(
     (path,) = stick.iterdir()
     assert said(notified, str(path), "Bring back …")
     known = everything(case)
-    assert session.close_case() and not step.bring_back.isEnabled()
+    assert dock.workbench.opening.close() and not step.bring_back.isEnabled()
     (waiting,) = folders[0].iterdir()
     waiting.unlink()
 
@@ -271,7 +271,7 @@ def test_damage_is_said_and_stays_in_sight(
 ) -> None:
     case.live["lungs"][:] = 1
     case.record("lungs", np.nonzero(case.live["lungs"]), 0)
-    dock.session.close_case()
+    dock.workbench.opening.close()
     for name in ("0/c.3.0.0", "labels/lungs/0/c.5.0.0"):
         (Path(case.case.path) / name).write_bytes(b"damaged")
     again = reopened(dock, case.id, qtbot)

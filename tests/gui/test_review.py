@@ -35,7 +35,7 @@ def test_the_strip_shows_states_and_goes_where_one_clicks(
     lesions = dock.session.layers.labels["lesions"]
     lesions.paint((7, 50, 30), 2)
     case.set_review(4, Review.ACCEPTED)
-    dock.session.tell_changed([4])
+    dock.session.mark_changed([4])
     qtbot.waitUntil(lambda: colour(strip, 7) == COLOURS[Review.CORRECTED])
     assert colour(strip, 4) == COLOURS[Review.ACCEPTED]
     assert colour(strip, 1) == COLOURS[Review.UNTOUCHED]
@@ -64,7 +64,7 @@ def test_next_passes_what_was_reviewed(dock: CovSegDock, case: OpenCase, qtbot: 
 def test_accepting_twice_is_accepting_once(
     dock: CovSegDock, case: OpenCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reviewing, accepted = dock.session.reviewing, []
+    reviewing, accepted = dock.workbench.reviewing, []
     reviewing.accepted.connect(accepted.append)
     z, before = dock.session.slice_on_screen, case.revision
     for _ in range(3):
@@ -88,7 +88,7 @@ def test_the_models_findings_can_be_seen_instead(dock: CovSegDock, case: OpenCas
         run.write_slice(z, found * 0, found, entropy=60.0 + z)
     viewer, lesions = dock.session.viewer, dock.session.layers.labels["lesions"]
     dock.correct.review.compare.click()
-    layer = dock.session.reviewing.model_layer
+    layer = dock.workbench.reviewing.model_layer
     assert layer in viewer.layers and not lesions.visible
     viewer.dims.set_current_step(0, 3)
     assert np.array_equal(layer.data[3], found)
@@ -96,7 +96,7 @@ def test_the_models_findings_can_be_seen_instead(dock: CovSegDock, case: OpenCas
     assert layer not in viewer.layers and lesions.visible
     # its doubts are the curve of the strip
     dock.session.busy_changed.emit("")
-    facts = dock.session.reviewing.facts
+    facts = dock.workbench.reviewing.facts
     qtbot.waitUntil(lambda: bool(np.isfinite(facts.entropy).all()))
     assert (np.diff(facts.entropy) > 0).all()
 

@@ -117,7 +117,7 @@ def test_a_case_of_somebody_else_opens_read_only(
     case_id = workspace.add_case(scan)
     lock = workspace.case(case_id).lock()
     dock = workbench[1]
-    dock.session.open_case(case_id)
+    dock.workbench.opening.case(case_id)
     qtbot.waitUntil(lambda: not dock.session.busy_with, timeout=LONG)
     case = dock.session.case
     assert case is not None and case.read_only and "two lungs" in notified[0]
@@ -135,7 +135,7 @@ def test_several_series_are_offered(
     ]
     monkeypatch.setattr("napari_covseg.panels.scan.scan_step.list_series", lambda folder: found)
     asked: list[Any] = []
-    monkeypatch.setattr(step.session, "import_path", lambda *args: asked.append(args))
+    monkeypatch.setattr(step.workbench.opening, "path", lambda *args: asked.append(args))
     step.choose_series(tmp_path)
     qtbot.waitUntil(step.series.isVisible)
     assert [step.series.itemText(i) for i in range(step.series.count())] == [

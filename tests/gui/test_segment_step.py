@@ -23,8 +23,8 @@ LONG = 170_000  # ms; the child has to load torch first
 
 def test_cards_and_devices_are_explained(workbench: tuple[Viewer, CovSegDock], model_file: Path) -> None:
     step = workbench[1].segment
-    step.add_model(str(model_file))
-    assert step.model.currentText() == "Thresholds"
+    step.install_model(str(model_file))
+    assert step.model.currentText() == "Thresholds (installed)"
     card = step.card.text()
     for said in ("Dark is lung", "Dice, test: lungs 0.50", "BSD-3-Clause", "not for diagnosis"):
         assert said in card, said
@@ -43,7 +43,7 @@ def test_a_file_that_is_no_model_is_refused(
     step = workbench[1].segment
     before = step.model.count()
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
-    step.add_model(str(tmp_path / "x.safetensors"))
+    step.install_model(str(tmp_path / "x.safetensors"))
     assert "x.safetensors" in notified[0]
     assert step.model.count() == before
 
@@ -58,7 +58,8 @@ def test_the_childs_death_is_told_and_the_next_run_works(
 ) -> None:
     viewer, dock = workbench
     session, step = dock.session, dock.segment
-    step.add_model(str(model_file))
+    step.install_model(str(model_file))
+    notified.clear()
     add_scan(viewer, scan)
     qtbot.waitUntil(lambda: session.case is not None, timeout=LONG)
     session.labels_changed.connect(lambda: kill_once())
@@ -68,7 +69,7 @@ def test_the_childs_death_is_told_and_the_next_run_works(
         done = np.flatnonzero(session.case.review == Review.PREDICTED).tolist()
         if done and not killed:
             killed.append(done)
-            os.kill(session.work.child_pid, signal.SIGKILL)
+            os.kill(dock.workbench.jobs.child_pid, signal.SIGKILL)
 
     step.run.click()
     assert step.progress.isVisible() and not step.run.isEnabled()
@@ -100,11 +101,12 @@ def test_closing_the_scan_while_it_is_labelled(
     notified: list[str],
 ) -> None:
     viewer, dock = workbench
-    dock.segment.add_model(str(model_file))
+    dock.segment.install_model(str(model_file))
+    notified.clear()
     add_scan(viewer, scan)
     qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
     dock.segment.run.click()
-    qtbot.waitUntil(lambda: dock.session.prediction is not None, timeout=LONG)
+    qtbot.waitUntil(lambda: dock.workbench.labelling.prediction is not None, timeout=LONG)
     viewer.layers.remove(dock.session.scan_image())
     assert dock.session.case is None and not dock.session.busy_with and not viewer.layers
     qtbot.wait(300)  # what still comes of the job is nobody's any more
@@ -139,9 +141,9 @@ def test_a_scan_that_goes_before_the_model_begins_leaves_nothing_busy(
         "napari_covseg.panels.segment.labelling.in_background",
         lambda save, then, on_error: later.append(then),
     )
-    session.predict("thresholds", "Thresholds")
+    dock.workbench.labelling.start("thresholds", "Thresholds")
     assert session.busy_with
     session.viewer.layers.remove(session.scan_image())
     assert session.case is None and not session.busy_with
     later[0](None)  # the strokes are on disk, and nobody waits for that
-    assert not session.busy_with and session.job is None
+    assert not session.busy_with and dock.workbench.labelling.prediction is None

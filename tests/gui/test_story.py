@@ -229,18 +229,18 @@ def test_correct_and_learn(
     learn.start.click()
     qtbot.waitUntil(lambda: len(learn.curves.dice.get("lesion", [])) > 1, timeout=4 * LONG)
     learn.cancel.click()
-    qtbot.waitUntil(lambda: not session.learning.running, timeout=LONG)
+    qtbot.waitUntil(lambda: not dock.workbench.learning.running, timeout=LONG)
     losses, measured = learn.curves.loss, learn.curves.dice["lesion"]
     assert len(losses) > 5 and len({round(value, 4) for value in losses}) > 3
     assert len(measured) > 1 and len({round(value, 4) for _, value in measured}) > 1
-    proposal = session.learning.proposal
+    proposal = dock.workbench.learning.proposal
     assert proposal is not None and learn.proposal.isVisible()
     qtbot.waitUntil(lambda: all("→" in note.text() for note in learn.proposal.slices.notes), timeout=LONG)
     touched = case.touched["lesions"].copy()
     learn.proposal.keep.click()
     qtbot.waitUntil(lambda: session.busy_with != "", timeout=LONG)
     wait_until_ready(qtbot, dock)
-    assert session.learning.in_use == proposal.model_id
+    assert dock.workbench.learning.in_use == proposal.model_id
     assert np.array_equal(live[touched], then[touched])
     assert np.array_equal(live[accepted], then[accepted])
     assert not np.array_equal(live, then)  # what nobody reviewed is labelled anew
@@ -252,21 +252,21 @@ def test_correct_and_learn(
     assert np.array_equal(live, then)
     learn.version.setCurrentIndex(0)
     learn.use.click()
-    assert session.learning.in_use == proposal.parent
+    assert dock.workbench.learning.in_use == proposal.parent
 
     # closed and opened again: the same labels, states, history and models
     review, known = case.review.copy(), [r.number for r in case.history()]
     assert strokes[z].any()
-    assert session.close_case() and len(viewer.layers) == 0
+    assert dock.workbench.opening.close() and len(viewer.layers) == 0
     qtbot.wait(100)  # the empty canvas is drawn
-    session.open_case(case.id)
+    dock.workbench.opening.case(case.id)
     qtbot.waitUntil(lambda: session.case is not None, timeout=LONG)
     wait_until_ready(qtbot, dock)
     again = session.case
     assert np.array_equal(again.live["lesions"], then)
     assert np.array_equal(again.review, review)
     assert [r.number for r in again.history()][: len(known)] == known
-    assert [v.id for v in session.learning.versions()] == [proposal.model_id]
+    assert [v.id for v in dock.workbench.learning.versions()] == [proposal.model_id]
 
 
 def done(case: Any) -> list[int]:

@@ -46,7 +46,7 @@ def open_viewer(
     if workspace is not None:
         dock.session.use_workspace(workspace)
     if what is not None:
-        (dock.session.open_case if is_case else dock.session.import_path)(what)
+        (dock.workbench.opening.case if is_case else dock.workbench.opening.path)(what)
     napari.run()
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from napari.utils.notifications import notification_manager, show_error
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import QSignalThrottler
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.client import JobClient
@@ -58,8 +59,8 @@ def show_exception(error: BaseException) -> None:
         notification_manager.receive_error(type(error), error, error.__traceback__)
 
 
-class Work(QObject):
-    """Jobs of one viewer.
+class Jobs(QObject):
+    """The computing child of one viewer: requests go out, events come back on the viewer's thread.
 
     Signals
     -------
@@ -76,11 +77,10 @@ class Work(QObject):
         self._closed = False
         # The client wakes from its own thread; a signal brings that to this one.
         self._client = JobClient(wake=self._woken.emit, on_death=self.child_died.emit)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(DRAIN_EVERY)
-        self._timer.timeout.connect(self._drain)
-        self._woken.connect(self._on_woken)
+        self._throttler = QSignalThrottler(QSignalThrottler.EmissionPolicy.Trailing, self)
+        self._throttler.setTimeout(DRAIN_EVERY)
+        self._throttler.triggered.connect(self._drain)
+        self._woken.connect(self._throttler.throttle)
 
     @property
     def child_pid(self) -> int | None:
@@ -92,7 +92,7 @@ class Work(QObject):
         self._client.start(WarmUp(model, device, workspace))
 
     def submit(self, request: Request, handler: Handler, priority: int = 0) -> int:
-        """Run a request; `handler` hears its events, on this thread, until its end.
+        """Run a request; `handler` takes its events, on this thread, until its end.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Work(QObject):
         return job_id
 
     def cancel(self, job_id: int) -> None:
-        """Ask a job to stop; its handler hears `Cancelled`."""
+        """Have a job stop; its handler takes `Cancelled` then."""
         self._client.cancel(job_id)
 
     def focus(self, job_id: int, z: int) -> None:
@@ -118,15 +118,12 @@ class Work(QObject):
     def close(self) -> None:
         """End the child within a second."""
         self._closed = True
-        self._timer.stop()
         self._handlers.clear()
         self._client.close()
 
-    def _on_woken(self) -> None:
-        if not self._timer.isActive() and not self._closed:
-            self._timer.start()
-
     def _drain(self) -> None:
+        if self._closed:
+            return
         for job_id, event in self._client.poll():
             handler = self._handlers.get(job_id)
             if isinstance(event, END):

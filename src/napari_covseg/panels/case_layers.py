@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from napari_covseg.edit import HuRange
 from napari_covseg.edit.hu_range import in_range
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.layers import CONTOUR, METADATA_KEY, labels_layer, scan_layer, scan_layer_name
-from napari_covseg.panels.model_step import SliceChange, tool_changes
-from napari_covseg.panels.strokes import Change, Indices, Strokes
+from napari_covseg.panels.strokes import Indices, Strokes
+from napari_covseg.panels.undo_entries import SliceChange, tool_changes
 from napari_covseg.scans import Scan
 
 
@@ -108,10 +108,10 @@ class CaseLayers:
         for layer in self.labels.values():
             layer.refresh(thumbnail=False, highlight=False, extent=False)
 
-    def add_model_step(self, group: Group, changes: list[SliceChange]) -> None:
-        """Make what a model has changed one step that Ctrl+Z takes back."""
-        if group in self._strokes:
-            self._strokes[group].add_model_step(changes)
+    def add_model_step(self, entries: Mapping[Group, list[SliceChange]]) -> None:
+        """Make what a model has changed, slice by slice, one step that Ctrl+Z takes back."""
+        for group, strokes in self._strokes.items():
+            strokes.add_model_step(entries[group])
 
     def write(
         self,
@@ -126,12 +126,11 @@ class CaseLayers:
 
     def add_restored(self, changes: Iterable[Restored]) -> None:
         """Make a restored state, which is in memory already, one step that Ctrl+Z takes back."""
-        packed: dict[Group, list[SliceChange]] = {group: [] for group in GROUPS}
+        entries: dict[Group, list[SliceChange]] = {group: [] for group in GROUPS}
         for change in changes:
             shape = self._case.voxels.shape
-            packed[change.group] += tool_changes(shape, change.index, change.before, change.after, "restore")
-        for group, steps in packed.items():
-            self.add_model_step(group, steps)
+            entries[change.group] += tool_changes(shape, change.index, change.before, change.after, "restore")
+        self.add_model_step(entries)
         for layer in self.labels.values():
             layer.refresh()
 
@@ -140,7 +139,7 @@ class CaseLayers:
         for strokes in self._strokes.values():
             strokes.brush = name
 
-    def _tell_reopened(self, slices: npt.NDArray[np.intp]) -> None:
+    def _show_reopened(self, slices: npt.NDArray[np.intp]) -> None:
         """Say which accepted slices an undo is about to change; they may be far from the one on screen."""
         if len(slices):
             which = ", ".join(str(z + 1) for z in slices)
@@ -172,12 +171,12 @@ class CaseLayers:
     def _follow(self, group: Group, layer: Labels) -> Strokes:
         limits = self.limits
 
-        def changed(change: Change) -> None:
-            z, y, x = change.index
-            if change.tool in ("undo", "redo"):
-                self._tell_reopened(np.unique(z[limits.accepted[z]]))
-            self._case.record(group, (z, y, x), change.before, change.tool)
-            self._on_changed(np.unique(change.index[0]).tolist())
+        def changed(index: Indices, before: npt.NDArray[np.uint8], tool: str) -> None:
+            z, y, x = index
+            if tool in ("undo", "redo"):
+                self._show_reopened(np.unique(z[limits.accepted[z]]))
+            self._case.record(group, (z, y, x), before, tool)
+            self._on_changed(np.unique(z).tolist())
 
         def model_step(slices: list[int]) -> None:
             self._case.mark_changed(group, slices)

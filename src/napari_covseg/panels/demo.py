@@ -68,7 +68,7 @@ class Demo:
         """Open the sample: the case of an earlier demo, or the phantom of napari's menu."""
         known = [c.id for c in self._session.workspace.cases() if c.patient_id.startswith(SAMPLE_PATIENT)]
         if known:
-            self._session.open_case(known[0])
+            self._dock.workbench.opening.case(known[0])
         else:
             self._viewer.open_sample(PLUGIN, "phantom")
 

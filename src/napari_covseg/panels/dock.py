@@ -8,7 +8,6 @@ import numpy as np
 from napari import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_covseg.panels.correct.correct_step import CorrectStep
 from napari_covseg.panels.correct.history_step import HistoryStep
@@ -18,7 +17,7 @@ from napari_covseg.panels.report.export_step import ExportStep
 from napari_covseg.panels.scan.scan_step import ScanStep
 from napari_covseg.panels.segment.segment_step import SegmentStep
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import RESEARCH_USE, Paragraph, Step, folded
+from napari_covseg.panels.step import RESEARCH_USE, Paragraph, fill, folded
 
 WIDTH = 330
 
@@ -44,47 +43,32 @@ class CovSegDock(QWidget):
         self.history = HistoryStep(napari_viewer)
         self.learn = LearnStep(napari_viewer)
         self.export = ExportStep(napari_viewer)
-        self.session = self.scan.session
+        self.workbench = self.scan.workbench
+        self.session = self.workbench.session
         self.reading = ReadingLine(self.session)
         self.use = Paragraph(f"{RESEARCH_USE}. Labels from a model are suggestions until you review them.")
         self.use.setToolTip("This software is no medical device.")
 
+        in_order = (self.scan, self.segment, self.correct, self.history, self.learn, self.export)
+        self.sections = [folded(step.title, step, "Fold this step away, or open it.") for step in in_order]
+        for section in self.sections[:2]:  # all are too much for a low screen
+            section.expand(animate=False)
         steps = QWidget()
-        column = QVBoxLayout(steps)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
-        self.sections = [
-            collapsible(self.scan, opened=True),
-            collapsible(self.segment, opened=True),
-            collapsible(self.correct, opened=False),  # all are too much for a low screen
-            collapsible(self.history, opened=False),
-            collapsible(self.learn, opened=False),
-            collapsible(self.export, opened=False),
-        ]
-        for section in self.sections:
-            column.addWidget(section)
-        column.addStretch(1)
+        fill(steps, *self.sections, spacing=2)
+        steps.layout().addStretch(1)
 
         # on a low screen the steps scroll, instead of being cut off
-        area = QScrollArea()
+        area = QScrollArea(
+            widgetResizable=True,
+            frameShape=QFrame.Shape.NoFrame,
+            horizontalScrollBarPolicy=Qt.ScrollBarPolicy.ScrollBarAlwaysOff,
+        )
         area.setWidget(steps)
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        layout = QVBoxLayout(self)
+        layout = QVBoxLayout(self, spacing=4)
         layout.setContentsMargins(4, 4, 4, 4)
-        layout.setSpacing(4)
         layout.addWidget(self.use)
         layout.addWidget(area, 1)
         layout.addWidget(self.reading)
-
-
-def collapsible(step: Step, *, opened: bool) -> QCollapsible:
-    """Return a step under a title that folds it away."""
-    section = folded(step.title, step, "Fold this step away, or open it.")
-    if opened:
-        section.expand(animate=False)
-    return section
 
 
 class ReadingLine(QLabel):

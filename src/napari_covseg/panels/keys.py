@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari import Viewer
 from napari.utils.key_bindings import KeyBinding
-
-from napari_covseg.panels.correct.tools import TOOLS
-
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
 
 Action = Callable[[], Any]
 Hold = tuple[Action, Action]
@@ -92,36 +86,3 @@ def called(action: Action | Hold) -> Callable[[Any], Any]:
 def shown(key: str) -> str:
     """Return a key as it is written on a button."""
     return key.replace("Shift-", "⇧").replace("Alt-", "Alt+").replace("Control-", "Ctrl+")
-
-
-def actions(session: Session) -> dict[str, Action | Hold]:
-    """Return what each key does in a session."""
-    correction, reviewing = session.correction, session.reviewing
-
-    def put_away() -> None:
-        session.measuring.switch(False)
-        correction.put_away()
-
-    named: dict[str, Action | Hold] = {
-        "next": reviewing.go_next,
-        "back": reviewing.go_back,
-        "accept": reviewing.accept,
-        "reopen": reviewing.reopen,
-        "hide": (reviewing.hide, reviewing.unhide),
-        "compare": reviewing.compare,
-        "paint": partial(correction.paint, "paint"),
-        "erase": partial(correction.paint, "erase"),
-        "measure": session.measuring.toggle,
-        "refine": session.refining.refine,
-        "range": lambda: correction.set_range(not correction.limited),
-        "volume": lambda: correction.set_volume(not correction.volume),
-        "smaller": lambda: correction.scale_brush(-1),
-        "larger": lambda: correction.scale_brush(1),
-        "put away": put_away,
-    }
-    bound: dict[str, Action | Hold] = {KEYS[name]: action for name, action in named.items()}
-    for known in TOOLS:
-        bound[known.key] = partial(correction.use, known.name)
-    for value in range(1, 5):
-        bound[str(value)] = partial(correction.choose_label, value)
-    return bound

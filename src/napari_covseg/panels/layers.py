@@ -13,6 +13,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari_covseg.labels import GROUPS, Group
 
 METADATA_KEY = "covseg_scan"  # of a layer's metadata: the scan that it shows or labels
+AID_KEY = "covseg_aid"  # of a layer's metadata: it only helps to see, and is no scan
 LAYER_NAMES: dict[Group, str] = {"lungs": "Lungs", "lesions": "Lesions"}
 AXIS_LABELS = ("z", "y", "x")
 LUNGS_OPACITY = 0.2
@@ -135,3 +136,8 @@ def labels_layer(group: Group, values: npt.NDArray[np.uint8], spacing: Spacing |
 def label_name(group: Group, value: int) -> str:
     """Return the field's term for a label value, or an empty string for background."""
     return next((label.name for label in GROUPS[group] if label.value == value), "")
+
+
+def is_aid(layer: Image) -> bool:
+    """Return whether a layer is only there to help a person see."""
+    return bool(layer.metadata.get(AID_KEY))

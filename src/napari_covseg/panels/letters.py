@@ -7,7 +7,7 @@ from typing import Any
 from napari import Viewer
 from napari.components.overlays import TextOverlay
 
-from napari_covseg.panels.viewer_parts import camera, canvas_overlays
+from napari_covseg.panels.napari_private import camera, canvas_overlays
 
 # In a case's array z rises to the head, y to the back, x to the patient's left.
 LETTERS = {0: ("F", "H"), 1: ("A", "P"), 2: ("R", "L")}

@@ -8,7 +8,7 @@ from typing import Any
 from napari import Viewer
 from napari.layers import Image
 
-from napari_covseg.panels.viewer_parts import camera
+from napari_covseg.panels.napari_private import camera
 
 HU_PER_PIXEL = 2.0
 ZOOM_PER_NOTCH = 1.15

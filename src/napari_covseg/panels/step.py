@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -27,11 +28,14 @@ from superqt import QCollapsible
 
 from napari_covseg.jobs.events import Progress
 from napari_covseg.panels.keys import shown
-from napari_covseg.panels.session import Session, StepName, session_of
+from napari_covseg.panels.session import Session, StepName
+from napari_covseg.panels.workbench import workbench_of
 
 RESEARCH_USE = "Research use, not for diagnosis"
 WIDTH_HINT = 280
 ANY_HEIGHT = 16_777_215  # Qt's own
+SHRINKS = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+"""Of what a narrow dock can make narrower than its text."""
 
 
 class Step(QWidget):
@@ -40,7 +44,7 @@ class Step(QWidget):
     Parameters
     ----------
     viewer : Viewer
-        The steps of one viewer share its session.
+        The steps of one viewer share its workbench.
     parent : QWidget, optional
     """
 
@@ -48,7 +52,8 @@ class Step(QWidget):
 
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.session = session_of(viewer)
+        self.workbench = workbench_of(viewer)
+        self.session = self.workbench.session
         self.column = QVBoxLayout(self)
         self.column.setContentsMargins(4, 2, 4, 6)
         self.column.setSpacing(5)
@@ -56,20 +61,30 @@ class Step(QWidget):
 
     def add_row(self, *widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:
         """Add widgets side by side; the one at index `stretch` takes the room that is left."""
-        row = QHBoxLayout()
-        row.setSpacing(5)
-        for index, widget in enumerate(widgets):
-            row.addWidget(widget, 1 if stretch is None or stretch == index else 0)
-        self.column.addLayout(row)
-        return row
+        side_by_side = row(*widgets, stretch=stretch)
+        self.column.addLayout(side_by_side)
+        return side_by_side
+
+
+def row(*widgets: QWidget, stretch: int | None = None, spacing: int = 5) -> QHBoxLayout:
+    """Return widgets side by side; the one at index `stretch` takes the room that is left."""
+    layout = QHBoxLayout(spacing=spacing)
+    for index, widget in enumerate(widgets):
+        layout.addWidget(widget, 1 if stretch is None or stretch == index else 0)
+    return layout
+
+
+def fill(parent: QWidget, *parts: QWidget | QLayout, spacing: int = 5) -> None:
+    """Lay parts below each other in a widget, without a margin."""
+    layout = QVBoxLayout(parent, spacing=spacing)
+    layout.setContentsMargins(0, 0, 0, 0)
+    for part in parts:
+        layout.addLayout(part) if isinstance(part, QLayout) else layout.addWidget(part)
 
 
 def button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
     """Return a button that says what it does."""
-    made = QPushButton(text)
-    made.setToolTip(tooltip)
-    made.setCheckable(checkable)
-    return made
+    return QPushButton(text, toolTip=tooltip, checkable=checkable)
 
 
 def small(text: str, key: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
@@ -92,7 +107,7 @@ def small(text: str, key: str, tooltip: str, *, checkable: bool = False) -> QPus
     )
     made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     made.setMinimumWidth(0)
-    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    made.setSizePolicy(SHRINKS)
     made.setStyleSheet("padding: 3px 1px;")
     return made
 
@@ -200,13 +215,9 @@ class CancelBar(QWidget):
 
     def __init__(self, tells: str, cancels: str) -> None:
         super().__init__()
-        self.bar = QProgressBar()
-        self.bar.setToolTip(tells)
+        self.bar = QProgressBar(toolTip=tells)
         self.cancel = button("Cancel", cancels)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.cancel)
+        fill(self, row(self.bar, self.cancel, stretch=0))
 
     def begin(self, what: str) -> None:
         """Say what goes on, without saying how far it is."""
@@ -272,12 +283,16 @@ def progress_text(progress: Progress) -> str:
     return " · ".join(parts)
 
 
+def small_list(tooltip: str) -> QComboBox:
+    """Return a list to choose from that a narrow dock can shorten."""
+    return QComboBox(toolTip=tooltip, sizePolicy=SHRINKS)
+
+
 class ElidedComboBox(QComboBox):
     """A list that a narrow dock can shorten, and that says so by an ellipsis."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    def __init__(self, tooltip: str = "") -> None:
+        super().__init__(toolTip=tooltip, sizePolicy=SHRINKS)
         self.view().setTextElideMode(Qt.TextElideMode.ElideRight)
 
     @property

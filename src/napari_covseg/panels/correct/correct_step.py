@@ -5,14 +5,13 @@ from __future__ import annotations
 from napari import Viewer
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
     QGridLayout,
     QPushButton,
-    QSizePolicy,
     QSpinBox,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_covseg.edit import PRESETS, HuRange
 from napari_covseg.errors import CovsegError
@@ -22,7 +21,7 @@ from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.correct.review_strip import ReviewRow
 from napari_covseg.panels.correct.tools import TOOLS
 from napari_covseg.panels.keys import KEYS
-from napari_covseg.panels.step import CancelBar, Paragraph, Step, narrow, small
+from napari_covseg.panels.step import CancelBar, Paragraph, Step, narrow, small, small_list
 
 COLUMNS = 4
 OWN = "own range"
@@ -51,8 +50,9 @@ class CorrectStep(Step):
 
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
-        self.correction = self.session.correction
-        self.review = ReviewRow(self.session)
+        self.correction = self.workbench.correction
+        self.measuring = self.workbench.measuring
+        self.review = ReviewRow(self.session, self.workbench.reviewing)
         self.labels = LabelRow(self.correction)
         self._build_brush()
         self._build_tools()
@@ -76,26 +76,30 @@ class CorrectStep(Step):
             "Brush and tools work on the whole volume, not on the slice.",
             checkable=True,
         )
-        self.size = QDoubleSpinBox()
-        self.size.setRange(0.1, 200)
-        self.size.setDecimals(1)
-        self.size.setSuffix(" mm")
-        self.size.setToolTip("Diameter of brush and eraser; [ and ] make it smaller and larger.")
-        self.size.setKeyboardTracking(False)
+        self.size = QDoubleSpinBox(
+            decimals=1,
+            minimum=0.1,
+            maximum=200,
+            keyboardTracking=False,
+            toolTip="Diameter of brush and eraser; [ and ] make it smaller and larger.",
+        )
         narrow(self.size, 66)
-        self.preset = QComboBox()
+        self.preset = small_list("HU of what is painted.")
         for name, hu_range in PRESETS.items():
             self.preset.addItem(name.capitalize(), hu_range)
         self.preset.addItem(OWN.capitalize(), None)
-        self.preset.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.preset.setToolTip("HU of what is painted.")
-        self.low, self.high = QSpinBox(), QSpinBox()
-        for end, which in ((self.low, "Lowest"), (self.high, "Highest")):
-            end.setRange(-2000, 4000)
-            end.setSingleStep(10)
-            end.setKeyboardTracking(False)
-            narrow(end, 48)
-            end.setToolTip(f"{which} HU that brush and eraser change.")
+        self.low, self.high = self._range_end("Lowest"), self._range_end("Highest")
+
+    def _range_end(self, which: str) -> QSpinBox:
+        end = QSpinBox(
+            minimum=-2000,
+            maximum=4000,
+            singleStep=10,
+            keyboardTracking=False,
+            toolTip=f"{which} HU that brush and eraser change.",
+        )
+        narrow(end, 48)
+        return end
 
     def _build_tools(self) -> None:
         self.tools = {
@@ -118,8 +122,7 @@ class CorrectStep(Step):
     def _lay_out(self) -> None:
         self.column.addWidget(self.review)
         self.column.addWidget(self.labels)
-        grid = QGridLayout()
-        grid.setSpacing(3)
+        grid = QGridLayout(spacing=3)
         hand = (self.paint, self.erase, self.volume, self.limited)
         for place, press in enumerate((*hand, *self.tools.values())):
             grid.addWidget(press, place // COLUMNS, place % COLUMNS)
@@ -141,16 +144,16 @@ class CorrectStep(Step):
         self.high.valueChanged.connect(self._on_ends)
         for name, press in self.tools.items():
             press.clicked.connect(lambda _=False, name=name: correction.use(name))
-        self.measure.clicked.connect(self.session.measuring.toggle)
-        self.session.measuring.measured.connect(self._on_measured)
-        self.refine.clicked.connect(self.session.refining.refine)
+        self.measure.clicked.connect(self.measuring.toggle)
+        self.measuring.measured.connect(self._on_measured)
+        self.refine.clicked.connect(self.workbench.refining.refine)
         correction.changed.connect(self._on_changed)
         correction.working.connect(self._on_changed)
         self.session.case_changed.connect(self._on_changed)
 
     def _on_measured(self, text: str) -> None:
         self.measured.setText(text)
-        self.measure.setChecked(self.session.measuring.active)
+        self.measure.setChecked(self.measuring.active)
 
     def _on_size(self, size: float) -> None:
         self.correction.brush_mm = size
@@ -187,17 +190,13 @@ class CorrectStep(Step):
 
     def _reflect_numbers(self) -> None:
         correction, case = self.correction, self.session.case
-        widgets = (self.size, self.low, self.high)
-        for widget in widgets:
-            widget.blockSignals(True)
         in_mm = case is None or case.case.spacing is not None
         self.size.setSuffix(" mm" if in_mm else " px")
-        self.size.setValue(correction.brush_mm)
         self.size.setEnabled(case is not None)
-        self.low.setValue(correction.hu_range.low)
-        self.high.setValue(correction.hu_range.high)
-        for widget in widgets:
-            widget.blockSignals(False)
+        with signals_blocked(self.size, self.low, self.high):
+            self.size.setValue(correction.brush_mm)
+            self.low.setValue(correction.hu_range.low)
+            self.high.setValue(correction.hu_range.high)
         known = [index for index, hu_range in enumerate(PRESETS.values()) if hu_range == correction.hu_range]
         self.preset.setCurrentIndex(known[0] if known else self.preset.count() - 1)
 
@@ -217,9 +216,9 @@ class LabelRow(QWidget):
         self.buttons: dict[int, QPushButton] = {}
         self.locks: dict[int, QCheckBox] = {}
         self._grid = QGridLayout(self)
-        self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setHorizontalSpacing(3)
         self._grid.setVerticalSpacing(1)
+        self._grid.setContentsMargins(0, 0, 0, 0)
         self._on_changed()
         correction.changed.connect(self._on_changed)
 
@@ -232,9 +231,8 @@ class LabelRow(QWidget):
             press.setChecked(value == correction.value)
             press.setEnabled(correction.layer is not None)
             lock = self.locks[value]
-            lock.blockSignals(True)
-            lock.setChecked(correction.is_locked(value))
-            lock.blockSignals(False)
+            with signals_blocked(lock):
+                lock.setChecked(correction.is_locked(value))
             lock.setEnabled(correction.layer is not None)
 
     def _fill(self, labels: tuple[Label, ...]) -> None:
@@ -251,8 +249,9 @@ class LabelRow(QWidget):
                 f"QPushButton:checked {{ background: {colour}; color: black; }}"
             )
             press.clicked.connect(lambda _=False, value=label.value: self._correction.choose_label(value))
-            lock = QCheckBox("lock")
-            lock.setToolTip(f"No brush and no tool changes {label.name}, or makes more of it.")
+            lock = QCheckBox(
+                "lock", toolTip=f"No brush and no tool changes {label.name}, or makes more of it."
+            )
             lock.toggled.connect(lambda on, value=label.value: self._correction.lock(value, on))
             self.buttons[label.value], self.locks[label.value] = press, lock
             self._grid.addWidget(press, 0, column)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from napari.layers import Labels
+from napari import Viewer
+from napari.layers import Image, Labels
+from napari.utils.colormaps import Colormap
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 
@@ -16,13 +18,15 @@ from napari_covseg.jobs.events import Progress
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import Abandoned, in_background, show_exception
 from napari_covseg.panels.correct.tools import Tool, Work, tool
-from napari_covseg.panels.hu_overlay import HuOverlay
-from napari_covseg.panels.viewer_parts import hide_brush_box
-
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
+from napari_covseg.panels.layers import AID_KEY
+from napari_covseg.panels.napari_private import hide_brush_box
+from napari_covseg.panels.session import Session
 
 BRUSH_STEP = 1.25  # from one size to the next
+RANGE_LAYER = "HU range"
+RANGE_COLOUR = (0.1, 0.85, 0.75, 1.0)
+RANGE_OPACITY = 0.35
+CLEAR = (0.0, 0.0, 0.0, 0.0)
 
 
 class Correction(QObject):
@@ -39,9 +43,12 @@ class Correction(QObject):
     working : str
         The tool that runs over the volume, empty when it has ended.
     progressed : Progress
+    taken
+        Brush or tool is in the hand, and no ruler any more.
     """
 
     changed = Signal()
+    taken = Signal()
     working = Signal(str)
     progressed = Signal(object)
 
@@ -123,7 +130,7 @@ class Correction(QObject):
         if layer is None or not self._session.can_edit:
             return
         self.clicking = ""
-        self._session.measuring.switch(False)
+        self.taken.emit()
         self._select(layer)
         layer.mode = "pan_zoom" if self.mode == mode else mode
         self.changed.emit()
@@ -167,7 +174,7 @@ class Correction(QObject):
     def use(self, name: str) -> None:
         """Run a tool, or have it wait for clicks; a second time puts it away."""
         chosen = tool(name)
-        self._session.measuring.switch(False)
+        self.taken.emit()
         if not chosen.click:
             self.run(chosen)
             return
@@ -235,10 +242,10 @@ class Correction(QObject):
             hu_range=self.hu_range if self.limited else None,
             corrected=tuple(np.flatnonzero(case.review >= Review.CORRECTED).tolist()),
             protect=Protection(frozenset(limits.locked[group]), limits.accepted),
-            progress=self._tell_progress,
+            progress=self._on_progress,
         )
 
-    def _tell_progress(self, done: int, total: int) -> None:
+    def _on_progress(self, done: int, total: int) -> None:
         if self._stop:
             raise Abandoned
         if self.running:
@@ -259,7 +266,7 @@ class Correction(QObject):
         written = self._session.layers.write(work.group, edit.index, edit.before, edit.after, edit.tool)
         if written:
             if chosen.goes_on:
-                self._session.reviewing.go_to(work.z + 1)
+                self._session.go_to(work.z + 1)
             return
         why = " There are locked labels or accepted slices." if edit.held else ""
         show_info(f"{chosen.text}: nothing to change here.{why}")
@@ -280,8 +287,7 @@ class Correction(QObject):
         selected = self.layer is self._session.viewer.layers.selection.active
         if selected and self.mode not in ("", "pan_zoom"):  # else one drag would grow, or measure, and paint
             self.clicking = ""
-            if self._session.measuring.active:
-                self._session.measuring.switch(False)
+            self.taken.emit()
         self.changed.emit()
 
     def _on_case_changed(self) -> None:
@@ -305,3 +311,60 @@ class Correction(QObject):
         case = self._session.case
         spacing = case.case.spacing if case is not None else None
         return min(spacing if self.volume else spacing[1:]) if spacing is not None else 1.0
+
+
+class HuOverlay:
+    """The HU range of the brush, in a layer over the scan that is clear elsewhere.
+
+    It draws the scan's own voxels through a colour map, so that another range or another
+    slice costs nothing but drawing.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._layer: Image | None = None
+
+    @property
+    def layer(self) -> Image | None:
+        """The layer, None while nothing is drawn."""
+        return self._layer if self._layer in self._viewer.layers else None
+
+    def show(self, scan: Image, low: int, high: int) -> None:
+        """Draw the range from `low` to `high`, both included, over a scan."""
+        limits = (low - 0.5, high + 0.5)
+        layer = self.layer
+        if layer is None:
+            self._layer = layer = self._add(scan)
+        range_low, range_high = layer.contrast_limits_range
+        layer.contrast_limits_range = min(range_low, limits[0]), max(range_high, limits[1])
+        layer.contrast_limits = limits
+        layer.visible = True
+
+    def hide(self) -> None:
+        """Draw nothing."""
+        layer = self.layer
+        if layer is not None:
+            self._viewer.layers.remove(layer)
+        self._layer = None
+
+    def _add(self, scan: Image) -> Image:
+        layer = Image(
+            scan.data,
+            name=RANGE_LAYER,
+            colormap=Colormap([RANGE_COLOUR] * 2, name="covseg range", low_color=CLEAR, high_color=CLEAR),
+            contrast_limits=(-1, 1),
+            opacity=RANGE_OPACITY,
+            blending="translucent",
+            scale=scan.scale,
+            units=scan.units,
+            axis_labels=scan.axis_labels,
+            metadata={AID_KEY: True},
+        )
+        active = self._viewer.layers.selection.active
+        self._viewer.layers.insert(self._viewer.layers.index(scan) + 1, layer)
+        self._viewer.layers.selection.active = active  # one goes on painting
+        return layer

@@ -10,18 +10,18 @@ import numpy as np
 from napari import Viewer
 from napari.layers import Labels
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, QTimer
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableView, QWidget
+from superqt.utils import QSignalDebouncer
 
 from napari_covseg.cases.edit_log import State
 from napari_covseg.cases.revision import Revision
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background, show_exception
-from napari_covseg.panels.hu_overlay import AID_KEY
-from napari_covseg.panels.layers import labels_layer
+from napari_covseg.panels.layers import AID_KEY, labels_layer
 from napari_covseg.panels.step import Step, small
 
-SETTLE = 300  # ms; changes that come faster are listed together
+LIST_AFTER = 300  # ms; changes that come faster are listed together
 HEIGHT = 150
 STROKES = "Strokes (*.covseg-strokes *.brought-back);;All files (*)"
 
@@ -43,12 +43,13 @@ class HistoryStep(Step):
         super().__init__(napari_viewer, parent)
         self._preview: list[Labels] = []
         self.rows = RevisionTable()
-        self.table = QTableView()
+        self.table = QTableView(
+            toolTip="Every change: number, when, with what, where, and who made it.",
+            selectionBehavior=QAbstractItemView.SelectionBehavior.SelectRows,
+            selectionMode=QAbstractItemView.SelectionMode.SingleSelection,
+            wordWrap=False,
+        )
         self.table.setModel(self.rows)
-        self.table.setToolTip("Every change: number, when, with what, where, and who made it.")
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.setWordWrap(False)
         self.table.setFixedHeight(HEIGHT)
         self.table.verticalHeader().setVisible(False)
         self.table.verticalHeader().setDefaultSectionSize(20)
@@ -69,9 +70,8 @@ class HistoryStep(Step):
             "Save this session's strokes into a file, for when the workspace cannot be written.",
         )
         self.bring_back = small("Bring back …", "", "Take the strokes of such a file into the case.")
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(SETTLE)
+        self._debouncer = QSignalDebouncer(parent=self)
+        self._debouncer.setTimeout(LIST_AFTER)
         self.column.addWidget(self.table)
         self.add_row(self.show_state, self.restore, self.export)
         self.add_row(self.save_elsewhere, self.bring_back)
@@ -79,7 +79,7 @@ class HistoryStep(Step):
         self._connect()
 
     def _connect(self) -> None:
-        self._timer.timeout.connect(self._list)
+        self._debouncer.triggered.connect(self._list)
         self.table.selectionModel().selectionChanged.connect(lambda: self._on_chosen())
         self.show_state.clicked.connect(self._on_show)
         self.restore.clicked.connect(self._on_restore)
@@ -87,7 +87,7 @@ class HistoryStep(Step):
         self.save_elsewhere.clicked.connect(self._on_save_elsewhere)
         self.bring_back.clicked.connect(self._on_bring_back)
         self.session.case_changed.connect(self._on_case_changed)
-        self.session.slices_changed.connect(lambda slices: self._timer.start())
+        self.session.slices_changed.connect(lambda slices: self._debouncer.throttle())
 
     @property
     def chosen(self) -> int | None:
@@ -182,18 +182,18 @@ class HistoryStep(Step):
             show_exception(error)
             return
         self.session.layers.add_restored(changes)
-        self.session.tell_changed(np.arange(len(case.review)).tolist())
+        self.session.mark_changed(np.arange(len(case.review)).tolist())
 
     def _on_save_elsewhere(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Save this session's strokes in a folder")
         if folder:
-            self.session.rescuing.save_elsewhere(folder)
+            self.workbench.opening.save_elsewhere(folder)
 
     def _on_bring_back(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Bring back strokes", filter=STROKES)
         if path:
             self._hide()
-            self.session.rescuing.rescue(path)
+            self.workbench.opening.rescue(path)
 
     def _on_export(self) -> None:
         case = self.session.case
@@ -247,19 +247,19 @@ class RevisionTable(QAbstractTableModel):
         """Return what stands in a cell, and in its tooltip."""
         revision = self._revisions[index.row()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return revision_in_words(revision)
+            return revision_text(revision)
         if role != Qt.ItemDataRole.DisplayRole:
             return None
         return (
             str(revision.number),
             f"{revision.when.astimezone():%H:%M:%S}",
             revision.tool,
-            slices_said(revision.slices),
+            slices_text(revision.slices),
             revision.who,
         )[index.column()]
 
 
-def slices_said(slices: Sequence[int]) -> str:
+def slices_text(slices: Sequence[int]) -> str:
     """Return slices as a person counts them, from 1: ``7`` or ``3-12``."""
     if not slices:
         return ""
@@ -267,7 +267,7 @@ def slices_said(slices: Sequence[int]) -> str:
     return str(first) if first == last else f"{first}–{last}"
 
 
-def revision_in_words(revision: Revision) -> str:
+def revision_text(revision: Revision) -> str:
     """Return all that is known of a revision in one line."""
     parts = [
         f"{revision.when.astimezone():%d %b %Y %H:%M:%S}",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from napari.layers import Shapes
 from qtpy.QtCore import QObject, Signal
 
 from napari_covseg.edit.measure import Reading, read_disc, read_part, ruler
-from napari_covseg.panels.hu_overlay import AID_KEY
-
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
+from napari_covseg.panels.correct.correction import Correction
+from napari_covseg.panels.layers import AID_KEY
+from napari_covseg.panels.session import Session
 
 DISC_MM = 5.0  # radius of what is measured where there is no label
 NAME = "Ruler"
@@ -25,6 +24,7 @@ class Measuring(QObject):
     Parameters
     ----------
     session : Session
+    correction : Correction
 
     Signals
     -------
@@ -34,12 +34,14 @@ class Measuring(QObject):
 
     measured = Signal(str)
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, correction: Correction) -> None:
         super().__init__(session)
         self._session = session
+        self._correction = correction
         self.active = False
         self._line: Shapes | None = None
         session.viewer.mouse_drag_callbacks.append(self._on_mouse)
+        correction.taken.connect(self._on_taken)
         session.case_changed.connect(lambda: self.switch(False))
 
     def toggle(self) -> None:
@@ -50,10 +52,14 @@ class Measuring(QObject):
         """Measure with the left button from now on, or no longer."""
         self.active = active and self._session.case is not None
         if self.active:
-            self._session.correction.put_away()
+            self._correction.put_away()
         else:
             self._remove_line()
         self.measured.emit("Drag for a distance, click for HU and volume." if self.active else "")
+
+    def _on_taken(self) -> None:
+        if self.active:
+            self.switch(False)
 
     def _on_mouse(self, viewer: Any, event: Any) -> Generator[None, None, None]:
         image, case = self._session.scan_image(), self._session.case
@@ -81,12 +87,12 @@ class Measuring(QObject):
             return
         labels, spacing = case.live["lesions"], case.case.spacing
         if labels[at]:
-            volume = self._session.correction.volume
+            volume = self._correction.volume
             reading = read_part(labels, case.voxels, at, spacing, three_d=volume)
-            self.measured.emit(f"Finding: {said(reading, case.case.intensity)}")
+            self.measured.emit(f"Finding: {reading_text(reading, case.case.intensity)}")
         else:
             reading = read_disc(case.voxels, at, DISC_MM, spacing)
-            self.measured.emit(f"Disc of {2 * DISC_MM:.0f} mm: {said(reading, case.case.intensity)}")
+            self.measured.emit(f"Disc of {2 * DISC_MM:.0f} mm: {reading_text(reading, case.case.intensity)}")
 
     def _draw_line(self, begin: Any, end: Any) -> None:
         viewer, image = self._session.viewer, self._session.scan_image()
@@ -116,7 +122,7 @@ class Measuring(QObject):
             self._session.viewer.layers.remove(line)
 
 
-def said(reading: Reading, intensity: str) -> str:
+def reading_text(reading: Reading, intensity: str) -> str:
     """Return a reading in one line: ``-620 ± 85 HU, 3.2 ml``."""
     parts = [f"{reading.mean:.0f} ± {reading.sd:.0f}{' HU' if intensity == 'HU' else ''}"]
     if reading.area_mm2 is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,33 +13,41 @@ from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Event, Failed, SlicesDone
 from napari_covseg.jobs.requests import REFINE_PRIORITY, Refine
-from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.model_step import SliceChange, slice_change
-
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
+from napari_covseg.panels.background import Jobs
+from napari_covseg.panels.correct.correction import Correction
+from napari_covseg.panels.learn.learning import Learning
+from napari_covseg.panels.session import Session
+from napari_covseg.panels.undo_entries import UndoableWriter
 
 Mask = npt.NDArray[np.bool_]
 
 
 class Refining:
-    """Asks the child for single slices, before whatever else it does.
+    """Has the child label single slices, before whatever else it does.
 
     Parameters
     ----------
     session : Session
+    jobs : Jobs
+    correction : Correction
+        Knows the label that is refined.
+    learning : Learning
+        Knows the model in use.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, jobs: Jobs, correction: Correction, learning: Learning) -> None:
         self._session = session
+        self._jobs = jobs
+        self._correction = correction
+        self._learning = learning
 
     def refine(self) -> None:
         """Label the slice on screen again, with what was painted and erased there as hints."""
         session, case = self._session, self._session.case
         if case is None or not session.can_edit:
             return
-        z, value = session.slice_on_screen, session.correction.value
-        if session.correction.group != "lesions" or not value:
+        z, value = session.slice_on_screen, self._correction.value
+        if self._correction.group != "lesions" or not value:
             show_error("A slice is refined for a finding: select the layer of the lesions and a label.")
             return
         positive, negative = hints(case, z, value)
@@ -50,9 +58,9 @@ class Refining:
         def merge(run_id: str) -> None:
             self._merge(case, run_id, z)
 
-        self.ask(session.learning.in_use, z, value, positive, negative, merge)
+        self.label_slice(self._learning.in_use, z, value, positive, negative, merge)
 
-    def ask(
+    def label_slice(
         self, model: str, z: int, value: int, positive: Mask, negative: Mask, then: Callable[[str], Any]
     ) -> None:
         """Have a model label a slice.
@@ -73,7 +81,7 @@ class Refining:
         if case is None:
             return
 
-        def hear(event: Event) -> None:
+        def on_event(event: Event) -> None:
             if self._session.case is not case:
                 return
             if isinstance(event, SlicesDone):
@@ -90,27 +98,18 @@ class Refining:
             positive,
             negative,
             case.revision,
-            session.learning.device,
+            self._learning.device,
         )
         try:
-            session.work.submit(request, hear, REFINE_PRIORITY)
+            self._jobs.submit(request, on_event, REFINE_PRIORITY)
         except CovsegError as error:
             show_error(str(error))
 
     def _merge(self, case: OpenCase, run_id: str, z: int) -> None:
         """Take the slice over, except what is the person's, as one step that Ctrl+Z takes back."""
-        changes: dict[Group, list[SliceChange]] = {group: [] for group in GROUPS}
-
-        def write(
-            group: Group, index: tuple[npt.NDArray[np.intp], ...], values: npt.NDArray[np.uint8]
-        ) -> None:
-            live = case.live[group]
-            before = live[index]
-            live[index] = values
-            changes[group].append(slice_change(case.case.shape, index, before, values))
-
+        writer = UndoableWriter(case.live)
         try:
-            changed = case.merge_slices(run_id, [z], write)
+            changed = case.merge_slices(run_id, [z], writer.write)
         except CovsegError as error:
             show_error(str(error))
             return
@@ -118,10 +117,9 @@ class Refining:
         if layers is None or not changed:
             show_info("The model has nothing to change on this slice.")
             return
-        for group, steps in changes.items():
-            layers.add_model_step(group, steps)
+        layers.add_model_step(writer.entries)
         layers.redraw(changed, self._session.slice_on_screen)
-        self._session.tell_changed(changed)
+        self._session.mark_changed(changed)
 
 
 def hints(case: OpenCase, z: int, value: int) -> tuple[Mask, Mask]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
@@ -18,14 +16,13 @@ from qtpy.QtGui import (
     QPixmap,
     QPolygonF,
 )
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QToolTip, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy, QToolTip, QWidget
 
 from napari_covseg.cases.case import Review
+from napari_covseg.panels.correct.reviewing import Reviewing
 from napari_covseg.panels.keys import KEYS
-from napari_covseg.panels.step import small
-
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
+from napari_covseg.panels.session import Session
+from napari_covseg.panels.step import fill, row, small
 
 COLOURS: dict[Review, tuple[int, int, int]] = {
     Review.UNTOUCHED: (70, 74, 82),
@@ -54,15 +51,15 @@ class ReviewRow(QWidget):
     Parameters
     ----------
     session : Session
+    reviewing : Reviewing
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, reviewing: Reviewing) -> None:
         super().__init__()
         self._session = session
-        self._reviewing = session.reviewing
+        self._reviewing = reviewing
         self.strip = ReviewStrip()
-        self.counts = QLabel()
-        self.counts.setToolTip("How many slices are in which state.")
+        self.counts = QLabel(toolTip="How many slices are in which state.")
         self.next = small("Next", KEYS["next"], "Go to the slice where a look is worth most.")
         self.back = small("Back", KEYS["back"], "Go to the slice from which Next came here.")
         self.accept = small(
@@ -84,21 +81,13 @@ class ReviewRow(QWidget):
         self._connect()
 
     def _lay_out(self) -> None:
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(3)
-        column.addWidget(self.strip)
-        column.addWidget(self.counts)
-        for line in ((self.next, self.accept, self.hide_labels), (self.back, self.reopen, self.compare)):
-            row = QHBoxLayout()
-            row.setSpacing(3)
-            for press in line:
-                row.addWidget(press)
-            column.addLayout(row)
+        first = row(self.next, self.accept, self.hide_labels, spacing=3)
+        second = row(self.back, self.reopen, self.compare, spacing=3)
+        fill(self, self.strip, self.counts, first, second, spacing=3)
 
     def _connect(self) -> None:
         reviewing = self._reviewing
-        self.strip.chosen.connect(reviewing.go_to)
+        self.strip.chosen.connect(self._session.go_to)
         self.next.clicked.connect(reviewing.go_next)
         self.back.clicked.connect(reviewing.go_back)
         self.accept.clicked.connect(reviewing.accept)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Labels
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import QSignalDebouncer
 
-from napari_covseg.cases.case import Case, Review
+from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.cases.prediction import Prediction, PredictionInfo
+from napari_covseg.cases.prediction import Prediction
 from napari_covseg.edit.order import DEFAULT_STRATEGY, SliceFeatures, next_slice
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.background import in_background
-from napari_covseg.panels.hu_overlay import AID_KEY
-from napari_covseg.panels.layers import labels_layer
+from napari_covseg.panels.layers import AID_KEY, labels_layer
+from napari_covseg.panels.segment.labelling import whole_predictions
+from napari_covseg.panels.session import Session
 
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
-
-SETTLE = 150  # ms; changes that come faster are counted together
+RECOUNT_AFTER = 150  # ms; changes that come faster are counted together
 MODEL_LAYER = "Model's findings"
 
 
@@ -53,23 +51,15 @@ class Reviewing(QObject):
         self._hidden: list[Labels] = []
         self._stale: set[int] = set()
         self._run: Prediction | None = None
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(SETTLE)
-        self._timer.timeout.connect(self._recount)
+        self._debouncer = QSignalDebouncer(parent=self)
+        self._debouncer.setTimeout(RECOUNT_AFTER)
+        self._debouncer.triggered.connect(self._recount)
         session.case_changed.connect(self._on_case_changed)
         session.slices_changed.connect(self._on_slices_changed)
-        session.slice_changed.connect(self._on_slice_changed)
+        session.slice_changed.connect(self._fill_model_layer)
         session.busy_changed.connect(self._on_busy)
 
     # --- where to look ------------------------------------------------------------
-
-    def go_to(self, z: int) -> None:
-        """Show a slice."""
-        image = self._session.scan_image()
-        if image is not None:
-            world = image.data_to_world((z, 0, 0))[0]
-            self._session.viewer.dims.set_point(0, world)
 
     def go_next(self) -> None:
         """Show the slice that nobody has reviewed and where a look is worth most."""
@@ -86,12 +76,12 @@ class Reviewing(QObject):
         if len(passed) == len(case.review):
             passed.discard(here)
         self._visited.append(here)
-        self.go_to(next_slice(DEFAULT_STRATEGY, self.facts.features(), passed))
+        self._session.go_to(next_slice(DEFAULT_STRATEGY, self.facts.features(), passed))
 
     def go_back(self) -> None:
         """Show the slice from which *next* came here."""
         if self._visited:
-            self.go_to(self._visited.pop())
+            self._session.go_to(self._visited.pop())
 
     # --- states -------------------------------------------------------------------
 
@@ -123,7 +113,7 @@ class Reviewing(QObject):
         except CaseError as error:
             show_info(str(error))
             return False
-        self._session.tell_changed([z])
+        self._session.mark_changed([z])
         return True
 
     # --- what lies under the labels -------------------------------------------------
@@ -155,7 +145,7 @@ class Reviewing(QObject):
         if self.model_layer is not None:
             self._stop_comparing()
         elif case is not None and layers is not None and "lesions" in layers.labels:
-            runs = whole_runs(case.case)
+            runs = whole_predictions(case.case)
             if not runs:
                 show_info("No model has labelled this scan yet.")
                 return
@@ -202,16 +192,13 @@ class Reviewing(QObject):
 
     def _on_slices_changed(self, slices: list[int]) -> None:
         self._stale.update(slices)
-        self._timer.start()
+        self._debouncer.throttle()
 
     def _recount(self) -> None:
         stale, self._stale = self._stale, set()
         if self.facts is not None and stale:
             self.facts.recount(stale)
         self.facts_changed.emit()
-
-    def _on_slice_changed(self) -> None:
-        self._fill_model_layer()
 
     def _on_busy(self, what: str) -> None:
         if not what:
@@ -225,16 +212,11 @@ class Reviewing(QObject):
         known = case.case
 
         def read() -> bool:
-            runs = whole_runs(known)
-            facts.use_run(known.prediction(runs[-1].id) if runs else None)
+            runs = whole_predictions(known)
+            facts.use_prediction(known.prediction(runs[-1].id) if runs else None)
             return facts.read_uncertainty(np.flatnonzero(np.isnan(facts.entropy)).tolist())
 
         in_background(read, lambda any_known: self.facts_changed.emit() if any_known else None)
-
-
-def whole_runs(case: Case) -> list[PredictionInfo]:
-    """Return the predictions of the whole scan, oldest first, without those of single slices."""
-    return [run for run in case.predictions() if "refined" not in run.settings]
 
 
 class SliceFacts:
@@ -276,7 +258,7 @@ class SliceFacts:
         for z in {z for changed in slices for z in (changed - 1, changed) if 0 <= z < last}:
             self.disagreement[z] = np.count_nonzero((lesions[z] > 0) != (lesions[z + 1] > 0))
 
-    def use_run(self, run: Prediction | None) -> None:
+    def use_prediction(self, run: Prediction | None) -> None:
         """Take what a prediction knows, and forget those of the one before."""
         if run is None or self._run is None or run.id != self._run.id:
             self.entropy[:] = np.nan

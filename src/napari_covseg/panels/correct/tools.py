@@ -136,22 +136,6 @@ def _islands(work: Work) -> Edit:
     return remove_islands(work.labels, work.value, smallest, work.spacing, **work.limits)
 
 
-def _largest(work: Work) -> Edit:
-    return keep_largest(work.labels, work.value, **work.limits)
-
-
-def _smooth(work: Work) -> Edit:
-    return smooth(work.labels, work.value, SMOOTH_MM, work.spacing, **work.limits)
-
-
-def _holes(work: Work) -> Edit:
-    return fill_holes(work.labels, work.value, work.spacing, **work.limits)
-
-
-def _clip(work: Work) -> Edit:
-    return clip_to_lungs(work.labels, work.lungs, work.spacing, **work.limits)
-
-
 def _relabel(work: Work) -> Edit:
     return relabel(
         work.labels, clicked(work), three_d=work.volume, protect=work.protect, progress=work.progress
@@ -194,10 +178,6 @@ def _split(work: Work) -> Edit:
 def _add(work: Work) -> Edit:
     value = work.value if work.group == "lesions" else None  # lungs take the side that is near
     return add(work.labels, work.other, work.spacing, value, **work.limits)
-
-
-def _subtract(work: Work) -> Edit:
-    return subtract(work.labels, work.other, work.value, **work.limits)
 
 
 def ends(z: int, corrected: tuple[int, ...]) -> tuple[int, int]:
@@ -261,10 +241,34 @@ TOOLS: tuple[Tool, ...] = (
         goes_on=True,
     ),
     Tool("remove islands", "Islands", "D", "Erase small specks of the chosen label.", _islands),
-    Tool("keep largest", "Largest", "K", "Keep only the largest part of the chosen label.", _largest),
-    Tool("smooth", "Smooth", "S", "Round off the outline of the chosen label.", _smooth),
-    Tool("fill holes", "Holes", "O", "Fill what the chosen label encloses.", _holes),
-    Tool("clip to lungs", "Clip", "U", "Erase findings outside of the lungs; effusion stays.", _clip),
+    Tool(
+        "keep largest",
+        "Largest",
+        "K",
+        "Keep only the largest part of the chosen label.",
+        lambda w: keep_largest(w.labels, w.value, **w.limits),
+    ),
+    Tool(
+        "smooth",
+        "Smooth",
+        "S",
+        "Round off the outline of the chosen label.",
+        lambda w: smooth(w.labels, w.value, SMOOTH_MM, w.spacing, **w.limits),
+    ),
+    Tool(
+        "fill holes",
+        "Holes",
+        "O",
+        "Fill what the chosen label encloses.",
+        lambda w: fill_holes(w.labels, w.value, w.spacing, **w.limits),
+    ),
+    Tool(
+        "clip to lungs",
+        "Clip",
+        "U",
+        "Erase findings outside of the lungs; effusion stays.",
+        lambda w: clip_to_lungs(w.labels, w.lungs, w.spacing, **w.limits),
+    ),
     Tool("split lungs", "Split", "J", "Tell the right lung from the left one.", _split),
     Tool("add", "Add", "Shift-A", "Label what the other layer labels: findings that the lungs lack.", _add),
     Tool(
@@ -272,7 +276,7 @@ TOOLS: tuple[Tool, ...] = (
         "Sub",
         "Shift-S",
         "Erase the chosen label where the other layer has labels: lungs from effusion.",
-        _subtract,
+        lambda w: subtract(w.labels, w.other, w.value, **w.limits),
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +12,14 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
     QSizePolicy,
     QSpinBox,
-    QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace_models import ModelState, WorkspaceModels
@@ -29,12 +27,11 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import ModelProposed, TrainingStep
 from napari_covseg.labels import GROUPS
 from napari_covseg.metrics import dice
+from napari_covseg.panels.correct.refining import Refining
 from napari_covseg.panels.layers import WINDOWS, grey_limits
-from napari_covseg.panels.learn.learning import EVERY, reviewed_slices
-from napari_covseg.panels.step import Paragraph, Step, button, caption, narrow
-
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
+from napari_covseg.panels.learn.learning import EVERY, Learning, reviewed_slices
+from napari_covseg.panels.session import Session
+from napari_covseg.panels.step import Paragraph, Step, button, caption, fill, narrow, row, small_list
 
 PLOT_HEIGHT = 110
 COLOURS = {"lungs": (86, 156, 214), "lesion": (250, 190, 60), "loss": (220, 220, 220)}
@@ -42,6 +39,7 @@ OTHER = (225, 60, 100)
 
 SLICES = 3
 PICTURE = 80  # pixels on the screen
+TINY = "font-size: 10px;"
 Slice = npt.NDArray[np.uint8]
 
 
@@ -58,54 +56,52 @@ class LearnStep(Step):
 
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
-        self.learning = self.session.learning
+        self.learning = self.workbench.learning
         self._build()
         self._lay_out()
         self._on_changed()
         self._connect()
 
     def _build(self) -> None:
-        self.version = QComboBox()
-        self.version.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.version.setToolTip(
+        self.version = small_list(
             "Versions of the chosen model that learned here. None is ever changed. "
             "Proposed is one that nobody has decided about yet."
         )
         self.use = button("Make current", "Label with this version from now on; a proposed one is kept.")
-        self.cases = QComboBox()
+        self.cases = small_list("Where the corrected and accepted slices come from.")
         self.cases.addItem("this case", False)
         self.cases.addItem("all corrected cases", True)
-        self.cases.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.cases.setToolTip("Where the corrected and accepted slices come from.")
-        self.minutes = QDoubleSpinBox()
-        self.minutes.setRange(0.1, 60)
-        self.minutes.setSingleStep(0.5)
-        self.minutes.setDecimals(1)
-        self.minutes.setValue(0.5)
-        self.minutes.setSuffix(" min")
-        narrow(self.minutes, 54)
-        self.minutes.setToolTip(
-            "Time for learning; measuring and writing come on top. Learning ends by itself "
-            "after 45 steps, or four for each corrected slice, if these take less time."
+        self.minutes = QDoubleSpinBox(
+            decimals=1,
+            minimum=0.1,
+            maximum=60,
+            singleStep=0.5,
+            value=0.5,
+            suffix=" min",
+            toolTip="Time for learning; measuring and writing come on top. Learning ends by itself "
+            "after 45 steps, or four for each corrected slice, if these take less time.",
         )
+        narrow(self.minutes, 54)
         self.start = button("Learn", "Let a copy of the model learn. The model itself never changes.")
         self.cancel = button("Stop", "Stop learning; the best so far is proposed.")
         self.status = Paragraph()
         self.status.setToolTip("What there is to learn from, and how far it is.")
         self.curves = Curves()
         self.curves.hide()
-        self.proposal = Proposal(self.session)
-        self.by_itself = QCheckBox("Learn as I go, every")
-        self.by_itself.setToolTip(
-            "After so many accepted slices the model learns for half a minute in the background. "
-            "The new version is used if it measures better, and thrown away if not."
+        self.proposal = Proposal(self.session, self.learning, self.workbench.refining)
+        self.by_itself = QCheckBox(
+            "Learn as I go, every",
+            toolTip="After so many accepted slices the model learns for half a minute in the background. "
+            "The new version is used if it measures better, and thrown away if not.",
         )
-        self.every = QSpinBox()
-        self.every.setRange(1, 100)
-        self.every.setValue(EVERY)
-        self.every.setSuffix(" slices")
+        self.every = QSpinBox(
+            minimum=1,
+            maximum=100,
+            value=EVERY,
+            suffix=" slices",
+            toolTip="Accepted slices from one time to the next.",
+        )
         narrow(self.every, 54)
-        self.every.setToolTip("Accepted slices from one time to the next.")
 
     def _lay_out(self) -> None:
         self.column.addWidget(self.status)
@@ -132,10 +128,10 @@ class LearnStep(Step):
         self.curves.clear()
         self.learning.start(all_cases=self.cases.currentData(), seconds=60 * self.minutes.value())
 
-    def _on_stepped(self, told: TrainingStep) -> None:
+    def _on_stepped(self, step: TrainingStep) -> None:
         self.curves.show()
-        self.curves.add(told)
-        self.status.setText(f"Learning: step {told.step} of {told.steps}, {told.seconds:.0f} s")
+        self.curves.add(step)
+        self.status.setText(f"Learning: step {step.step} of {step.steps}, {step.seconds:.0f} s")
 
     def _on_proposed(self, proposal: ModelProposed) -> None:
         self.status.setText("Measured. Compare, then keep the new version or discard it.")
@@ -146,16 +142,15 @@ class LearnStep(Step):
     def _on_changed(self) -> None:
         learning = self.learning
         current = learning.in_use
-        self.version.blockSignals(True)
-        self.version.clear()
-        if learning.model is not None:
-            self.version.addItem(f"{learning.base} (as shipped)", learning.base)
-        for version in learning.versions():
-            made = f"{version.id}, {version.created.astimezone():%d %b %H:%M}"
-            undecided = ", proposed" if version.state == ModelState.PROPOSED else ""
-            self.version.addItem(made + undecided, version.id)
-        self.version.setCurrentIndex(max(self.version.findData(current), 0))
-        self.version.blockSignals(False)
+        with signals_blocked(self.version):
+            self.version.clear()
+            if learning.model is not None:
+                self.version.addItem(f"{learning.base} (as shipped)", learning.base)
+            for version in learning.versions():
+                made = f"{version.id}, {version.created.astimezone():%d %b %H:%M}"
+                undecided = ", proposed" if version.state == ModelState.PROPOSED else ""
+                self.version.addItem(made + undecided, version.id)
+            self.version.setCurrentIndex(max(self.version.findData(current), 0))
         self.proposal.reflect()
         self._on_version()
         self._on_labels()
@@ -194,19 +189,14 @@ class Curves(QWidget):
         self.text = Paragraph(small=True)
         self._plots: dict[str, Any] = {}
         self._lines: dict[str, Any] = {}
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(2)
         for name in ("loss", "Dice, held out"):
             plot = _plot(name)
-            if plot is None:
-                row.addWidget(self.text)
-                break
-            row.addWidget(plot)
-            self._plots[name] = plot
+            if plot is not None:
+                self._plots[name] = plot
+        fill(self, row(*(self._plots.values() or [self.text]), spacing=2))
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Begin again, without curves."""
         self.loss.clear()
         self.steps.clear()
         self.dice.clear()
@@ -215,21 +205,21 @@ class Curves(QWidget):
         for plot in self._plots.values():
             plot.clear()
 
-    def add(self, told: TrainingStep) -> None:
+    def add(self, step: TrainingStep) -> None:
         """Let the curves grow by a step."""
-        if told.loss is not None:
-            self.steps.append(told.step)
-            self.loss.append(told.loss)
+        if step.loss is not None:
+            self.steps.append(step.step)
+            self.loss.append(step.loss)
             self._draw("loss", "loss", self.steps, self.loss)
-        if told.best:
-            self.best = told.step
-        for output, value in (told.held_out or {}).items():
+        if step.best:
+            self.best = step.step
+        for output, value in (step.held_out or {}).items():
             if math.isfinite(value):
                 points = self.dice.setdefault(output, [])
-                points.append((told.step, value))
+                points.append((step.step, value))
                 steps, values = zip(*points, strict=True)
                 self._draw("Dice, held out", output, list(steps), list(values))
-        self.text.setText(f"Step {told.step} of {told.steps}")
+        self.text.setText(f"Step {step.step} of {step.steps}")
 
     def _draw(self, plot: str, name: str, x: list[int], y: list[float]) -> None:
         if plot not in self._plots:
@@ -269,30 +259,25 @@ class Proposal(QWidget):
     Parameters
     ----------
     session : Session
+    learning : Learning
+    refining : Refining
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, learning: Learning, refining: Refining) -> None:
         super().__init__()
-        self._learning = session.learning
+        self._learning = learning
         self.scores = Paragraph()
         self.scores.setToolTip("Dice before and after, on slices that the model did not learn from.")
-        self.slices = SideBySide(session)
+        self.slices = SideBySide(session, learning, refining)
         self.keep = button(
             "Keep",
             "Use the new version from now on, and label the scan again with it. "
             "Voxels that you painted or erased, and accepted slices, stay as they are.",
         )
         self.discard = button("Discard", "Go on with the model as it was.")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.scores)
-        column.addWidget(self.slices)
-        row = QHBoxLayout()
-        row.addWidget(self.keep)
-        row.addWidget(self.discard)
-        column.addLayout(row)
+        fill(self, self.scores, self.slices, row(self.keep, self.discard))
         self.keep.clicked.connect(self._learning.keep)
-        self.discard.clicked.connect(self._on_discard)
+        self.discard.clicked.connect(self._learning.discard)
         self._learning.proposed.connect(self._on_proposed)
         self.hide()
 
@@ -302,15 +287,12 @@ class Proposal(QWidget):
             self.hide()
 
     def _on_proposed(self, proposal: ModelProposed) -> None:
-        self.scores.setText(scores_said(proposal))
+        self.scores.setText(scores_text(proposal))
         self.show()
         self.slices.compare(proposal)
 
-    def _on_discard(self) -> None:
-        self._learning.discard()
 
-
-def scores_said(proposal: ModelProposed) -> str:
+def scores_text(proposal: ModelProposed) -> str:
     """Return the scores before and after, and what they speak for, as rich text."""
     rows = []
     for part, scores in proposal.scores.items():
@@ -332,37 +314,32 @@ class SideBySide(QWidget):
     Parameters
     ----------
     session : Session
+    learning : Learning
+    refining : Refining
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, learning: Learning, refining: Refining) -> None:
         super().__init__()
         self._session = session
+        self._learning = learning
+        self._refining = refining
         self.pictures: list[list[QLabel]] = []
-        self.notes: list[QLabel] = []
-        grid = QGridLayout(self)
+        grid = QGridLayout(self, spacing=2)
         grid.setContentsMargins(0, 0, 0, 0)
-        grid.setSpacing(2)
-        for row, name in enumerate(("before", "after")):
-            side = QLabel(name)
-            side.setStyleSheet("font-size: 10px;")
-            grid.addWidget(side, row, 0)
-            self.pictures.append([])
-            for column in range(SLICES):
-                picture = QLabel()
+        for line, name in enumerate(("before", "after")):
+            grid.addWidget(QLabel(name, styleSheet=TINY), line, 0)
+            tooltip = f"The model's findings {name} learning; yours are drawn in white."
+            self.pictures.append([QLabel(toolTip=tooltip) for _ in range(SLICES)])
+            for column, picture in enumerate(self.pictures[line]):
                 picture.setFixedSize(QSize(PICTURE, PICTURE))
-                picture.setToolTip(f"The model's findings {name} learning; yours are drawn in white.")
-                grid.addWidget(picture, row, column + 1)
-                self.pictures[row].append(picture)
-        for column in range(SLICES):
-            note = QLabel()
-            note.setStyleSheet("font-size: 10px;")
-            note.setAlignment(Qt.AlignmentFlag.AlignCenter)
+                grid.addWidget(picture, line, column + 1)
+        self.notes = [QLabel(styleSheet=TINY, alignment=Qt.AlignmentFlag.AlignCenter) for _ in range(SLICES)]
+        for column, note in enumerate(self.notes):
             grid.addWidget(note, 2, column + 1)
-            self.notes.append(note)
 
     def compare(self, proposal: ModelProposed) -> None:
         """Have both models label three slices, those that decided first, and draw them."""
-        case, model = self._session.case, self._session.learning.model
+        case, model = self._session.case, self._learning.model
         if case is None or model is None or not model.card.lesions:
             return
         value = model.card.lesions[0].value  # of a label that the model knows; there are no hints for it
@@ -373,17 +350,17 @@ class SideBySide(QWidget):
         chosen = self._slices(case, proposal.model_id)
         nothing = np.zeros(case.case.shape[1:], np.bool_)
         for column, z in enumerate(chosen):
-            for row, name in enumerate((self._session.learning.in_use, proposal.model_id)):
+            for side, name in enumerate((self._learning.in_use, proposal.model_id)):
 
-                def draw(run_id: str, row: int = row, column: int = column, z: int = z) -> None:
+                def draw(run_id: str, side: int = side, column: int = column, z: int = z) -> None:
                     lesions = case.case.prediction(run_id).read_slice(z)[1]
                     truth = case.live["lesions"][z]
-                    self.pictures[row][column].setPixmap(picture(case, z, lesions, truth))
-                    scores[column][row] = dice(lesions > 0, truth > 0)
-                    said = " → ".join(f"{scores[column][r]:.2f}" for r in sorted(scores[column]))
-                    self.notes[column].setText(f"{z + 1}: {said}")
+                    self.pictures[side][column].setPixmap(picture(case, z, lesions, truth))
+                    scores[column][side] = dice(lesions > 0, truth > 0)
+                    dice_text = " → ".join(f"{scores[column][s]:.2f}" for s in sorted(scores[column]))
+                    self.notes[column].setText(f"{z + 1}: {dice_text}")
 
-                self._session.refining.ask(name, z, value, nothing, nothing, draw)
+                self._refining.label_slice(name, z, value, nothing, nothing, draw)
 
     def _slices(self, case: OpenCase, version_id: str) -> list[int]:
         try:

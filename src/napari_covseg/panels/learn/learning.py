@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 from napari.utils.notifications import show_error, show_info
@@ -16,10 +14,9 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import END, Event, Failed, ModelProposed, Notice, TrainingStep
 from napari_covseg.jobs.requests import Finetune
 from napari_covseg.models.catalogue import ModelEntry, available
-from napari_covseg.panels.background import in_background
-
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
+from napari_covseg.panels.background import Jobs, in_background
+from napari_covseg.panels.segment.labelling import Labelling
+from napari_covseg.panels.session import Session
 
 SHORT = 30.0  # seconds of a fine-tuning that starts by itself
 EVERY = 5  # accepted slices until one does
@@ -31,6 +28,9 @@ class Learning(QObject):
     Parameters
     ----------
     session : Session
+    jobs : Jobs
+    labelling : Labelling
+        Labels the case again with a model that was kept.
 
     Signals
     -------
@@ -45,9 +45,11 @@ class Learning(QObject):
     stepped = Signal(object)
     proposed = Signal(object)
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, jobs: Jobs, labelling: Labelling) -> None:
         super().__init__(session)
         self._session = session
+        self._jobs = jobs
+        self._labelling = labelling
         self.model: ModelEntry | None = available()[0] if available() else None
         self.device = "auto"
         self.proposal: ModelProposed | None = None
@@ -57,7 +59,6 @@ class Learning(QObject):
         self._by_itself = False
         self._case = ""  # the case on screen when it began to learn
         self._accepted = 0
-        session.reviewing.accepted.connect(self._on_accepted)
         session.case_changed.connect(self._on_case_changed)
 
     # --- which model --------------------------------------------------------------
@@ -142,7 +143,7 @@ class Learning(QObject):
                 return
             request = Finetune(workspace.path, cases, model, seconds, device=device)
             try:
-                self._job = session.work.submit(request, self._hear)
+                self._job = self._jobs.submit(request, self._on_event)
             except CovsegError as error:
                 self._end(str(error))
 
@@ -151,7 +152,7 @@ class Learning(QObject):
     def cancel(self) -> None:
         """Stop learning; the best so far is proposed."""
         if self._job is not None:
-            self._session.work.cancel(self._job)
+            self._jobs.cancel(self._job)
         else:
             self._end("")
 
@@ -171,7 +172,7 @@ class Learning(QObject):
         self.changed.emit()
         case = self._session.case
         if case is not None and case.id == self._case and not self._session.busy_with:
-            self._session.predict(proposal.model_id, proposal.model_id, self.device)
+            self._labelling.start(proposal.model_id, proposal.model_id, self.device)
 
     def discard(self) -> None:
         """Go on with the model as it was."""
@@ -187,7 +188,7 @@ class Learning(QObject):
         proposal, self.proposal = self.proposal, None
         return proposal
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if isinstance(event, TrainingStep):
             self.stepped.emit(event)
         elif isinstance(event, Notice):
@@ -214,7 +215,8 @@ class Learning(QObject):
             show_error(error)
         self.changed.emit()
 
-    def _on_accepted(self, z: int) -> None:
+    def count_accepted(self, z: int) -> None:
+        """Learn, if wanted, now that a person has accepted one slice more."""
         self._accepted += 1
         if self.every and self._accepted >= self.every and not self.running and self.proposal is None:
             self._accepted = 0

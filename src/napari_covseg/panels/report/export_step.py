@@ -34,22 +34,18 @@ class ExportStep(Step):
 
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
-        self._agreed: set[Path] = set()  # files that a dialog asked about replacing
         self.groups: dict[Group, QCheckBox] = {}
         for group in GROUPS:
-            check = QCheckBox(group.capitalize())
-            check.setChecked(True)
-            check.setToolTip(f"Values in the file: {MEANINGS[group]}.")
-            self.groups[group] = check
-        self.format = QComboBox()
-        self.format.addItems(list(ENDINGS))
-        self.format.setToolTip(
-            "NIfTI for most research tools, NRRD for 3D Slicer. Both lie on the scan voxel by voxel."
+            tooltip = f"Values in the file: {MEANINGS[group]}."
+            self.groups[group] = QCheckBox(group.capitalize(), checked=True, toolTip=tooltip)
+        self.format = QComboBox(
+            toolTip="NIfTI for most research tools, NRRD for 3D Slicer. Both lie on the scan voxel by voxel."
         )
-        self.path = QLineEdit()
-        self.path.setPlaceholderText("folder and name, without an ending")
-        self.path.setToolTip(
-            "Where to write. Lungs and lesions get files of their own, with _lungs and _lesions added."
+        self.format.addItems(list(ENDINGS))
+        self.path = QLineEdit(
+            placeholderText="folder and name, without an ending",
+            toolTip="Where to write. Lungs and lesions get files of their own, "
+            "with _lungs and _lesions added.",
         )
         self.browse = button("…", "Choose a folder and a name.")
         self.browse.setFixedWidth(28)
@@ -105,11 +101,11 @@ class ExportStep(Step):
                 write_labels(case.live[group], scan, path)
             return list(targets.values())
 
-        def told(paths: list[Path]) -> None:
+        def on_saved(paths: list[Path]) -> None:
             self.session.end()
             show_info("Saved " + " and ".join(str(path) for path in paths))
 
-        in_background(write, told, lambda _: self.session.end())
+        in_background(write, on_saved, lambda _: self.session.end())
 
     def _on_case_changed(self) -> None:
         case = self.session.case

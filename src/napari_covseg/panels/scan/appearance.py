@@ -8,13 +8,14 @@ import numpy as np
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QDialog, QFormLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDialog, QFormLayout, QLabel, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.models.preparation import Preparation, as_shown
+from napari_covseg.panels.learn.learning import Learning
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import ElidedComboBox, Paragraph, button, caption, warning
+from napari_covseg.panels.step import ElidedComboBox, Paragraph, button, caption, fill, row, warning
 from napari_covseg.scans.appearance import CHOICES, Appearance
 
 LOOKS = "It looks otherwise"
@@ -51,9 +52,11 @@ class AppearancePart(QWidget):
     Parameters
     ----------
     session : Session
+    learning : Learning
+        Knows the model in use.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, learning: Learning) -> None:
         super().__init__()
         self._session = session
         self.sentences = Paragraph()
@@ -66,24 +69,14 @@ class AppearancePart(QWidget):
         self.show_model = button(
             "What the model sees", "The slice on screen as the model is shown it, in a window of its own."
         )
-        self.model_view = ModelView(session, self)
+        self.model_view = ModelView(session, learning, self)
         self.choices = QWidget()
         self.choices.setVisible(False)
-        form = QFormLayout(self.choices)
+        form = QFormLayout(self.choices, verticalSpacing=4)
         form.setContentsMargins(0, 0, 0, 0)
-        form.setVerticalSpacing(4)
         for name, box in self.boxes.items():
             form.addRow(self.captions[name], box)
-        row = QHBoxLayout()
-        row.setSpacing(5)
-        row.addWidget(self.otherwise, 1)
-        row.addWidget(self.show_model, 1)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(5)
-        column.addWidget(self.sentences)
-        column.addLayout(row)
-        column.addWidget(self.choices)
+        fill(self, self.sentences, row(self.otherwise, self.show_model), self.choices)
         self._reflect()
         self.otherwise.toggled.connect(self.choices.setVisible)
         self.show_model.clicked.connect(self.model_view.open_beside)
@@ -162,12 +155,15 @@ class ModelView(QDialog):
     Parameters
     ----------
     session : Session
+    learning : Learning
+        Knows the model in use.
     parent : QWidget
     """
 
-    def __init__(self, session: Session, parent: QWidget) -> None:
+    def __init__(self, session: Session, learning: Learning, parent: QWidget) -> None:
         super().__init__(parent, Qt.WindowType.Tool)
         self._session = session
+        self._learning = learning
         self.setWindowTitle("What the model sees")
         self.picture = QLabel()
         self.picture.setFixedSize(SIDE, SIDE)
@@ -178,7 +174,7 @@ class ModelView(QDialog):
         layout.addWidget(self.caption)
         layout.setSizeConstraint(QVBoxLayout.SizeConstraint.SetFixedSize)
         session.case_changed.connect(self.hide)
-        for signal in (session.slice_changed, session.appearance_changed, session.learning.changed):
+        for signal in (session.slice_changed, session.appearance_changed, learning.changed):
             signal.connect(self._on_changed)
 
     def open_beside(self) -> None:
@@ -193,7 +189,7 @@ class ModelView(QDialog):
         self.raise_()
 
     def _on_changed(self) -> None:
-        case, model = self._session.case, self._session.learning.model
+        case, model = self._session.case, self._learning.model
         if not self.isVisible() or case is None:
             return
         self.picture.clear()

@@ -1,26 +1,40 @@
-"""How a scan gets into a session: from a file, from a layer, from the cases there are."""
+"""How a scan gets into a session, and out of it again without a stroke being lost."""
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from napari.layers import Image
-from napari.utils.notifications import show_info
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QElapsedTimer, QEvent, QObject, Signal
+from qtpy.QtWidgets import QMessageBox
 
 from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.errors import CovsegError
+from napari_covseg.cases.rescue import Saved, bring_back, bring_back_waiting, close_or_save, save
+from napari_covseg.errors import CaseError, CovsegError
 from napari_covseg.jobs.events import END, Event, Failed, Imported, Notice, Progress
 from napari_covseg.jobs.requests import Import
-from napari_covseg.panels.background import Abandoned, in_background
+from napari_covseg.panels.background import Abandoned, Jobs, in_background
+from napari_covseg.panels.case_layers import CaseLayers
+from napari_covseg.panels.napari_private import qt_window
+from napari_covseg.panels.scan.facts import damage_text
 from napari_covseg.panels.scan.scan_of_layer import scan_header, scan_of_layer
+from napari_covseg.panels.session import Session
 
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
+_log = logging.getLogger(__name__)
+QUIET = 60_000  # ms between two notes that saving fails; each stroke tries again
+SAVE_ELSEWHERE = (
+    'Until then "Save elsewhere …" in the History step keeps the strokes of this session in a file.'
+)
+NOT_SAVED = "CovSeg: not saved"
 
 
-class Opening:
-    """Opens scans for a session; each way ends in an open case on screen.
+class Opening(QObject):
+    """Opens scans for a session, from a file, a layer or the workspace, and closes their cases.
 
     A layer that this package's reader (or its sample data) puts into a viewer without a
     case is taken as the scan at once.
@@ -28,10 +42,37 @@ class Opening:
     Parameters
     ----------
     session : Session
+    jobs : Jobs
+
+    Signals
+    -------
+    brought_back, damaged, saving_failed : str
+        What a thread that opens or writes a case has to say.
     """
 
-    def __init__(self, session: Session) -> None:
+    brought_back = Signal(str)
+    damaged = Signal(str)
+    saving_failed = Signal(str)
+    _unsaved = Signal(str, str)
+
+    def __init__(self, session: Session, jobs: Jobs) -> None:
+        super().__init__(session)
         self._session = session
+        self._jobs = jobs
+        self._job: int | None = None
+        self._closed: set[str] = set()  # ids of cases; what their writers still have to say is shown already
+        self._last_note = QElapsedTimer()
+        self.brought_back.connect(show_info)
+        self.damaged.connect(show_warning)
+        self.saving_failed.connect(show_error)
+        self._unsaved.connect(self._on_unsaved)
+        session.cancel_requested.connect(self._on_cancel)
+        layers = session.viewer.layers
+        layers.events.inserted.connect(self._on_layer_inserted)
+        layers.events.removing.connect(self._on_layer_removing)
+        layers.events.removed.connect(self._on_layer_removed)
+
+    # --- opening ------------------------------------------------------------------
 
     def path(self, path: str | Path, series: str | None = None) -> None:
         """Read a file or folder into a new case, in the child, and open it.
@@ -42,57 +83,290 @@ class Opening:
         series : str, optional
             UID of one of the folder's DICOM series.
         """
-        session = self._session
-        session.begin(f"Reading {Path(path).name}", "scan")
+        self._session.begin(f"Reading {Path(path).name}", "scan")
         try:
-            request = Import(session.workspace.path, str(path), series)
-            session.job = session.work.submit(request, self._hear)
+            request = Import(self._session.workspace.path, str(path), series)
+            self._job = self._jobs.submit(request, self._on_event)
         except CovsegError as error:
-            session.end(str(error))
+            self._session.end(str(error))
 
     def layer(self, layer: Image) -> None:
         """Make an image layer that is in the viewer the scan of a new case, and open it."""
         session = self._session
         session.begin(f"Taking over {layer.name}", "scan")
 
-        def told(done: int, total: int) -> None:
-            if session.cancel_asked:
+        def on_progress(done: int, total: int) -> None:
+            if session.cancelled:
                 raise Abandoned
             session.progressed.emit(Progress(done, total, "slices"))
 
         def keep() -> OpenCase:
-            return session.rescuing.open(session.workspace.add_case(scan_of_layer(layer), told))
+            return self.read(session.workspace.add_case(scan_of_layer(layer), on_progress))
 
-        in_background(keep, lambda case: session.show_case(case, layer), session.end_told)
+        in_background(keep, lambda case: self.show(case, layer), self._on_unread)
+
+    def known_layers(self) -> None:
+        """Take over a layer of this package's reader that was there before the dock."""
+        for layer in self._session.viewer.layers:
+            self._consider(layer)
 
     def case(self, case_id: str) -> None:
         """Open a case of the workspace."""
-        session = self._session
-        if session.case is not None and session.case.id == case_id:
+        if self._session.case is not None and self._session.case.id == case_id:
             return
-        session.begin("Opening the case", "scan")
-        in_background(lambda: session.rescuing.open(case_id), session.show_case, session.end_told)
+        self._session.begin("Opening the case", "scan")
+        in_background(lambda: self.read(case_id), self.show, self._on_unread)
 
-    def consider(self, layer: Any) -> None:
-        """Take over a layer that has just come, if it is a known scan and none is open."""
+    def read(self, case_id: str) -> OpenCase:
+        """Open a case, in whatever thread, and bring back what was saved elsewhere.
+
+        Somebody else may have it, or its folder may not be written: it is then read-only.
+
+        Raises
+        ------
+        CaseError
+            If it cannot be read.
+        """
+        workspace = self._session.workspace
+        self._closed.discard(case_id)
+        try:
+            case = OpenCase(
+                workspace, case_id, on_error=lambda error: self._unsaved.emit(case_id, str(error))
+            )
+        except CaseError as error:
+            case = OpenCase(workspace, case_id, read_only=True)
+            self.saving_failed.emit(f"{error} It is open here to look at, not to change.")
+        else:
+            self._bring_back(case)
+        _ = case.found  # of a case that nobody has looked at; here, as it takes a moment
+        if case.damaged:
+            self.damaged.emit(f'Case "{case.case.name}" was damaged. {" ".join(damage_text(case.damaged))}')
+        return case
+
+    def show(self, case: OpenCase, instead_of: Image | None = None) -> None:
+        """Draw a case that was read, in place of the one before, if that one can be closed.
+
+        Parameters
+        ----------
+        case : OpenCase
+        instead_of : Image, optional
+            A layer that shows the same scan already.
+        """
+        session = self._session
+        if session.closed or not self.close():
+            self._save_and_close(case, at_any_cost=True)
+            return
+        session.case = case
+        session.layers = CaseLayers(session.viewer, case, session.mark_changed, instead_of)
+        session.layers.scan.events.contrast_limits.connect(lambda: session.window_changed.emit())
+        session.end()
+        session.case_changed.emit()
+        session.labels_changed.emit()
+
+    def _consider(self, layer: Any) -> None:
+        """Take over a layer if it is a known scan and none is open."""
         free = self._session.case is None and not self._session.busy_with
         if free and isinstance(layer, Image) and scan_header(layer) is not None:
             self.layer(layer)
 
-    def known_layer(self) -> None:
-        """Take over a layer of this package's reader that was there before the dock."""
-        for layer in self._session.viewer.layers:
-            self.consider(layer)
+    def _bring_back(self, case: OpenCase) -> None:
+        came = bring_back_waiting(case)
+        if came.files:
+            files = ", ".join(map(str, came.files))
+            self.brought_back.emit(
+                f'{_changes(came.changes)} that could not be saved are back in "{case.case.name}". '
+                f"Kept as well: {files}"
+            )
+        for problem in came.problems:
+            self.saving_failed.emit(problem)
 
-    def _hear(self, event: Event) -> None:
-        session = self._session
+    def _on_event(self, event: Event) -> None:
         if isinstance(event, Progress):
-            session.progressed.emit(event)
+            self._session.progressed.emit(event)
         elif isinstance(event, Notice):
             show_info(event.text)
         elif isinstance(event, Imported):
-            session.job = None
-            case_id = event.case_id
-            in_background(lambda: session.rescuing.open(case_id), session.show_case, session.end_told)
-        elif isinstance(event, END) and session.job is not None:
-            session.end(event.message if isinstance(event, Failed) else "")
+            self._job = None
+            in_background(lambda: self.read(event.case_id), self.show, self._on_unread)
+        elif isinstance(event, END) and self._job is not None:
+            self._job = None
+            self._session.end(event.message if isinstance(event, Failed) else "")
+
+    def _on_unread(self, error: str) -> None:
+        self._session.end()  # the error was shown already
+
+    def _on_cancel(self) -> None:
+        if self._job is not None:
+            self._jobs.cancel(self._job)
+
+    # --- closing ------------------------------------------------------------------
+
+    def close(self, *, at_any_cost: bool = False) -> bool:
+        """Save and close the open case, and take its layers out of the viewer.
+
+        Parameters
+        ----------
+        at_any_cost : bool
+            Close it even if its strokes can be saved nowhere.
+
+        Returns
+        -------
+        bool
+            False if it stays open, because its strokes can be saved nowhere.
+        """
+        session = self._session
+        session.cancel()
+        session.case_closing.emit()
+        self._job = None
+        if session.busy_with:
+            session.end()  # the handlers that were to end it are gone
+        if session.case is not None and not self._save_and_close(session.case, at_any_cost=at_any_cost):
+            session.end()
+            return False
+        layers, session.layers = session.layers, None
+        case, session.case = session.case, None
+        if layers is not None:
+            layers.remove()
+        if case is not None:
+            session.case_changed.emit()
+        return True
+
+    def may_close_window(self) -> bool:
+        """Save the open case; if its workspace cannot be written, do what can be done and say it."""
+        case = self._session.case
+        if case is None or self._session.closed:
+            return True
+        with suppress(CaseError):  # shown below, with what became of the strokes
+            case.flush()
+            return True
+        window = qt_window(self._session.viewer)
+        try:
+            kept = close_or_save(case)
+        except CaseError as error:
+            answer = QMessageBox.warning(
+                window,
+                NOT_SAVED,
+                f'{error}\n\nClose the window and lose the last strokes in "{case.case.name}"?',
+                QMessageBox.StandardButton.Discard | QMessageBox.StandardButton.Cancel,
+                QMessageBox.StandardButton.Cancel,
+            )
+            return bool(answer == QMessageBox.StandardButton.Discard)
+        self.close()  # its jobs and layers; first, as the message lets them go on
+        if kept is not None:
+            QMessageBox.information(window, NOT_SAVED, kept_text(kept, case))
+        return True
+
+    def _save_and_close(self, case: OpenCase, *, at_any_cost: bool) -> bool:
+        """Save a case, its strokes elsewhere if they must; return whether it is closed."""
+        name = case.case.name
+        self._closed.add(case.id)
+        try:
+            kept = close_or_save(case)
+        except CaseError as error:
+            if not at_any_cost:
+                self._closed.discard(case.id)
+                self._show_error(f'Case "{name}" stays open, nothing of it is lost. {error}')
+                return False
+            case.close(discard=True)
+            self._show_error(f'The last strokes in "{name}" are lost. {error}')
+            return True
+        if kept is not None:
+            self._show_error(kept_text(kept, case))
+        return True
+
+    def _show_error(self, text: str) -> None:
+        show_error(text)
+        if self._session.closed:  # there is no window left to show it in
+            _log.error("%s", text)
+
+    # --- strokes that the workspace does not take -------------------------------------
+
+    def save_elsewhere(self, folder: str | Path) -> None:
+        """Save what this session has changed into a file in a folder."""
+        case = self._session.case
+        if case is None:
+            return
+        try:
+            path = save(case, folder)
+        except CaseError as error:
+            show_error(str(error))
+        else:
+            show_info(f'Saved {path}. "Bring back …" takes it into the case again.')
+
+    def rescue(self, path: str | Path) -> None:
+        """Bring back a file from `save_elsewhere`, as one step that Ctrl+Z takes back."""
+        case, layers = self._session.case, self._session.layers
+        if case is None or layers is None:
+            return
+        before = case.revision
+        try:
+            changes = bring_back(case, path)
+        except CaseError as error:
+            show_error(str(error))
+            return
+        count = case.revision - before
+        if not count:
+            show_info(f"All strokes of {path} are in the case already.")
+            return
+        layers.add_restored(changes)
+        self._session.mark_changed(np.arange(len(case.review)).tolist())
+        show_info(f"{_changes(count)} of {path} are back.")
+
+    def _on_unsaved(self, case_id: str, error: str) -> None:
+        quiet = self._last_note.isValid() and not self._last_note.hasExpired(QUIET)
+        if case_id not in self._closed and not quiet:
+            self._last_note.start()
+            self.saving_failed.emit(f"{error} {SAVE_ELSEWHERE}")
+
+    # --- what happens in the viewer -------------------------------------------------
+
+    def _on_layer_inserted(self, event: Any) -> None:
+        self._consider(event.value)
+
+    def _on_layer_removing(self, event: Any) -> None:
+        # with its scan gone and a brush in the hand, the canvas can crash
+        session = self._session
+        if session.layers is not None and session.viewer.layers[event.index] is session.layers.scan:
+            for layer in session.layers.labels.values():
+                layer.mode = "pan_zoom"
+
+    def _on_layer_removed(self, event: Any) -> None:
+        layers = self._session.layers
+        if layers is not None and event.value is layers.scan:
+            self.close(at_any_cost=True)
+        elif layers is not None:
+            layers.forget(event.value)
+
+
+class ClosingWindow(QObject):
+    """Lets the viewer's window close once the strokes are safe, or the person gives them up.
+
+    Parameters
+    ----------
+    opening : Opening
+    window : QWidget
+    """
+
+    def __init__(self, opening: Opening, window: QObject) -> None:
+        super().__init__(opening)
+        self._opening = opening
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Hold the window back when the person wants to stay."""
+        if event.type() == QEvent.Type.Close and not self._opening.may_close_window():
+            event.ignore()
+            return True
+        return False
+
+
+def kept_text(kept: Saved, case: OpenCase) -> str:
+    """Say where strokes are that a case did not take."""
+    return (
+        f"{kept.reason} The strokes are kept in {kept.path} "
+        f'and come back by themselves when "{case.case.name}" is opened again.'
+    )
+
+
+def _changes(count: int) -> str:
+    return f"{count} change{'s' if count != 1 else ''}"

@@ -10,8 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QWidget
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background
-from napari_covseg.panels.hu_overlay import is_aid
-from napari_covseg.panels.layers import WINDOWS
+from napari_covseg.panels.layers import WINDOWS, is_aid
 from napari_covseg.panels.mouse import HINT, set_window
 from napari_covseg.panels.scan.appearance import AppearancePart
 from napari_covseg.panels.scan.facts import damage_text, facts
@@ -49,13 +48,12 @@ class ScanStep(Step):
         self.open_folder = button(
             "Open folder …", "A folder of DICOM files (any names, also nested) or of pictures."
         )
-        self.series = QComboBox()
-        self.series.setToolTip("This folder holds several CT series: choose the one to open.")
+        self.series = QComboBox(toolTip="This folder holds several CT series: choose the one to open.")
         self.open_series = button("Open", "Open the series that is chosen here.")
-        self.recent = ElidedComboBox()
-        self.recent.setToolTip("Cases you worked on before, the last one first. They open as you left them.")
-        self.layer = ElidedComboBox()
-        self.layer.setToolTip("An image that is in the viewer already, from whatever reader it came.")
+        self.recent = ElidedComboBox(
+            "Cases you worked on before, the last one first. They open as you left them."
+        )
+        self.layer = ElidedComboBox("An image that is in the viewer already, from whatever reader it came.")
         self.use_layer = button(
             "Use as scan", "Take this image layer as the scan: it becomes a case of its own."
         )
@@ -71,7 +69,7 @@ class ScanStep(Step):
             "What the file says about the patient and the geometry. The name is never kept."
         )
         self.column.addWidget(self.facts)
-        self.appearance = AppearancePart(self.session)
+        self.appearance = AppearancePart(self.session, self.workbench.learning)
         self.column.addWidget(self.appearance)
 
     def _build_view(self) -> None:
@@ -79,11 +77,10 @@ class ScanStep(Step):
             name: button(name, f"Level {window.level}, width {window.width} HU: {window.good_for}.")
             for name, window in WINDOWS.items()
         }
-        self.radiology_mouse = QCheckBox("Radiology mouse")
-        self.radiology_mouse.setToolTip(HINT)
-        self.radiology_mouse.setChecked(self.session.mouse.enabled)
-        self.window = QLabel()
-        self.window.setToolTip("Level and width of the grey scale.")
+        self.radiology_mouse = QCheckBox(
+            "Radiology mouse", toolTip=HINT, checked=self.workbench.mouse.enabled
+        )
+        self.window = QLabel(toolTip="Level and width of the grey scale.")
         self.add_row(*self.windows.values())
         self.add_row(self.radiology_mouse, self.window, stretch=0)
 
@@ -132,7 +129,7 @@ class ScanStep(Step):
         path, _ = QFileDialog.getOpenFileName(self, "Open a scan", filter=FILES)
         if path:
             self._show_series([])
-            self.session.import_path(path)
+            self.workbench.opening.path(path)
 
     def _on_open_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Open a folder of DICOM files or pictures")
@@ -147,23 +144,23 @@ class ScanStep(Step):
             series = [info for info in found if info.modality in ("CT", "")]
             self._show_series(series)
             if len(series) < 2:
-                self.session.import_path(folder)
+                self.workbench.opening.path(folder)
 
         in_background(lambda: list(list_series(folder)), offer)
 
     def _on_open_series(self) -> None:
-        self.session.import_path(self._folder, self.series.currentData())
+        self.workbench.opening.path(self._folder, self.series.currentData())
 
     def _on_recent(self, index: int) -> None:
         case_id = self.recent.itemData(index)
         if case_id:
             self._show_series([])
-            self.session.open_case(case_id)
+            self.workbench.opening.case(case_id)
 
     def _on_use_layer(self) -> None:
         layer = self.layer.currentData()
         if layer is not None:
-            self.session.opening.layer(layer)
+            self.workbench.opening.layer(layer)
 
     def _on_layers_changed(self) -> None:
         chosen = self.layer.currentText()
@@ -192,7 +189,7 @@ class ScanStep(Step):
             self.window.setText(f"L {(low + high) / 2:.0f}  W {high - low:.0f}")
 
     def _on_mouse(self, checked: bool) -> None:
-        self.session.mouse.enabled = checked
+        self.workbench.mouse.enabled = checked
 
     def _on_case_changed(self) -> None:
         case = self.session.case

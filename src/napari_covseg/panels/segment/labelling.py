@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_covseg.cases.case import Case
 from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.cases.prediction import Prediction as StoredPrediction
+from napari_covseg.cases.prediction import Prediction, PredictionInfo
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import (
     END,
-    Cancelled,
     Event,
     Failed,
     Notice,
@@ -28,15 +26,13 @@ from napari_covseg.jobs.events import (
     VolumeDone,
 )
 from napari_covseg.jobs.requests import Predict
-from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.background import in_background
-from napari_covseg.panels.hu_overlay import AID_KEY
-from napari_covseg.panels.layers import geometry
-from napari_covseg.panels.model_step import SliceChange, slice_change
+from napari_covseg.labels import Group
+from napari_covseg.models.catalogue import available
+from napari_covseg.panels.background import Jobs, in_background
+from napari_covseg.panels.layers import AID_KEY, geometry
+from napari_covseg.panels.session import Session
+from napari_covseg.panels.undo_entries import SliceChange, UndoableWriter
 from napari_covseg.predict.options import PLAIN
-
-if TYPE_CHECKING:
-    from napari_covseg.panels.session import Session
 
 MERGE_EVERY = 20  # ms between two turns of merging ...
 MERGE_FOR = 0.012  # ... and seconds that one may take, so that scrubbing stays smooth
@@ -46,28 +42,61 @@ UNCERTAINTY = "Uncertainty"
 UNCERTAINTY_OPACITY = 0.7
 
 
-class Labelling:
+class Labelling(QObject):
     """Starts predictions of a session and draws what they bring.
 
     Parameters
     ----------
     session : Session
+    jobs : Jobs
 
     Attributes
     ----------
     options : PredictOptions
-        How models are asked from now on.
+        How models are run from now on.
     uncertainty : Uncertainty
         The layer of predictions that keep theirs.
+    prediction : PredictionMerger or None
+        The one that arrives.
+    predicted_by : str
+        What the model is called that labelled the case last, empty if none has.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, jobs: Jobs) -> None:
+        super().__init__(session)
         self._session = session
+        self._jobs = jobs
+        self._job: int | None = None
         self.options = PLAIN
         self.uncertainty = Uncertainty(session)
+        self.prediction: PredictionMerger | None = None
+        self.predicted_by = ""
+        session.cancel_requested.connect(self._on_cancel)
+        session.case_closing.connect(self._on_case_closing)
+        session.case_changed.connect(self._on_case_changed)
+        session.slice_changed.connect(self._on_slice_changed)
 
-    def start(self, model: str, title: str, device: str, *, anyway: bool = False) -> None:
-        """Label the open case, beginning with the slice on screen; see `Session.predict`."""
+    def warm_up(self, model: str, device: str) -> None:
+        """Start the child and have it load a model, so that a prediction answers at once."""
+        try:
+            self._jobs.warm_up(model, device, self._session.workspace.path)
+        except CovsegError as error:
+            show_error(str(error))
+
+    def start(self, model: str, title: str, device: str = "auto", *, anyway: bool = False) -> None:
+        """Label the open case, beginning with the slice on screen.
+
+        Parameters
+        ----------
+        model : str
+            Id of a model in the catalogue, or path of a model file.
+        title : str
+            What the model is called.
+        device : str
+            As in `jobs.requests.Predict`.
+        anyway : bool
+            Label it also if it does not look like a chest CT.
+        """
         session = self._session
         case, layers = session.case, session.layers
         if case is None or layers is None or case.read_only:
@@ -78,7 +107,7 @@ class Labelling:
         def submit(_: None) -> None:
             if session.case is not case or session.closed:
                 return
-            if session.cancel_asked:
+            if session.cancelled:
                 session.end()
                 return
             request = Predict(
@@ -90,28 +119,27 @@ class Labelling:
                 device,
                 options=replace(self.options, anyway=anyway),
             )
-            session.predicted_by = title
+            self.predicted_by = title
             if self.options.uncertainty:
                 self.uncertainty.begin()
             else:
                 self.uncertainty.remove()
-            session.prediction = self._follow(Prediction(case, title, layers.add_model_step, session))
+            self.prediction = self._follow(PredictionMerger(case, layers.add_model_step, session))
             try:
-                session.job = session.work.submit(request, session.prediction.hear)
+                self._job = self._jobs.submit(request, self.prediction.on_event)
             except CovsegError as error:
-                session.end(str(error))
+                self._on_ended(str(error))
 
         # the child reads what is on disk, so that has to be what one sees
-        in_background(case.flush, submit, session.end_told)
+        in_background(case.flush, submit, lambda _: session.end())
 
-    def _follow(self, prediction: Prediction) -> Prediction:
-        session = self._session
-        prediction.progressed.connect(session.progressed)
+    def _follow(self, prediction: PredictionMerger) -> PredictionMerger:
+        prediction.progressed.connect(self._session.progressed)
         prediction.noticed.connect(show_info)
         prediction.slices_changed.connect(self._on_slices_changed)
         prediction.slice_came.connect(lambda z: self.uncertainty.take(prediction.run_id, z))
         prediction.failed.connect(self._on_merge_failed)
-        prediction.ended.connect(session.end)
+        prediction.ended.connect(self._on_ended)
         return prediction
 
     def _on_merge_failed(self, error: str) -> None:
@@ -122,19 +150,38 @@ class Labelling:
         layers = self._session.layers
         if layers is not None:
             layers.redraw(slices, self._session.slice_on_screen)
-            self._session.tell_changed(slices)
+            self._session.mark_changed(slices)
+
+    def _on_ended(self, error: str) -> None:
+        self._job = self.prediction = None
+        self._session.end(error)
+
+    def _on_slice_changed(self) -> None:
+        if self._job is not None:
+            self._jobs.focus(self._job, self._session.slice_on_screen)
+
+    def _on_cancel(self) -> None:
+        if self._job is not None:
+            self._jobs.cancel(self._job)
+
+    def _on_case_closing(self) -> None:
+        if self.prediction is not None:
+            self.prediction.abandon()
+        self._job = self.prediction = None
+
+    def _on_case_changed(self) -> None:
+        case = self._session.case
+        self.predicted_by = last_model(case) if case is not None else ""
 
 
-class Prediction(QObject):
+class PredictionMerger(QObject):
     """Takes a job's events and brings its slices into the open case.
 
     Parameters
     ----------
     case : OpenCase
-    model_name : str
-        For what is told to a person.
-    write_step : callable
-        Takes a group and its changes, slice by slice; makes them one undoable step.
+    add_step : callable
+        Takes the undo entries of each group; makes them one step.
 
     Signals
     -------
@@ -160,20 +207,17 @@ class Prediction(QObject):
     def __init__(
         self,
         case: OpenCase,
-        model_name: str,
-        write_step: Callable[[Group, list[SliceChange]], None],
+        add_step: Callable[[Mapping[Group, list[SliceChange]]], None],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
-        self.model_name = model_name
-        self.cancelled = False
         self._case = case
-        self._write_step = write_step
+        self._add_step = add_step
         self._run_id = ""
         self._abandoned = False
         self._waiting: dict[int, None] = {}  # slices to merge, in the order they came
         self._late: set[int] = set()
-        self._last_pass: dict[Group, list[SliceChange]] | None = None
+        self._last_pass: UndoableWriter | None = None
         self._end: Event | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(MERGE_EVERY)
@@ -184,7 +228,7 @@ class Prediction(QObject):
         """Id of the run in the case, empty before the job has begun it."""
         return self._run_id
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Take one event of the job."""
         if self._abandoned:
             return
@@ -200,12 +244,11 @@ class Prediction(QObject):
         elif isinstance(event, VolumeDone):
             # What still waits was never seen without the last pass: undoing it must not empty it.
             self._late = set(self._waiting)
-            self._last_pass = {group: [] for group in GROUPS}
+            self._last_pass = UndoableWriter(self._case.live)
             self._waiting = dict.fromkeys(range(len(self._case.voxels)))
             self._timer.start()
         elif isinstance(event, END):
             self._end = event
-            self.cancelled = isinstance(event, Cancelled)
             if isinstance(event, Failed) and self._run_id:
                 # a child that died has finished slices of which it could not tell
                 self._waiting.update(dict.fromkeys(range(len(self._case.voxels))))
@@ -238,24 +281,14 @@ class Prediction(QObject):
                 self.ended.emit(self._end.message if isinstance(self._end, Failed) else "")
 
     def _merge(self, z: int) -> list[int]:
-        undoable = self._last_pass is not None and z not in self._late
-        return self._case.merge_slices(self._run_id, [z], self._write_and_note if undoable else None)
-
-    def _write_and_note(
-        self, group: Group, indices: tuple[npt.NDArray[np.intp], ...], values: npt.NDArray[np.uint8]
-    ) -> None:
-        """Write a slice's changes, and keep what undoing them needs."""
-        live = self._case.live[group]
-        before = live[indices]
-        live[indices] = values
-        assert self._last_pass is not None
-        self._last_pass[group].append(slice_change(live.shape, indices, before, values))
+        writer = self._last_pass if z not in self._late else None
+        return self._case.merge_slices(self._run_id, [z], writer.write if writer is not None else None)
 
     def _finish_pass(self) -> None:
         """Turn what the 3-D pass changed into one step that Ctrl+Z takes back."""
-        changes, self._last_pass = self._last_pass, None
-        for group, slices in (changes or {}).items():
-            self._write_step(group, slices)
+        written, self._last_pass = self._last_pass, None
+        if written is not None:
+            self._add_step(written.entries)
 
 
 class Uncertainty:
@@ -269,7 +302,7 @@ class Uncertainty:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._layer: Image | None = None
-        self._run: StoredPrediction | None = None
+        self._run: Prediction | None = None
         self._come: set[int] = set()
         session.case_changed.connect(self.remove)
 
@@ -324,3 +357,17 @@ class Uncertainty:
         layer, self._layer, self._run, self._come = self.layer, None, None, set()
         if layer is not None:
             self._session.viewer.layers.remove(layer)
+
+
+def whole_predictions(case: Case) -> list[PredictionInfo]:
+    """Return the predictions of the whole scan, oldest first, without those of single slices."""
+    return [run for run in case.predictions() if "refined" not in run.settings]
+
+
+def last_model(case: OpenCase) -> str:
+    """Return what the model is called that predicted a case last, empty if none has."""
+    runs = whole_predictions(case.case)
+    if not runs:
+        return ""
+    titles = {entry.card.id: entry.card.title for entry in available()}
+    return titles.get(runs[-1].model_id, runs[-1].model_id)

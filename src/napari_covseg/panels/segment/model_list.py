@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QDialog, QTextBrowser, QVBoxLayout, QWidget
+from superqt.utils import signals_blocked
 
 from napari_covseg.panels.segment.models import ModelChoice, model_page
 from napari_covseg.panels.step import ElidedComboBox
@@ -31,8 +32,8 @@ class ModelList(ElidedComboBox):
     opening = Signal()
     install_asked = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, tooltip: str) -> None:
+        super().__init__(tooltip)
         self._choices: list[ModelChoice] = []
         self._now = -1
         self.currentIndexChanged.connect(self._on_index)
@@ -49,21 +50,20 @@ class ModelList(ElidedComboBox):
 
     def fill(self, choices: Sequence[ModelChoice], name: str) -> None:
         """List these models, with the one that jobs call `name` chosen; tells nobody."""
-        self.blockSignals(True)
-        if choices != self._choices or not self.count():
-            self._choices = list(choices)
-            self.clear()
-            for index, choice in enumerate(choices):
-                self.addItem(choice.title)
-                self.setItemData(index, f"{choice.title}: {choice.place}", Qt.ItemDataRole.ToolTipRole)
-            if not choices:
-                self.addItem(NONE)
-            self.insertSeparator(self.count())
-            self.addItem(INSTALL)
-        named = [index for index, choice in enumerate(choices) if choice.name == name]
-        self._now = named[0] if named else (0 if choices else -1)
-        self.setCurrentIndex(max(self._now, 0))
-        self.blockSignals(False)
+        with signals_blocked(self):
+            if choices != self._choices or not self.count():
+                self._choices = list(choices)
+                self.clear()
+                for index, choice in enumerate(choices):
+                    self.addItem(choice.title)
+                    self.setItemData(index, f"{choice.title}: {choice.place}", Qt.ItemDataRole.ToolTipRole)
+                if not choices:
+                    self.addItem(NONE)
+                self.insertSeparator(self.count())
+                self.addItem(INSTALL)
+            named = [index for index, choice in enumerate(choices) if choice.name == name]
+            self._now = named[0] if named else (0 if choices else -1)
+            self.setCurrentIndex(max(self._now, 0))
 
     def choose(self, name: str) -> None:
         """Take the model that jobs call `name`, as a person would."""
@@ -79,9 +79,8 @@ class ModelList(ElidedComboBox):
             self._now = index
             self.chosen.emit(self._choices[index])
         elif index == self.count() - 1:
-            self.blockSignals(True)
-            self.setCurrentIndex(max(self._now, 0))
-            self.blockSignals(False)
+            with signals_blocked(self):
+                self.setCurrentIndex(max(self._now, 0))
             self.install_asked.emit()
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.workspace_models import ModelState, WorkspaceModel, WorkspaceModels
 from napari_covseg.errors import CovsegError
@@ -18,7 +17,7 @@ from napari_covseg.models.catalogue import ModelEntry, available
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
 
 _log = logging.getLogger(__name__)
-_ORIGINS = {"shipped": "in the package", "installed": "installed", "file": "a file"}
+_ORIGINS = {"shipped": "in the package", "installed": "installed"}
 
 _FIRST = ("cross-validation", "test")
 
@@ -38,7 +37,7 @@ class ModelChoice:
     Attributes
     ----------
     name : str
-        What jobs call it: an id, or the path of a file.
+        What jobs call it.
     card : ModelCard
     entry : ModelEntry
         The model itself, or the one that a version began as.
@@ -64,18 +63,9 @@ class ModelChoice:
         return "learned in this workspace" if self.version else _ORIGINS[self.entry.origin]
 
 
-def model_choices(workspace: Workspace | None, files: Iterable[ModelEntry] = ()) -> list[ModelChoice]:
-    """Return all models, each followed by the versions of it that were kept in a workspace.
-
-    Parameters
-    ----------
-    workspace : Workspace or None
-    files : iterable of ModelEntry
-        Models that were opened from files.
-    """
-    entries = available()
-    choices = [ModelChoice(entry.card.id, entry.card, entry) for entry in entries]
-    choices += [ModelChoice(str(entry.path), entry.card, entry) for entry in files if entry not in entries]
+def model_choices(workspace: Workspace | None) -> list[ModelChoice]:
+    """Return all models, each followed by those that learned from it in a workspace and were kept."""
+    choices = [ModelChoice(entry.card.id, entry.card, entry) for entry in available()]
     versions: dict[str, list[ModelChoice]] = {}
     by_base = {choice.card.id: choice.entry for choice in reversed(choices)}
     for version in _kept(workspace):
@@ -149,15 +139,6 @@ def measurements(card: ModelCard) -> list[tuple[str, dict[str, Any]]]:
     """Return the measurements of a card, those on patients that say most first."""
     parts = [(part, scores) for part, scores in card.scores.items() if isinstance(scores, dict)]
     return sorted(parts, key=lambda named: _FIRST.index(named[0]) if named[0] in _FIRST else len(_FIRST))
-
-
-def last_model(case: OpenCase) -> str:
-    """Return what the model is called that predicted a case last, empty if none has."""
-    runs = [run for run in case.case.predictions() if "refined" not in run.settings]
-    if not runs:
-        return ""
-    titles = {entry.card.id: entry.card.title for entry in available()}
-    return titles.get(runs[-1].model_id, runs[-1].model_id)
 
 
 def model_page(card: ModelCard, place: str = "") -> str:

@@ -10,12 +10,10 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
     QMenu,
-    QSizePolicy,
     QToolButton,
     QWidget,
 )
@@ -23,13 +21,13 @@ from qtpy.QtWidgets import (
 from napari_covseg.cases.case import Review
 from napari_covseg.errors import CovsegError
 from napari_covseg.models.card import read_card
-from napari_covseg.models.catalogue import ModelEntry, find
 from napari_covseg.models.installed import install
 from napari_covseg.panels.scan.appearance import LOOKS
 from napari_covseg.panels.segment.model_list import CardWindow, ModelList
 from napari_covseg.panels.segment.models import ModelChoice, model_choices, model_details, model_facts
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.step import (
+    SHRINKS,
     ElidedComboBox,
     Paragraph,
     ProgressRow,
@@ -38,6 +36,7 @@ from napari_covseg.panels.step import (
     button,
     caption,
     folded,
+    small_list,
     warning,
 )
 from napari_covseg.predict.options import PredictOptions, Tta
@@ -74,7 +73,7 @@ class SegmentStep(Step):
 
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
-        self._files: list[ModelEntry] = []
+        self.learning, self.labelling = self.workbench.learning, self.workbench.labelling
         self._refused = False  # to label what is no chest CT; the next click insists
         self._choosing = False
         self._build_choices()
@@ -86,14 +85,11 @@ class SegmentStep(Step):
         self._connect()
 
     def _build_choices(self) -> None:
-        self.model = ModelList()
-        self.model.setToolTip("The model that labels lungs and lesions.")
+        self.model = ModelList("The model that labels lungs and lesions.")
         self.read_card = button("Card", "Everything that is known about the model, to read in a window.")
         self.card_window = CardWindow(self)
         self.card = Paragraph(small=True)
-        self.device = QComboBox()
-        self.device.setToolTip("Where the model runs.")
-        self.device.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.device = small_list("Where the model runs.")
         for index, (value, (name, meaning)) in enumerate(DEVICES.items()):
             self.device.addItem(name, value)
             self.device.setItemData(index, meaning, 3)  # Qt.ToolTipRole
@@ -130,8 +126,8 @@ class SegmentStep(Step):
         self.device.currentIndexChanged.connect(self._on_device)
         self.options.changed.connect(self._on_options)
         self.run.clicked.connect(self._on_run)
-        self.free_gpu.clicked.connect(self._on_free_gpu)
-        self.session.learning.changed.connect(self._on_learning_changed)
+        self.free_gpu.clicked.connect(self.workbench.jobs.free_gpu)
+        self.learning.changed.connect(self._on_learning_changed)
         self.session.busy_changed.connect(self._on_busy)
         self.session.case_changed.connect(self._on_case_changed)
         self.session.appearance_changed.connect(lambda: self._reflect_refusal(""))
@@ -144,18 +140,6 @@ class SegmentStep(Step):
     def chosen(self) -> ModelChoice | None:
         """The model that is chosen, None if there is none at all."""
         return self.model.choice
-
-    def add_model(self, path: str) -> None:
-        """Offer, and choose, a model from a file, which stays where it is."""
-        try:
-            entry = find(path)
-        except CovsegError as error:
-            show_error(str(error))
-            return
-        if entry not in self._files:
-            self._files.append(entry)
-        self._reflect_models()
-        self.model.choose(str(entry.path))
 
     def install_model(self, path: str) -> None:
         """Copy a model file to where it is always at hand, and choose it."""
@@ -182,7 +166,7 @@ class SegmentStep(Step):
             workspace = self.session.workspace
         except CovsegError:
             workspace = None
-        self.model.fill(model_choices(workspace, self._files), self.session.learning.in_use)
+        self.model.fill(model_choices(workspace), self.learning.in_use)
         choice = self.chosen
         self.card.setText(model_facts(choice.card) if choice else "Install a model file: the list offers it.")
         self.card.setToolTip(model_details(choice.card) if choice else "")
@@ -193,7 +177,7 @@ class SegmentStep(Step):
             self.card_window.read(choice)
 
     def _on_model(self, choice: ModelChoice) -> None:
-        learning = self.session.learning
+        learning = self.learning
         self._choosing = True  # the list is told once, when all of it is true
         learning.choose(choice.entry, self.device.currentData() or "auto")
         if learning.in_use != choice.name:
@@ -216,12 +200,11 @@ class SegmentStep(Step):
     # --- how and where ----------------------------------------------------------------
 
     def _on_options(self) -> None:
-        self.session.labelling.options = self.options.options
+        self.labelling.options = self.options.options
 
     def _on_device(self) -> None:
         self.device.setToolTip(DEVICES[self.device.currentData()][1])
-        learning = self.session.learning
-        learning.choose(learning.model, self.device.currentData())
+        self.learning.choose(self.learning.model, self.device.currentData())
 
     def _on_run(self) -> None:
         choice = self.chosen
@@ -239,7 +222,7 @@ class SegmentStep(Step):
         if others:
             title = f"{title} and {others} other{'s' if others > 1 else ''}"
         device = self.device.currentData()
-        self.session.predict(self.session.learning.in_use, title, device, anyway=self._refused)
+        self.labelling.start(self.learning.in_use, title, device, anyway=self._refused)
 
     def _reflect_refusal(self, sentence: str) -> None:
         """Say why the scan was not labelled; another click then labels it. Empty takes that back."""
@@ -248,9 +231,6 @@ class SegmentStep(Step):
         self.run.setText("Label it anyway" if sentence else "Run")
         if sentence:
             QTimer.singleShot(0, lambda: bring_into_view(self.refusal))  # once it has its place
-
-    def _on_free_gpu(self) -> None:
-        self.session.work.free_gpu()
 
     def _on_busy(self, what: str) -> None:
         self.run.setEnabled(not what and self.session.case is not None)
@@ -262,14 +242,14 @@ class SegmentStep(Step):
         if case is not None and self.chosen is not None:
             self.options.measure_in_ml(case.case.spacing is not None)
             # the first slice comes at once when the model is loaded by then
-            self.session.warm_up(self.session.learning.in_use, self.device.currentData())
+            self.labelling.warm_up(self.learning.in_use, self.device.currentData())
         self._on_busy(self.session.busy_with)
 
     def _on_labels_changed(self) -> None:
-        self.status.setText(status_of_slice(self.session))
+        self.status.setText(status_of_slice(self.session, self.labelling.predicted_by))
 
 
-def status_of_slice(session: Session) -> str:
+def status_of_slice(session: Session, predicted_by: str) -> str:
     """Return where the labels of the slice on screen come from."""
     case = session.case
     if case is None:
@@ -277,7 +257,7 @@ def status_of_slice(session: Session) -> str:
     z = session.slice_on_screen
     said = {
         Review.UNTOUCHED: "no labels yet",
-        Review.PREDICTED: f"predicted by {session.predicted_by or 'a model'}, not reviewed",
+        Review.PREDICTED: f"predicted by {predicted_by or 'a model'}, not reviewed",
         Review.CORRECTED: "corrected by a person",
         Review.ACCEPTED: "accepted by a person",
     }
@@ -315,29 +295,30 @@ class OptionsPart(QWidget):
         self.uncertainty.toggled.connect(lambda _: self.changed.emit())
 
     def _build(self) -> None:
-        self.threshold = QDoubleSpinBox()
-        self.threshold.setRange(0.0, 1.0)
-        self.threshold.setSingleStep(0.05)
-        self.threshold.setSpecialValueText("the model's own")
-        self.threshold.setToolTip(
-            "Probability from which a voxel is a lesion: lower finds more, higher is more certain."
+        self.threshold = QDoubleSpinBox(
+            minimum=0.0,
+            maximum=1.0,
+            singleStep=0.05,
+            specialValueText="the model's own",
+            toolTip="Probability from which a voxel is a lesion: lower finds more, higher is more certain.",
         )
-        self.tta = ElidedComboBox()
-        for index, (way, (name, meaning)) in enumerate(TTA.items()):
-            self.tta.addItem(name, way)
+        self.tta = ElidedComboBox(
+            "Mirror images that are labelled as well; the mean over all is more certain."
+        )
+        for index, (tta, (name, meaning)) in enumerate(TTA.items()):
+            self.tta.addItem(name, tta)
             self.tta.setItemData(index, meaning, 3)  # Qt.ToolTipRole
-        self.tta.setToolTip("Mirror images that are labelled as well; the mean over all is more certain.")
-        self.others = QToolButton()
-        self.others.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.others.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.others = QToolButton(
+            popupMode=QToolButton.ToolButtonPopupMode.InstantPopup,
+            sizePolicy=SHRINKS,
+            toolTip="Further models: the mean of all is labelled. They have to find the same.",
+        )
         self.others.setMenu(QMenu(self.others))
-        self.others.setToolTip("Further models: the mean of all is labelled. They have to find the same.")
-        self.smallest = QDoubleSpinBox()
-        self.smallest.setSpecialValueText("any")
-        self.uncertainty = QCheckBox("Show where the model is unsure")
-        self.uncertainty.setToolTip(
-            "A layer that comes with the labels: how far mirror images and models disagree or, where there "
-            "is only one opinion, how undecided that is. It takes a byte per voxel."
+        self.smallest = QDoubleSpinBox(specialValueText="any")
+        self.uncertainty = QCheckBox(
+            "Show where the model is unsure",
+            toolTip="A layer that comes with the labels: how far mirror images and models disagree or, where "
+            "there is only one opinion, how undecided that is. It takes a byte per voxel.",
         )
 
     @property

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from napari_covseg.labels import GROUPS, Group
 
 
 class Packed:
@@ -22,11 +25,6 @@ class Packed:
         self._bytes = zlib.compress(np.ascontiguousarray(values).tobytes(), level=1)
         self._dtype = values.dtype
         self._shape = values.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes now."""
-        return len(self._bytes)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         values = np.frombuffer(zlib.decompress(self._bytes), self._dtype).reshape(self._shape)
@@ -75,6 +73,35 @@ def slice_change(
     mask = np.zeros(shape[1:], np.bool_)
     mask[y, x] = True
     return SliceChange((int(z[0]), Packed(mask)), Packed(before), Packed(after))
+
+
+class UndoableWriter:
+    """Writes what a model has labelled into the labels in memory, and packs what undoing it needs.
+
+    Parameters
+    ----------
+    live : dict of ndarray of uint8, shape (z, y, x)
+        The labels by group.
+
+    Attributes
+    ----------
+    entries : dict of list of SliceChange
+        By group.
+    """
+
+    def __init__(self, live: Mapping[Group, npt.NDArray[np.uint8]]) -> None:
+        self._live = live
+        self.entries: dict[Group, list[SliceChange]] = {group: [] for group in GROUPS}
+
+    def write(
+        self, group: Group, indices: tuple[npt.NDArray[np.intp], ...], values: npt.NDArray[np.uint8]
+    ) -> None:
+        """Write the changes of one slice."""
+        labels = self._live[group]
+        before = labels[indices]
+        labels[indices] = values
+        shape = (labels.shape[0], labels.shape[1], labels.shape[2])
+        self.entries[group].append(slice_change(shape, indices, before, values))
 
 
 class ToolChange(SliceChange):
