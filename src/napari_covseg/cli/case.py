@@ -170,6 +170,8 @@ def _records(revisions: Iterable[Revision]) -> list[dict[str, Any]]:
 
 def open_workspace(path: str | None) -> Workspace:
     """Open a workspace that exists; None is the default one."""
+    from napari_covseg.cases.workspace import Workspace
+
     return Workspace.open(path, create=False)
 
 
