@@ -29,7 +29,7 @@ from napari_covseg.edit.measure import Reading, read_label, read_part
 from napari_covseg.edit.relabel import relabel
 from napari_covseg.edit.shape import clip_to_lungs, fill_holes, keep_largest, remove_islands, smooth
 from napari_covseg.edit.snap import copy_to
-from napari_covseg.scans.phantom import Phantom, phantom
+from phantom_generator import Phantom, phantom
 
 GGO = PRESETS["ground-glass"]
 FRAME = 16.0  # ms

@@ -55,9 +55,9 @@ from napari_covseg.models.file import Model, load_model
 from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans import read_scan
 from napari_covseg.scans.appearance import Appearance, look
-from napari_covseg.scans.phantom import phantom
 from napari_covseg.scans.pictures import Pictures, natural_order
 from napari_covseg.scans.scan import Scan
+from phantom_generator import phantom
 from record import record as record_in_card
 
 HERE = Path(__file__).parent

@@ -30,7 +30,7 @@ from scipy import ndimage, optimize, special
 
 from napari_covseg.scans import appearance as looks
 from napari_covseg.scans import read_scan
-from napari_covseg.scans.phantom import phantom
+from phantom_generator import phantom
 
 Array = np.ndarray[Any, Any]
 FOLDS_TEACHING = (

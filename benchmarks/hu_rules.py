@@ -49,8 +49,8 @@ from napari_covseg.predict.options import RULES, Rule, Tta
 from napari_covseg.predict.volume import finish_volume
 from napari_covseg.scans import read_scan
 from napari_covseg.scans.appearance import HOUNSFIELD, Appearance
-from napari_covseg.scans.phantom import phantom
 from napari_covseg.scans.scan import Intensity, Scan
+from phantom_generator import phantom
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("COVSEG_DATA", "."))

@@ -25,7 +25,7 @@ from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import END, Event, Failed, Finished, RunStarted, SlicesDone
 from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.models.catalogue import DEFAULT
-from napari_covseg.scans.phantom import phantom
+from phantom_generator import phantom
 
 PATIENCE = 600.0  # seconds
 

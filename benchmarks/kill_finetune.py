@@ -35,7 +35,7 @@ from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import Failed, Finished, TrainingStep
 from napari_covseg.jobs.requests import Finetune, WarmUp
 from napari_covseg.models.card import card_of
-from napari_covseg.scans.phantom import phantom
+from phantom_generator import phantom
 
 STEPS = 6
 

@@ -40,7 +40,7 @@ from napari_covseg.networks.build import build_network
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry, find_network
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.slices import Workers, default_batch
-from napari_covseg.scans.phantom import phantom
+from phantom_generator import phantom
 
 RECORD = Path(__file__).with_suffix(".json")
 AGAINST = "amer2021-unet"

@@ -17,7 +17,7 @@ from napari_covseg.metrics import dice
 from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.file import load_model
 from napari_covseg.predict.volume import predict_volume
-from napari_covseg.scans.phantom import phantom
+from phantom_generator import phantom
 from record import record
 
 SEEDS = range(400, 410)

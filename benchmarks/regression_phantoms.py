@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_covseg.learn.regression import FILE, SEEDS
-from napari_covseg.scans.phantom import Phantom, phantom
+from phantom_generator import Phantom, phantom
 
 
 def made(seed: int) -> Phantom:

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.scans import Scan
-from napari_covseg.scans.phantom import phantom
+from phantom_generator import phantom
 
 SIZE = 512
 NOISE_HU = 12.0

@@ -45,6 +45,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 LOOK = 0.25  # seconds between two looks at the training process and the flags
 PATIENCE = 60.0  # seconds that a training process has to write its checkpoint
 TRIES = 3  # starts in a row without a step, after which a training has failed
+PHANTOMS = "sample_data/make_training.py"  # writes what training_all.toml reads beside $COVSEG_DATA
 WEIGHTS = 150e6  # bytes of model files that are committed, of all together
 OTHER_THREADS = 600.0  # seconds that another number of threads must have been better, with --adapt
 
@@ -613,15 +614,24 @@ def place_worktree(places: Places, commit: str) -> None:
         git(tree, "checkout", "--force", "--detach", commit)
     needs = b"".join((tree / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
     made, fits = folder.path / ".venv" / "made", hashlib.sha256(needs).hexdigest()
-    if made.is_file() and made.read_text() == fits:
-        return
-    log(f"making the environment of commit {commit[:10]}: a few minutes")
-    if not made.is_file():  # what is there, if anything, is half an environment
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(made.parent)], check=True)
-    pip = [str(folder.python), "-m", "pip", "install", "--disable-pip-version-check", "-qq"]
-    pip += ["--no-compile", "--constraint", "constraints.txt", "--editable", ".[train]"]
-    subprocess.run(pip, cwd=tree, env=own_environment(), check=True, preexec_fn=_end_with_parent)
-    write_text(made, fits)
+    if not made.is_file() or made.read_text() != fits:
+        log(f"making the environment of commit {commit[:10]}: a few minutes")
+        if not made.is_file():  # what is there, if anything, is half an environment
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(made.parent)], check=True)
+        pip = ["-m", "pip", "install", "--disable-pip-version-check", "-qq"]
+        pip += ["--no-compile", "--constraint", "constraints.txt", "--editable", ".[train]"]
+        run_there(places, *pip)
+        write_text(made, fits)
+    if (tree / PHANTOMS).is_file():  # older code makes its own while it trains
+        run_there(places, PHANTOMS)
+
+
+def run_there(places: Places, *words: str) -> None:
+    """Run the pinned Python in the worktree; raises CalledProcessError."""
+    command = [str(places.folder.python), *words]
+    subprocess.run(
+        command, cwd=places.folder.worktree, env=own_environment(), check=True, preexec_fn=_end_with_parent
+    )
 
 
 def git(where: Path, *words: str, check: bool = True) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -110,12 +111,12 @@ class Story:
         """Correct some slices by the truth that a phantom has, and let the model learn from them."""
         import numpy as np
 
-        from napari_covseg._sample_data import SEED, SHAPE, SPACING
-        from napari_covseg.scans.phantom import phantom
+        sys.path.insert(0, str(Path(__file__).parents[1] / "sample_data"))
+        from make_phantom import SAMPLE_GRID, phantom
 
         case, layers = self.session.case, self.session.layers
         self.workbench.correction.set_range(False)
-        truth = phantom(seed=SEED, shape=SHAPE, spacing=SPACING).lesions
+        truth = phantom(*SAMPLE_GRID).lesions
         many = np.argsort((truth > 0).sum((1, 2)))[::-1][:40:6]
         for z in many:
             index = np.nonzero((truth[z] > 0) != (case.live["lesions"][z] > 0))

@@ -20,7 +20,7 @@ from napari_covseg.cli import app
 from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.preparation import Preparation, as_shown, reorient_back
 from napari_covseg.scans.appearance import LUNG_WINDOW, Appearance
-from napari_covseg.scans.phantom import phantom
+from phantom import phantom
 
 TURN, ACROSS = 90, 160
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from napari_covseg.cli import app
 from napari_covseg.models.card import read_card
-from napari_covseg.scans.phantom import Phantom, phantom
+from phantom import Phantom, phantom
 
 PAGE = Path(__file__).parent.parent / "docs" / "training.md"
 
@@ -39,9 +39,9 @@ def test_the_twenty_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(toml.splitlines()) + len(commands) <= 20
     patients = {
         name: phantom(seed, (4, 96, 96), (50.0, 3.7, 3.7))
-        for name, seed in (("anna", 4), ("eve", 6), ("frank", 8))
+        for name, seed in (("anna", 4), ("eve", 6), ("frank", 8), ("gina", 1000))
     }
-    anna, eve, frank = patients.values()
+    anna, eve, frank, gina = patients.values()
     for z, voxels in enumerate(anna.scan.voxels):
         grey = np.clip((voxels + 1350) / 1500 * 255, 0, 255).astype(np.uint8)
         masks = {
@@ -57,6 +57,8 @@ def test_the_twenty_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     store(tmp_path / "eve" / "effusion.nii.gz", (eve.lesions == 4).astype(np.uint8), eve)
     store(tmp_path / "frank" / "scan.nii.gz", frank.scan.voxels, frank)
     store(tmp_path / "frank" / "lungs.nii.gz", (frank.lungs > 0).astype(np.uint8), frank)
+    for part, values in (("ct", gina.scan.voxels), ("lungs", gina.lungs), ("lesions", gina.lesions)):
+        store(tmp_path / "whole" / "gina" / f"{part}.nii.gz", values, gina)
     (tmp_path / "mine.toml").write_text(toml, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for line in commands[1:]:  # what the first one installs, the tests have

@@ -396,17 +396,24 @@ def test_the_worktree_follows_the_commit_and_is_made_again(script: ModuleType, t
     for content in ("old", "new"):
         for name, text in (("code", content), ("pyproject.toml", "p"), ("constraints.txt", "c")):
             (checkout / name).write_text(text)
+        if content == "new":
+            (checkout / "sample_data").mkdir()
+            (checkout / script.PHANTOMS).write_text("open('phantoms', 'w').close()")
         script.git(checkout, "add", ".")
         script.git(checkout, *who, "commit", "--quiet", "-m", content)
         commits.append(script.git(checkout, "rev-parse", "HEAD"))
     (folder / ".venv" / "made").write_text(hashlib.sha256(b"pc").hexdigest())  # the environment fits
+    (folder / ".venv" / "bin").mkdir()
+    (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
     places = script.Places(checkout, script.Folder(folder))
     code = folder / "worktree" / "code"
 
     assert script.pin(places, "HEAD~1") == commits[0] == script.pinned(places)
     for commit, content in zip([*commits, commits[0]], ["old", "new", "old"], strict=True):
+        (folder / "worktree" / "phantoms").unlink(missing_ok=True)
         script.place_worktree(places, commit)
         assert code.read_text() == content
+        assert (folder / "worktree" / "phantoms").exists() == (content == "new")  # to train on
     (folder / "worktree" / ".git").write_text("gitdir: /nowhere\n")  # the checkout was cloned anew
     script.place_worktree(places, commits[1])
     assert code.read_text() == "new"

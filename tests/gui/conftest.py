@@ -13,6 +13,7 @@ import pytest
 from napari import Viewer
 from qtpy.QtWidgets import QApplication
 
+from napari_covseg import _sample_data
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.panels import strokes
 from napari_covseg.panels.dock import CovSegDock
@@ -23,6 +24,9 @@ from napari_covseg.scans import Scan
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
 
 from canvas_mouse import Mouse
+
+from make_phantom import write_sample
+from phantom import phantom
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +52,17 @@ def no_workbench_is_left() -> Iterator[None]:
     for workbench in list(WORKBENCHES.values()):
         workbench.close()
     assert not left, "a workbench outlived its viewer"
+
+
+@pytest.fixture
+def small_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what makes the sample of the menu smaller: seed 7 in this shape and spacing."""
+
+    def make(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
+        write_sample(tmp_path / "small.nrrd", phantom(7, shape, spacing))
+        monkeypatch.setattr(_sample_data, "FILE", tmp_path / "small.nrrd")
+
+    return make
 
 
 @pytest.fixture(scope="session")

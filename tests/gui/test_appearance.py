@@ -18,7 +18,7 @@ from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.scan.appearance import AS_IT_LOOKS, AppearancePart
 from napari_covseg.scans import Scan
 from napari_covseg.scans.appearance import LUNG_WINDOW
-from napari_covseg.scans.phantom import phantom
+from phantom import phantom
 
 LONG = 170_000  # ms
 AddScan = Callable[[Viewer, Scan], Any]

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from napari import Viewer
 from PIL import Image
 
-import napari_covseg._sample_data as sample_data
 from napari_covseg.panels.demo import Demo
 from napari_covseg.panels.dock import CovSegDock
 
@@ -19,10 +18,9 @@ def test_the_demo_labels_the_sample_and_leaves_a_picture(
     model_file: Path,
     qtbot: Any,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    small_sample: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(sample_data, "SHAPE", (16, 128, 128))
-    monkeypatch.setattr(sample_data, "SPACING", (20.0, 2.8, 2.8))
+    small_sample((16, 128, 128), (20.0, 2.8, 2.8))
     viewer, dock = workbench
     dock.segment.install_model(str(model_file))
     demo = Demo(viewer, dock, tmp_path / "demo.png")

@@ -23,7 +23,7 @@ from napari_covseg.networks.catalogue import CATALOGUE
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.segment.labelling import UNCERTAINTY
 from napari_covseg.scans import Scan
-from napari_covseg.scans.phantom import phantom
+from phantom import phantom
 
 LONG = 170_000  # ms; the child has to load torch first
 FAMILIES = sorted({"efficientunet", *(entry.network for entry in CATALOGUE)})

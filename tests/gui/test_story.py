@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from scipy.ndimage import binary_erosion
 
-import napari_covseg._sample_data as sample_data
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.edit import PRESETS, HuRange
 from napari_covseg.edit.hu_range import in_range
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.layers import WINDOWS
-from napari_covseg.scans.phantom import phantom
+from phantom import phantom
 
 LONG = 170_000  # ms; the child has to load torch first
 
@@ -53,10 +53,9 @@ def test_scan_to_file(
     qtbot: Any,
     tmp_path: Path,
     workspace_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    small_sample: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(sample_data, "SHAPE", (40, 128, 128))
-    monkeypatch.setattr(sample_data, "SPACING", (8.0, 2.8, 2.8))
+    small_sample((40, 128, 128), (8.0, 2.8, 2.8))
     viewer, dock = workbench
     session = dock.session
     torch_was_there = "torch" in sys.modules  # by another test
@@ -144,10 +143,9 @@ def test_correct_and_learn(
     workbench: tuple[Viewer, CovSegDock],
     mouse: Mouse,
     qtbot: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    small_sample: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(sample_data, "SHAPE", (40, 128, 128))
-    monkeypatch.setattr(sample_data, "SPACING", (8.0, 2.8, 2.8))
+    small_sample((40, 128, 128), (8.0, 2.8, 2.8))
     viewer, dock = workbench
     session, correct, learn = dock.session, dock.correct, dock.learn
     open_phantom(qtbot, viewer, dock)

@@ -11,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from make_phantom import write
 from napari_covseg.errors import ScanError
 from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.training_set import UNKNOWN, TrainingSet, read_training_set, shrink
 from napari_covseg.models.preparation import Preparation
+from phantom import phantom
 
 FOUR = ("lungs", "ground-glass", "consolidation", "pleural effusion")
 
@@ -111,12 +113,19 @@ def test_a_scan_that_is_free_of_something(tmp_path: Path) -> None:
     assert states(data, 0, 5, 5)["lesion"] == UNKNOWN  # a nodule, say
 
 
-def test_a_phantom_teaches_everything(tmp_path: Path) -> None:
-    data = read(tmp_path, "[[source]]\nphantoms = [1000, 1001]\n")
+def test_volumes_that_are_labelled_whole_teach_everything(tmp_path: Path) -> None:
+    for seed in (1000, 1001):
+        made = phantom(seed, (3, 64, 64), (80.0, 5.6, 5.6), lesions=seed == 1000)
+        write(tmp_path / "whole" / f"phantom {seed}", made)
+    data = read(tmp_path, '[[source]]\nvolumes = "whole"\n')
     assert set(data.patients.tolist()) == {"phantom 1000", "phantom 1001"}
     assert not (data.masks == UNKNOWN).any()
     assert (data.only({"phantom 1000"}).masks[:, -1] == 1).any()
-    assert not (data.only({"phantom 1001"}).masks[:, 1:] == 1).any()  # every other one is healthy
+    assert not (data.only({"phantom 1001"}).masks[:, 1:] == 1).any()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "whole").rename(tmp_path / "elsewhere" / "whole")
+    moved = read(tmp_path, '[[source]]\nroot = "elsewhere"\nvolumes = "whole"\n')
+    assert moved.checksum() == data.checksum()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +134,7 @@ def test_a_phantom_teaches_everything(tmp_path: Path) -> None:
         ('pictures = "images"\nmasks = "masks"\nvalues = { 1 = "nodule" }', "not known: nodule"),
         ('pictures = "images"', "need masks"),
         ('patients = "whole"\nkind = "HU"', "not grey or equalised"),
-        ("phantoms = [1]", r"not \[first, last\]"),
+        ('volumes = "absent"', "no folder .*absent"),
     ],
 )
 def test_a_source_that_cannot_be_meant(pictures: Path, source: str, message: str) -> None:

@@ -16,8 +16,8 @@ from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.file import Model, load_model
 from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans.appearance import look
-from napari_covseg.scans.phantom import phantom
 from napari_covseg.scans.scan import Intensity, Scan
+from phantom import phantom
 
 Picture = npt.NDArray[np.int16]
 Back = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]

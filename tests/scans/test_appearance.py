@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from napari_covseg.errors import ScanError
 from napari_covseg.scans.appearance import KINDS, Appearance, back, look, rules, upright
-from napari_covseg.scans.phantom import phantom
+from phantom import phantom
 
 SEED = 12  # neither of those that rules are fitted on (1000-9999) nor of those that only test
 

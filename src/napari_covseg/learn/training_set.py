@@ -23,7 +23,6 @@ from napari_covseg.errors import ScanError
 from napari_covseg.labels import OUTPUTS, UNION, UNITED, joins, lesion
 from napari_covseg.models.preparation import Placement, Preparation
 from napari_covseg.scans import Scan, read_mask, read_scan
-from napari_covseg.scans.phantom import phantom
 
 PLAIN = ("lungs", UNION)
 """The outputs of a network that tells no findings apart."""
@@ -172,12 +171,7 @@ def read_training_set(
             description = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ScanError(f"The training description {path} is not valid TOML: {error}.") from error
-        where = os.path.expandvars(description.get("root", ""))
-        if "$" in where:
-            raise ScanError(
-                f"The training description {path} needs the variable {where}: set it to the data's folder."
-            )
-        root = path.parent / where
+        root = path.parent
     else:
         raise ScanError(f"{path} is neither a folder of patients nor a .toml description: give one of these.")
     if unknown := set(outputs) - set(OUTPUTS):
@@ -248,13 +242,14 @@ def _assemble(
     masks: list[Mask] = []
     negative: dict[str, bool] = {}
     weights: dict[str, float] = {}
+    here, root = root, root / _expanded(description.get("root", ""))
     sources = description.get("source", [])
     for source in sources if isinstance(sources, list) else [sources]:
-        _check_source(source, root)
-        label = source.get(
-            "name", source.get("patients", source.get("pictures", source.get("scan", "phantoms")))
-        )
-        for name, one in _read_source(source, root):
+        kind = _kind_of(source)
+        folder = here / _expanded(source["root"]) if "root" in source else root
+        _check_source(source, folder)
+        label = source.get("name", source[kind])
+        for name, one in _READERS[kind](source, folder):
             if size is None:
                 images.append(prepare(preparation, one.values, one.kind))
             else:
@@ -287,7 +282,7 @@ def _assemble(
 
 
 # What a [[source]] may say, by where its slices come from. See docs/training.md.
-_COMMON: dict[str, type | tuple[type, ...]] = {"name": str, "weight": (int, float)}
+_COMMON: dict[str, type | tuple[type, ...]] = {"name": str, "weight": (int, float), "root": str}
 _SETTINGS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "patients": {"patients": str, "negative": bool, "kind": str, "partial": bool, "left_out": list},
     "pictures": {"pictures": str, "masks": str, "values": dict, "patient": str, "numbers": list, "kind": str},
@@ -295,18 +290,29 @@ _SETTINGS: dict[str, dict[str, type | tuple[type, ...]]] = {
         **dict.fromkeys(("scan", "patient", "lungs", "lesions", "effusion"), str),
         **{"slices": list, "threshold": (int, float), "negative": bool, "free_of": list, "unlabelled": list},
     },
-    "phantoms": {"phantoms": list},
+    "volumes": {"volumes": str},
 }
 
 
-def _check_source(source: object, root: Path) -> None:
-    """Refuse a source that would be read otherwise than its author meant."""
+def _expanded(where: str) -> str:
+    found = os.path.expandvars(where)
+    if "$" in found:
+        raise ScanError(f"The training description needs the variable {found}: set it to the data's folder.")
+    return found
+
+
+def _kind_of(source: object) -> str:
     kinds = [kind for kind in _SETTINGS if isinstance(source, dict) and kind in source]
-    if not isinstance(source, dict) or len(kinds) != 1:
+    if len(kinds) != 1:
         raise ScanError(
             f"Each [[source]] needs one of {', '.join(_SETTINGS)}; this one does not have it: {source}."
         )
-    known = _COMMON | _SETTINGS[kinds[0]]
+    return kinds[0]
+
+
+def _check_source(source: dict[str, Any], root: Path) -> None:
+    """Refuse a source that would be read otherwise than its author meant."""
+    known = _COMMON | _SETTINGS[_kind_of(source)]
     for key, value in source.items():
         if key not in known:
             raise ScanError(f"The source {source} has a setting that it cannot have, {key}: remove it.")
@@ -316,10 +322,10 @@ def _check_source(source: object, root: Path) -> None:
         raise ScanError(f"The source {source} has a weight that is not above 0: correct it.")
     if source.get("kind", "grey") not in KINDS[1:]:
         raise ScanError(f"The source {source} has a kind that is not grey or equalised: correct it.")
-    for key in ("patients", "pictures", "masks"):
+    for key in ("patients", "pictures", "masks", "volumes"):
         if key in source and not (root / source[key]).is_dir():
             raise ScanError(f"There is no folder {root / source[key]}: correct the path in the description.")
-    for key in ("slices", "numbers", "phantoms"):
+    for key in ("slices", "numbers"):
         if [type(z) for z in source.get(key, [0, 0])] != [int, int]:
             raise ScanError(f"The {key} of {source} are not [first, last]: {source[key]}.")
     if "scan" in source:
@@ -343,20 +349,11 @@ def _named(names: Any, source: object) -> None:
         )
 
 
-def _read_source(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
-    if "patients" in source:
-        folders = sorted(p for p in (root / source["patients"]).iterdir() if (p / "ct").is_dir())
-        for folder in folders:
-            if folder.name not in source.get("left_out", ()):
-                yield from ((folder.name, one) for one in _read_pictures(folder, source))
-    elif "pictures" in source:
-        yield from _read_labelled_pictures(source, root)
-    elif "phantoms" in source:
-        first, last = source["phantoms"]
-        for seed in range(first, last + 1):
-            yield from ((f"phantom {seed}", one) for one in _read_phantom(seed))
-    else:
-        yield from _read_labelled_scan(source, root)
+def _read_patients(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
+    folders = sorted(p for p in (root / source["patients"]).iterdir() if (p / "ct").is_dir())
+    for folder in folders:
+        if folder.name not in source.get("left_out", ()):
+            yield from ((folder.name, one) for one in _read_pictures(folder, source))
 
 
 def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Labelled]:
@@ -417,11 +414,13 @@ def _read_labelled_pictures(source: dict[str, Any], root: Path) -> Iterator[tupl
         )
 
 
-def _read_phantom(seed: int) -> Iterator[_Labelled]:
-    """Read a few slices of a patient who does not exist; every other one is healthy."""
-    made = phantom(seed, (10, 256, 256), (26.0, 1.4, 1.4), lesions=seed % 2 == 0)
-    for voxels, lungs, lesions in zip(made.scan.voxels, made.lungs, made.lesions, strict=True):
-        yield _Labelled(voxels, "HU", lungs, lesions, frozenset(OUTPUTS))
+def _read_volumes(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
+    """Read folders of scans that are labelled whole, each finding by its own value."""
+    for folder in sorted(p for p in (root / source["volumes"]).iterdir() if (p / "ct.nii.gz").is_file()):
+        scan = read_scan(folder / "ct.nii.gz")
+        lungs, lesions = (_read_mask(folder / f"{name}.nii.gz", scan) for name in ("lungs", "lesions"))
+        for values, lung, lesion_map in zip(scan.voxels, lungs, lesions, strict=True):
+            yield folder.name, _Labelled(values, _kind(scan), lung, lesion_map, frozenset(OUTPUTS))
 
 
 def _read_labelled_scan(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
@@ -445,7 +444,7 @@ def _read_labelled_scan(source: dict[str, Any], root: Path) -> Iterator[tuple[st
     for box in source.get("unlabelled", ()):
         z0, z1, y0, y1, x0, x1 = box
         lesions[z0 : z1 + 1, y0 : y1 + 1, x0 : x1 + 1] = UNKNOWN
-    kind = "HU" if scan.intensity == "HU" else "grey"
+    kind = _kind(scan)
     for z in range(first, last + 1):
         lungs = truths["lungs"][z].astype(np.uint8) if "lungs" in truths else None
         if source.get("negative", False):
@@ -467,14 +466,26 @@ def _grey(file: Path) -> npt.NDArray[np.uint8]:
         ) from error
 
 
-def _read_mask(path: Path, scan: Scan, threshold: float) -> npt.NDArray[np.bool_]:
-    """Read a mask that must lie on its scan."""
+def _kind(scan: Scan) -> str:
+    return "HU" if scan.intensity == "HU" else "grey"
+
+
+def _read_mask(path: Path, scan: Scan, threshold: float | None = None) -> npt.NDArray[Any]:
+    """Read a mask, or without a threshold a label map, that must lie on its scan."""
     mask = read_mask(path, threshold)
     if mask.shape != scan.voxels.shape:
         raise ScanError(
             f"The mask {path} has the shape {mask.shape}, its scan {scan.voxels.shape}: they must be equal."
         )
     return mask
+
+
+_READERS = {
+    "patients": _read_patients,
+    "pictures": _read_labelled_pictures,
+    "scan": _read_labelled_scan,
+    "volumes": _read_volumes,
+}
 
 
 def prepare(

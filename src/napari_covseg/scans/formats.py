@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,15 +105,16 @@ def _read_folder(folder: Path, series: str | None) -> Scan:
     raise ScanError(f"{folder.name} holds no slices; choose {READABLE}.")
 
 
-def read_mask(path: str | os.PathLike[str], threshold: float = 0) -> npt.NDArray[np.bool_]:
+def read_mask(path: str | os.PathLike[str], threshold: float | None = 0) -> npt.NDArray[Any]:
     """Return where the values of a volume file are above a threshold, bool (z, y, x).
 
-    They are taken as they are, where `read_scan` would take 0 and 1 for grey and stretch them.
+    Without a threshold the values themselves, uint8: a label map. `read_scan` would take them for
+    grey and stretch them.
 
     Raises
     ------
     ScanError
-        If it does not exist, is damaged or no NIfTI, NRRD or MetaImage.
+        If it does not exist, is damaged, no NIfTI, NRRD or MetaImage, or no label map of 0 to 255.
     """
     path = Path(path)
     for known in VOLUMES:

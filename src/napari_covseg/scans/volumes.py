@@ -230,18 +230,16 @@ class VolumeFormat(Format):
             notes=tuple(filter(None, notes)),
         )
 
-    def read_mask(self, path: Path, threshold: float) -> npt.NDArray[np.bool_]:
-        """Return where the values of a file are above a threshold, shape (z, y, x).
-
-        Raises
-        ------
-        ScanError
-            If it cannot be read.
-        """
+    def read_mask(self, path: Path, threshold: float | None) -> npt.NDArray[Any]:
+        """Read a mask or a label map, see `formats.read_mask`."""
         stored = self.header(path)
-        mask, view = empty(stored.shape, stored.affine, np.bool_)
+        mask, view = empty(stored.shape, stored.affine, np.uint8 if threshold is None else np.bool_)
         for values, out in zip(stored.slices(), view, strict=True):
-            np.greater(values, threshold, out=out)
+            out[...] = values if threshold is None else values > threshold
+            if threshold is None and (out != values).any():
+                raise ScanError(
+                    f"{path.name} holds values that are no labels (0 to 255): choose a label map."
+                )
         return mask
 
 

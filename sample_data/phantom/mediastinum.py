@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_covseg.scans.phantom_shapes import Array, Ball, Box, Grid, Shape, Tube
-from napari_covseg.scans.phantom_thorax import CAGE_BACK, CAGE_FRONT, Patient
+from phantom.shapes import Array, Ball, Box, Grid, Shape, Tube
+from phantom.thorax import CAGE_BACK, CAGE_FRONT, Patient
 
 # Width in mm over which the surfaces that bound the lungs blend into one another.
 BLEND = 3.5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_covseg.scans.phantom_shapes import Array, Grid, Tube, paint
-from napari_covseg.scans.phantom_thorax import Patient, turn
+from phantom.shapes import Array, Grid, Tube, paint
+from phantom.thorax import Patient, turn
 
 MARROW, CORTEX = 170.0, 620.0
 _RIB_PITCH = 0.098  # distance of two ribs as a share of the lungs' height

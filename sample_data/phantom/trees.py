@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.scans.phantom_shapes import Array, Grid
+from phantom.shapes import Array, Grid
 
 Points = npt.NDArray[np.float64]
 

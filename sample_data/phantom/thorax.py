@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.scans.phantom_shapes import Array, Ball, Grid, Noise, Tube, ball, oval
+from phantom.shapes import Array, Ball, Grid, Noise, Tube, ball, oval
 
 # Outlines along the body for an adult of middle size, in mm; y = 0 is the middle of the
 # chest, the height is a share of the lungs' height (0 base, 1 apex). Half-widths, front

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_covseg.scans.phantom_shapes import Array, Grid
+from phantom.shapes import Array, Grid
 
 Spacing = tuple[float, float, float]
 _AIR = -1024

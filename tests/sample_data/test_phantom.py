@@ -6,7 +6,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_covseg.scans.phantom import Phantom, phantom
+from phantom import Phantom, phantom
 
 SMALL = {"shape": (40, 96, 96), "spacing": (8.0, 3.75, 3.75)}
 ILL_SEED = 4  # has ground-glass, consolidation and effusion
@@ -41,7 +41,7 @@ def test_another_seed_is_another_patient(ill: Phantom) -> None:
 
 
 def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch, ill: Phantom) -> None:
-    monkeypatch.setattr("napari_covseg.scans.phantom._SLAB_VOXELS", 7 * 96 * 96)
+    monkeypatch.setattr("phantom._SLAB_VOXELS", 7 * 96 * 96)
     slabs = phantom(ILL_SEED, **SMALL)
     assert np.abs(slabs.scan.voxels.astype(int) - ill.scan.voxels).max() <= 1
     assert np.array_equal(slabs.lesions, ill.lesions)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_covseg.scans.phantom_shapes import Array, Grid, paint
-from napari_covseg.scans.phantom_thorax import Patient, turn
+from phantom.shapes import Array, Grid, paint
+from phantom.thorax import Patient, turn
 
 FAT, MUSCLE = -104.0, 52.0
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.scans.phantom_shapes import Array, Ball, Grid, Noise, ball, paint
-from napari_covseg.scans.phantom_thorax import Patient
+from phantom.shapes import Array, Ball, Grid, Noise, ball, paint
+from phantom.thorax import Patient
 
 _GROUND_GLASS_EDGE = 7.0  # half of the width in mm over which a patch fades
 _CONSOLIDATION_EDGE = 4.5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_covseg.scans.phantom_shapes import Array, Grid, Shape, ball, paint
-from napari_covseg.scans.phantom_thorax import Patient
+from phantom.shapes import Array, Grid, Shape, ball, paint
+from phantom.thorax import Patient
 
 
 def paint_abdomen(

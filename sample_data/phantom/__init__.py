@@ -14,22 +14,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_covseg.scans.phantom_abdomen import paint_abdomen
-from napari_covseg.scans.phantom_bones import paint_skeleton
-from napari_covseg.scans.phantom_lesions import Disease, draw_disease, fluid_distance, paint_disease
-from napari_covseg.scans.phantom_mediastinum import Organ, air_tubes, lung_distance, mediastinum, near_organs
-from napari_covseg.scans.phantom_scanner import Scanner, draw_scanner
-from napari_covseg.scans.phantom_shapes import Array, Grid, paint
-from napari_covseg.scans.phantom_thorax import (
+from napari_covseg.scans import Scan
+from phantom.abdomen import paint_abdomen
+from phantom.bones import paint_skeleton
+from phantom.lesions import Disease, draw_disease, fluid_distance, paint_disease
+from phantom.mediastinum import Organ, air_tubes, lung_distance, mediastinum, near_organs
+from phantom.scanner import Scanner, draw_scanner
+from phantom.shapes import Array, Grid, paint
+from phantom.thorax import (
     Patient,
     body_distance,
     cage_distance,
     diaphragm_distance,
     draw_patient,
 )
-from napari_covseg.scans.phantom_trees import Branches, beside, fill, grow
-from napari_covseg.scans.phantom_wall import paint_room, paint_wall
-from napari_covseg.scans.scan import Scan
+from phantom.trees import Branches, beside, fill, grow
+from phantom.wall import paint_room, paint_wall
 
 _SLAB_VOXELS = 3_000_000  # bounds the memory: about 25 float32 fields of this size live at once
 _COARSE = 4.5  # mm, of the grid on which trees grow and lesions are placed
