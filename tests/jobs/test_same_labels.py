@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from napari_covseg.scans.phantom import phantom
 
 from napari_covseg.cases.case import Case
 from napari_covseg.cases.merge import merge_prediction
@@ -18,6 +17,7 @@ from napari_covseg.jobs.requests import Predict, Refine
 from napari_covseg.jobs.run import run
 from napari_covseg.predict.options import PredictOptions
 from napari_covseg.scans import Scan, read_scan
+from phantom import phantom
 
 MODEL = "covseg"
 
