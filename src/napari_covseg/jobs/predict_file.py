@@ -9,17 +9,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from napari_covseg.errors import JobError, ScanError
 from napari_covseg.jobs.events import Event, Notice, Written
-from napari_covseg.jobs.memory import loaded_ensemble
-from napari_covseg.jobs.predict_case import approved, check_measurable
 from napari_covseg.jobs.requests import PredictFile
+from napari_covseg.jobs.segment import segment
 from napari_covseg.jobs.steps import Control, ProgressMeter, in_thread
-from napari_covseg.predict.volume import predict_volume
-from napari_covseg.scans import LABEL_SUFFIXES, read_scan, write_labels
-from napari_covseg.scans.appearance import look
+from napari_covseg.scans import LABEL_SUFFIXES, write_labels
 
 
 class _Abandoned(Exception):
@@ -47,34 +42,29 @@ def predict_file(job: PredictFile, control: Control) -> Iterator[Event]:
     meter = ProgressMeter(0)
 
     def progress(done: int, total: int) -> None:
+        nonlocal meter
         if abandoned.is_set():
             raise _Abandoned
+        if done == 0:
+            meter = ProgressMeter(total)
         meter.at(done)
 
     def work() -> None:
-        nonlocal meter
-        ensemble = loaded_ensemble(job.model, options, job.device)
-        scan = read_scan(job.path, series=job.series)
-        check_measurable(options, scan.spacing, scan.name)
-        appearance = approved(look(scan.voxels, scan.intensity), options, scan.name)
-        notices.extend((*scan.notes, *appearance.remarks()))
-        meter = ProgressMeter(len(scan.voxels))
-        unsure = np.zeros(scan.voxels.shape, np.uint8) if options.uncertainty else None
-        labels = predict_volume(
-            scan,
-            ensemble,
+        labelled = segment(
+            job.path,
+            job.model,
+            device=job.device,
+            options=options,
+            series=job.series,
             batch=job.batch,
-            appearance=appearance,
-            thresholds=options.levels(ensemble.card),
-            min_pixels=options.min_pixels,
-            min_ml=options.min_ml,
-            uncertainty=unsure,
             progress=progress,
             notice=notices.append,
         )
-        for path, values in zip(outputs, (*labels, unsure), strict=True):
+        for path, values in zip(
+            outputs, (labelled.lungs, labelled.lesions, labelled.uncertainty), strict=True
+        ):
             if path is not None and values is not None and not abandoned.is_set():
-                write_labels(values, scan, path)
+                write_labels(values, labelled.scan, path)
 
     waiting = in_thread(work, lambda: meter.progress)
     try:

@@ -38,6 +38,7 @@ def predict_volume(
     min_pixels: int = 0,
     min_ml: float = 0.0,
     uncertainty: Mask | None = None,
+    probabilities: Mask | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[Mask, Mask]:
@@ -54,7 +55,9 @@ def predict_volume(
     min_ml : float
         Findings of less are dropped in 3-D; only where the spacing is known.
     uncertainty : ndarray of uint8, shape (z, y, x), optional
-        Where to write how unsure the ensemble is, if it says so.
+        Where to write how unsure the ensemble is, if it measures that.
+    probabilities : ndarray of uint8, shape (z, output, y, x), optional
+        Where to write the probabilities.
     progress : callable
         Called with (slices done, all slices).
     notice : callable
@@ -83,15 +86,19 @@ def predict_volume(
         spacing=scan.spacing[1:] if scan.spacing else None,
         batch=batch,
         thresholds=thresholds,
+        probabilities=probabilities is not None,
         min_pixels=min_pixels,
         notice=notice,
     )
+    progress(0, count)
     with closing(batches):
         for predictions in batches:
             for predicted in predictions:
                 lungs[predicted.z], lesions[predicted.z] = predicted.lungs, predicted.lesions
                 if uncertainty is not None and predicted.uncertainty is not None:
                     uncertainty[predicted.z] = predicted.uncertainty
+                if probabilities is not None and predicted.probabilities is not None:
+                    probabilities[predicted.z] = predicted.probabilities
             done += len(predictions)
             progress(done, count)
 
