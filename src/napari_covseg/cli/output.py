@@ -162,9 +162,9 @@ def seen_as(texts: list[str] | None) -> tuple[tuple[str, bool | int | str | None
     """Return what a person says of how a scan looks, as `PredictOptions.seen_as`; raises ScanError."""
     if not texts:
         return ()
-    from napari_covseg.scans.appearance import said_in_words
+    from napari_covseg.scans.appearance import parse_choices
 
-    return tuple(said_in_words(texts).items())
+    return tuple(parse_choices(texts).items())
 
 
 def _last_word(context: Any, event: Event) -> None:

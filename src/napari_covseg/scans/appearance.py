@@ -453,15 +453,15 @@ class Appearance:
 
     def sentences(self) -> list[str]:
         """Return what a person should read, one sentence each, what matters most first."""
-        said = [self._sentence("kind", _KIND_SENTENCES[self.kind])]
+        found = [self._sentence("kind", _KIND_SENTENCES[self.kind])]
         if self.kind != "chest CT":
-            return said
+            return found
         if self.intensity == "grey":
-            said.append(self._sentence("contrast", _CONTRAST_SENTENCES[self.contrast or "lung window"]))
+            found.append(self._sentence("contrast", _CONTRAST_SENTENCES[self.contrast or "lung window"]))
             if self.inverted:
-                said.append(self._sentence("inverted", "Its grey values are inverted, so air is white"))
+                found.append(self._sentence("inverted", "Its grey values are inverted, so air is white"))
             if self.turned:
-                said.append(
+                found.append(
                     self._sentence(
                         "turned",
                         f"It is turned by {self.turned}° counter-clockwise; it is labelled upright, and the "
@@ -469,12 +469,12 @@ class Appearance:
                     )
                 )
             if self.cropped:
-                said.append(self._sentence("cropped", "It is cropped to the lungs, without a margin"))
+                found.append(self._sentence("cropped", "It is cropped to the lungs, without a margin"))
             if self.marks != "none":
                 drawn = "text" if self.marks == "text" else "something in colour"
-                said.append(self._sentence("marks", f"There seems to be {drawn} drawn into it"))
+                found.append(self._sentence("marks", f"There seems to be {drawn} drawn into it"))
         if self.mirrored:
-            said.append(
+            found.append(
                 self._sentence(
                     "mirrored",
                     "It looks like a mirror image (the heart lies on the wrong side); this is not undone, so "
@@ -482,14 +482,14 @@ class Appearance:
                 )
             )
         elif self.mirrored is None:
-            said.append("Whether it is a mirror image cannot be seen.")
-        return said
+            found.append("Whether it is a mirror image cannot be seen.")
+        return found
 
     def remarks(self) -> list[str]:
         """Return the sentences about what is unusual: what is undone, what cannot be, what it is if no CT."""
         usual = {_KIND_SENTENCES["chest CT"], "Whether it is a mirror image cannot be seen"}
         usual |= set(_CONTRAST_SENTENCES.values())
-        return [one for one in self.sentences() if not one.startswith(tuple(usual))]
+        return [sentence for sentence in self.sentences() if not sentence.startswith(tuple(usual))]
 
     def _sentence(self, name: str, text: str) -> str:
         sure = self.confidence.get(name, 1.0)
@@ -529,7 +529,7 @@ _CONTRAST_SENTENCES: dict[Contrast, str] = {
 }
 
 
-def said_in_words(texts: Iterable[str]) -> dict[str, Any]:
+def parse_choices(texts: Iterable[str]) -> dict[str, Any]:
     """Return what a person says in words, ``FIELD=VALUE``, for `Appearance.overruled`.
 
     Yes and no are written so; a mirror image of which nothing is known is "unknown".
@@ -539,7 +539,7 @@ def said_in_words(texts: Iterable[str]) -> dict[str, Any]:
     ScanError
         If a text is no such pair, or there is no such field or value.
     """
-    said = {}
+    chosen = {}
     for text in texts:
         name, equals, value = (part.strip().lower() for part in text.partition("="))
         if not equals or name not in CHOICES:
@@ -550,8 +550,8 @@ def said_in_words(texts: Iterable[str]) -> dict[str, Any]:
         if value not in spelled:
             choices = ", ".join(_spelled(choice) for choice in CHOICES[name])
             raise ScanError(f"{name} cannot be {value or 'empty'}; choose of {choices}.")
-        said[name] = spelled[value]
-    return said
+        chosen[name] = spelled[value]
+    return chosen
 
 
 def _spelled(choice: bool | int | str | None) -> str:
@@ -685,7 +685,7 @@ def _look_at_grey(greys: list[Array]) -> Appearance:
 
 def _weights(seen: Sequence[Seen]) -> Array:
     """Return how much each slice counts: those with little lung (neck, liver) count less."""
-    lungs = np.array([max(float(s.lungs.mean()) for s in one.shapes) for one in seen])
+    lungs = np.array([max(float(shape.lungs.mean()) for shape in s.shapes) for s in seen])
     return np.clip(lungs / 0.1, 0.05, 1)
 
 

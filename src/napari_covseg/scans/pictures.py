@@ -19,6 +19,9 @@ from napari_covseg.scans.scan import Format, Scan
 MOST_PIXELS = 1 << 26
 """In one picture; 8192 x 8192. A larger size comes from a damaged header."""
 
+LARGEST_RATIO = 8800
+"""Pixels to a byte of a file; a decoder cannot make more of them."""
+
 COLOURED = 24
 """A pixel is coloured if its channels differ by more than this: JPEG alone makes them differ by a few."""
 
@@ -79,76 +82,49 @@ class Pictures(Format):
 
 
 def _stack(paths: Sequence[Path], source: Path) -> tuple[npt.NDArray[np.int16], Scaling]:
-    shape, eight_bit = _survey(paths)
-    scaling = Scaling("grey")
-    if not eight_bit:
-        scaling = understand(*_range(paths, source))
-    voxels = np.empty(shape, np.int16)
-    z = 0
-    for path, page in _pages(paths):
-        if page.shape != shape[1:]:
-            raise _mixed_sizes(path, page.shape, shape)
-        if z == shape[0]:
-            raise _damaged(path)
-        to_int16(scaling.apply(page), voxels[z])
-        z += 1
-    if z < shape[0]:
-        raise _damaged(paths[-1])
-    if voxels.min() == voxels.max():
-        raise _blank(source, float(voxels.flat[0]))
+    pages: list[npt.NDArray[Any]] = []
+    for path in paths:
+        for page in _pages(path):
+            if page.shape != (pages or [page])[0].shape:
+                raise _mixed_sizes(path, page.shape, pages[0].shape)
+            pages.append(page)
+    low, high = float(min(page.min() for page in pages)), float(max(page.max() for page in pages))
+    if low == high:
+        raise ScanError(
+            f"{source.name} holds the value {low:g} everywhere, so there is no picture in it; choose "
+            "another file."
+        )
+    eight_bit = all(page.dtype == np.uint8 for page in pages)
+    scaling = Scaling("grey") if eight_bit else understand(low, high)
+    voxels = np.empty((len(pages), *pages[0].shape), np.int16)
+    for page, plane in zip(pages, voxels, strict=True):
+        to_int16(scaling.apply(page), plane)
     return voxels, scaling
 
 
-def _survey(paths: Sequence[Path]) -> tuple[tuple[int, int, int], bool]:
-    """Shape (z, y, x) of the stack and whether all is 8-bit, from the picture headers alone."""
-    first: tuple[int, int] | None = None
-    count, eight_bit = 0, True
-    for path in paths:
-        image, pages = _opened(path)
-        with image:
-            size = image.height, image.width
-            count += pages
-            eight_bit &= not image.mode.startswith(("I", "F"))
-        first = first or size
-        if size != first:
-            raise _mixed_sizes(path, size, (count, *first))
-    if first is None or count * first[0] * first[1] > sum(path.stat().st_size for path in paths) * 1100 * 8:
-        raise _damaged(paths[0])
-    return (count, *first), eight_bit
-
-
-def _range(paths: Sequence[Path], source: Path) -> tuple[float, float]:
-    low, high = np.inf, -np.inf
-    for path, page in _pages(paths):
-        if not np.isfinite(page).all():
-            raise ScanError(
-                f"{path.name} holds values that are not numbers (NaN or infinite); save the picture again."
-            )
-        low, high = min(low, float(page.min())), max(high, float(page.max()))
-    if low == high:
-        raise _blank(source, low)
-    return low, high
-
-
-def _pages(paths: Sequence[Path]) -> Iterator[tuple[Path, npt.NDArray[Any]]]:
-    """Yield each picture, or each page of a TIFF, as a grey array (y, x)."""
-    for path in paths:
-        image, pages = _opened(path)
-        with image:
-            for page in range(pages):
-                try:
-                    image.seek(page)
-                    if image.width * image.height > MOST_PIXELS:
-                        raise ValueError("a page of impossible size")
-                    grey, colour = _grey(image)
-                except Exception as error:  # decoders meet damaged data with any kind of exception
-                    raise _damaged(path) from error
-                if colour:
-                    raise ScanError(
-                        f"{path.name} is a true colour image, not a grey CT slice; save it without "
-                        "colours or overlays."
-                    )
-                yield path, grey
+def _pages(path: Path) -> Iterator[npt.NDArray[Any]]:
+    """Yield a picture, or each page of a TIFF, as a grey array (y, x)."""
+    image, pages = _opened(path)
+    with image:
+        for page in range(pages):
+            try:
+                image.seek(page)
+                if image.width * image.height > MOST_PIXELS:
+                    raise ValueError("a page of impossible size")
+                grey, colour = _grey(image)
+            except Exception as error:  # decoders meet damaged data with any kind of exception
+                raise _damaged(path) from error
+            if colour:
+                raise ScanError(
+                    f"{path.name} is a true colour image, not a grey CT slice; save it without "
+                    "colours or overlays."
+                )
+            if not np.isfinite(grey).all():
+                raise ScanError(
+                    f"{path.name} holds values that are not numbers (NaN or infinite); save the picture "
+                    "again."
+                )
+            yield grey
 
 
 def _opened(path: Path) -> tuple[Image.Image, int]:
@@ -167,6 +143,8 @@ def _opened(path: Path) -> tuple[Image.Image, int]:
             f"{path.name} claims {image.width} x {image.height} pixels, which no CT slice has; save the "
             "slice again."
         )
+    if pages * image.width * image.height > path.stat().st_size * LARGEST_RATIO:
+        raise _damaged(path)
     return image, pages
 
 
@@ -182,16 +160,9 @@ def _grey(image: Image.Image) -> tuple[npt.NDArray[Any], bool]:
     return np.asarray(image.convert("RGB").convert("L")), coloured
 
 
-def _mixed_sizes(path: Path, size: tuple[int, ...], shape: tuple[int, ...]) -> ScanError:
-    found = f"{size[1]} x {size[0]} in {path.name} and {shape[2]} x {shape[1]} before it"
+def _mixed_sizes(path: Path, size: tuple[int, ...], before: tuple[int, ...]) -> ScanError:
+    found = f"{size[1]} x {size[0]} in {path.name} and {before[1]} x {before[0]} before it"
     return ScanError(f"The pictures have mixed sizes ({found}); keep slices of one scan in a folder.")
-
-
-def _blank(source: Path, value: float) -> ScanError:
-    return ScanError(
-        f"{source.name} holds the value {value:g} everywhere, so there is no picture in it; choose "
-        "another file."
-    )
 
 
 def _damaged(path: Path) -> ScanError:

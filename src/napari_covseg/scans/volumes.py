@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import math
 import zlib
 from abc import abstractmethod
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal, Protocol
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,54 +30,42 @@ LARGEST_RATIO = {"raw": 1, "gzip": 1100, "zlib": 1100, "bzip2": 50_000}
 CHUNK = 1 << 16
 
 
-class ByteStream(Protocol):
-    """What is needed of an open file."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes, none at the end."""
-
-
-class ZlibStream:
+class ZlibReader(io.RawIOBase):
     """Read a bare zlib stream, as MetaImage stores it, piece by piece."""
 
-    def __init__(self, file: ByteStream) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._decoder = zlib.decompressobj()
 
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` decoded bytes, none at the end."""
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a part of `buffer` and return how much; 0 at the end."""
+        view = memoryview(buffer)
         while not self._decoder.eof:
             pending = self._decoder.unconsumed_tail or self._file.read(CHUNK)
             if not pending:
                 raise EOFError("the compressed data ends early")
-            decoded = self._decoder.decompress(pending, size)
-            if decoded:
-                return decoded
-        return b""
+            if decoded := self._decoder.decompress(pending, len(view)):
+                view[: len(decoded)] = decoded
+                return len(decoded)
+        return 0
 
 
-def read_exactly(stream: ByteStream, size: int) -> bytes:
-    """Read `size` bytes.
-
-    Raises
-    ------
-    EOFError
-        If the stream ends before.
-    """
-    pieces = []
-    while size:
-        piece = stream.read(size)
-        if not piece:
-            raise EOFError("the data ends early")
-        pieces.append(piece)
-        size -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def read_exactly(stream: BinaryIO, size: int) -> bytes:
+    """Read `size` bytes; raises EOFError if the stream ends before."""
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError("the data ends early")
+    return data
 
 
-DECODERS: dict[Encoding, Callable[[BinaryIO], ByteStream]] = {
+DECODERS: dict[Encoding, Callable[[BinaryIO], Any]] = {
     "raw": lambda file: file,
     "gzip": lambda file: gzip.GzipFile(fileobj=file),
-    "zlib": ZlibStream,
+    "zlib": lambda file: io.BufferedReader(ZlibReader(file)),
     "bzip2": bz2.BZ2File,
 }
 
@@ -128,7 +117,7 @@ class StoredVolume:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not _lies_somewhere(self.affine):
+        if not _has_geometry(self.affine):
             raise no_spacing(self.path)
         offset = self.offset or 0
         held = (self.data.stat().st_size - offset) * LARGEST_RATIO[self.encoding]
@@ -162,11 +151,11 @@ class StoredVolume:
             raise truncated(self.path) from error
 
     @contextmanager
-    def _open(self) -> Iterator[ByteStream]:
+    def _open(self) -> Iterator[BinaryIO]:
         """Open the decoded stream at the first voxel."""
         with self.data.open("rb") as file:
             file.seek(self.data.stat().st_size - self.nbytes if self.offset is None else self.offset)
-            stream: ByteStream = DECODERS[self.encoding](file)
+            stream = DECODERS[self.encoding](file)
             left = self.skip
             while left:
                 left -= len(read_exactly(stream, min(left, CHUNK)))
@@ -286,7 +275,7 @@ def volume_shape(path: Path, sizes: list[int]) -> tuple[int, int, int]:
     return spatial[2], spatial[1], spatial[0]
 
 
-def _lies_somewhere(affine: Affine) -> bool:
+def _has_geometry(affine: Affine) -> bool:
     """Whether every axis has a direction and a spacing, of numbers that are not absurd."""
     if not np.isfinite(affine).all() or np.abs(affine[:3]).max() >= 1e7:
         return False
