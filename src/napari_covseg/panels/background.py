@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from napari.utils.notifications import notification_manager, show_error
@@ -49,6 +50,15 @@ def in_background(
     from napari.qt.threading import create_worker  # here, because it loads all of the viewer's window
 
     create_worker(call, _connect={"returned": then, "errored": failed})
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Show an error that a person can cause, instead of raising it; the rest of the block is left out."""
+    try:
+        yield
+    except CovsegError as error:
+        show_error(str(error))
 
 
 def show_exception(error: BaseException) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from napari import Viewer
+from napari.utils.notifications import show_error
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
@@ -16,7 +17,6 @@ from superqt.utils import signals_blocked
 from napari_covseg.edit import PRESETS, HuRange
 from napari_covseg.errors import CovsegError
 from napari_covseg.labels import GROUPS, Group, Label
-from napari_covseg.panels.background import show_exception
 from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.correct.review_strip import ReviewRow
 from napari_covseg.panels.correct.tools import TOOLS
@@ -167,7 +167,7 @@ class CorrectStep(Step):
         try:
             self.correction.set_range(self.correction.limited, HuRange(self.low.value(), self.high.value()))
         except CovsegError as error:
-            show_exception(error)
+            show_error(str(error))
             self._on_changed()
 
     def _on_changed(self, _: object = None) -> None:

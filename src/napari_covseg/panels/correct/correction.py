@@ -13,10 +13,9 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_covseg.cases.case import Review
 from napari_covseg.edit import PRESETS, Edit, HuRange, Protection
-from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Progress
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.background import Abandoned, in_background, show_exception
+from napari_covseg.panels.background import Abandoned, errors_shown, in_background
 from napari_covseg.panels.correct.tools import Tool, Work, tool
 from napari_covseg.panels.layers import AID_KEY
 from napari_covseg.panels.napari_private import hide_brush_box
@@ -206,10 +205,8 @@ class Correction(QObject):
         self._stop = False
         work = self._work(chosen, at)
         if not work.volume:
-            try:
+            with errors_shown():
                 self._write(work, chosen.run(work), chosen)
-            except CovsegError as error:
-                show_exception(error)
             return
         self.running = chosen.name
         self.working.emit(chosen.name)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from napari import Viewer
 from napari.layers import Labels
 from napari.utils.notifications import show_info
@@ -16,8 +15,7 @@ from superqt.utils import QSignalDebouncer
 
 from napari_covseg.cases.edit_log import State
 from napari_covseg.cases.revision import Revision
-from napari_covseg.errors import CovsegError
-from napari_covseg.panels.background import in_background, show_exception
+from napari_covseg.panels.background import errors_shown, in_background
 from napari_covseg.panels.layers import AID_KEY, labels_layer
 from napari_covseg.panels.step import Step, small
 
@@ -176,13 +174,9 @@ class HistoryStep(Step):
         if case is None or number is None or self.session.layers is None:
             return
         self._hide()
-        try:
-            changes = case.restore(number)
-        except CovsegError as error:
-            show_exception(error)
-            return
-        self.session.layers.add_restored(changes)
-        self.session.mark_changed(np.arange(len(case.review)).tolist())
+        with errors_shown():
+            self.session.layers.add_restored(case.restore(number))
+            self.session.mark_changed(range(len(case.review)))
 
     def _on_save_elsewhere(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Save this session's strokes in a folder")

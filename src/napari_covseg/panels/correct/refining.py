@@ -10,10 +10,9 @@ import numpy.typing as npt
 from napari.utils.notifications import show_error, show_info
 
 from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Event, Failed, SlicesDone
 from napari_covseg.jobs.requests import REFINE_PRIORITY, Refine
-from napari_covseg.panels.background import Jobs
+from napari_covseg.panels.background import Jobs, errors_shown
 from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.learn.learning import Learning
 from napari_covseg.panels.session import Session
@@ -100,26 +99,21 @@ class Refining:
             case.revision,
             self._learning.device,
         )
-        try:
+        with errors_shown():
             self._jobs.submit(request, on_event, REFINE_PRIORITY)
-        except CovsegError as error:
-            show_error(str(error))
 
     def _merge(self, case: OpenCase, run_id: str, z: int) -> None:
         """Take the slice over, except what is the person's, as one step that Ctrl+Z takes back."""
         writer = UndoableWriter(case.live)
-        try:
+        with errors_shown():
             changed = case.merge_slices(run_id, [z], writer.write)
-        except CovsegError as error:
-            show_error(str(error))
-            return
-        layers = self._session.layers
-        if layers is None or not changed:
-            show_info("The model has nothing to change on this slice.")
-            return
-        layers.add_model_step(writer.entries)
-        layers.redraw(changed, self._session.slice_on_screen)
-        self._session.mark_changed(changed)
+            layers = self._session.layers
+            if layers is None or not changed:
+                show_info("The model has nothing to change on this slice.")
+                return
+            layers.add_model_step(writer.entries)
+            layers.redraw(changed, self._session.slice_on_screen)
+            self._session.mark_changed(changed)
 
 
 def hints(case: OpenCase, z: int, value: int) -> tuple[Mask, Mask]:

@@ -122,14 +122,14 @@ class ReviewRow(QWidget):
 
 def counted(review: npt.NDArray[np.uint8]) -> str:
     """Return how many slices are in which state, as rich text in the colours of the strip."""
-    said = []
+    parts = []
     for state, colour in COLOURS.items():
         count = int((review == state).sum())
         if count:
             shade = "#{:02x}{:02x}{:02x}".format(*colour)
             word = {Review.UNTOUCHED: "bare", Review.PREDICTED: "predicted"}.get(state, WORDS[state])
-            said.append(f"<span style='color:{shade}'>■</span>&nbsp;{count}&nbsp;{word}")
-    return "  ".join(said)
+            parts.append(f"<span style='color:{shade}'>■</span>&nbsp;{count}&nbsp;{word}")
+    return "  ".join(parts)
 
 
 class ReviewStrip(QWidget):
@@ -279,13 +279,13 @@ class ReviewStrip(QWidget):
 
     def describe(self, z: int) -> str:
         """Return what is known of a slice, in one line."""
-        said = [
+        parts = [
             f"Slice {z + 1}: {WORDS[Review(int(self._review[z]))]}",
             f"{int(self._area[z])} pixels of findings",
         ]
         if np.isfinite(self._uncertainty[z]):
-            said.append(f"doubt {self._uncertainty[z]:.0f} bits")
-        return ", ".join(said)
+            parts.append(f"doubt {self._uncertainty[z]:.0f} bits")
+        return ", ".join(parts)
 
     def _choose(self, event: QMouseEvent | None) -> None:
         if event is not None and event.buttons() & Qt.MouseButton.LeftButton:

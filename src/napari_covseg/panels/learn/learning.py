@@ -14,7 +14,7 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import END, Event, Failed, ModelProposed, Notice, TrainingStep
 from napari_covseg.jobs.requests import Finetune
 from napari_covseg.models.catalogue import ModelEntry, available
-from napari_covseg.panels.background import Jobs, in_background
+from napari_covseg.panels.background import Jobs, errors_shown, in_background
 from napari_covseg.panels.segment.labelling import Labelling
 from napari_covseg.panels.session import Session
 
@@ -102,14 +102,12 @@ class Learning(QObject):
 
     def use(self, version_id: str) -> None:
         """Make a version, which is kept by that, or the model it began with the one in use."""
-        try:
+        with errors_shown():
             versions = WorkspaceModels(self._session.workspace)
             if version_id != self.base and versions.get(version_id).state == ModelState.PROPOSED:
                 versions.keep(version_id)
             else:
                 versions.set_current(self.base, version_id)
-        except CovsegError as error:
-            show_error(str(error))
         self.changed.emit()
 
     # --- learning -----------------------------------------------------------------
@@ -164,24 +162,19 @@ class Learning(QObject):
         proposal = self._decide()
         if proposal is None:
             return
-        try:
+        with errors_shown():
             WorkspaceModels(self._session.workspace).keep(proposal.model_id)
-        except CovsegError as error:
-            show_error(str(error))
-            return
-        self.changed.emit()
-        case = self._session.case
-        if case is not None and case.id == self._case and not self._session.busy_with:
-            self._labelling.start(proposal.model_id, proposal.model_id, self.device)
+            self.changed.emit()
+            case = self._session.case
+            if case is not None and case.id == self._case and not self._session.busy_with:
+                self._labelling.start(proposal.model_id, proposal.model_id, self.device)
 
     def discard(self) -> None:
         """Go on with the model as it was."""
         proposal = self._decide()
         if proposal is not None:
-            try:
+            with errors_shown():
                 WorkspaceModels(self._session.workspace).discard(proposal.model_id)
-            except CovsegError as error:
-                show_error(str(error))
             self.changed.emit()
 
     def _decide(self) -> ModelProposed | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from napari.utils.notifications import show_error
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QDialog, QFormLayout, QLabel, QVBoxLayout, QWidget
@@ -13,6 +12,7 @@ from superqt.utils import signals_blocked
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.models.preparation import Preparation, as_shown
+from napari_covseg.panels.background import errors_shown
 from napari_covseg.panels.learn.learning import Learning
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.step import ElidedComboBox, Paragraph, button, caption, fill, row, warning
@@ -130,10 +130,8 @@ class AppearancePart(QWidget):
             said[name] = value
         if said == case.case.said:
             return
-        try:
+        with errors_shown():
             case.say_appearance(said)
-        except CovsegError as error:
-            show_error(str(error))
         self._session.appearance_changed.emit()
 
 

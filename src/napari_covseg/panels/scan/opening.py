@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from napari.layers import Image
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QElapsedTimer, QEvent, QObject, Signal
@@ -18,7 +17,7 @@ from napari_covseg.cases.rescue import Saved, bring_back, bring_back_waiting, cl
 from napari_covseg.errors import CaseError, CovsegError
 from napari_covseg.jobs.events import END, Event, Failed, Imported, Notice, Progress
 from napari_covseg.jobs.requests import Import
-from napari_covseg.panels.background import Abandoned, Jobs, in_background
+from napari_covseg.panels.background import Abandoned, Jobs, errors_shown, in_background
 from napari_covseg.panels.case_layers import CaseLayers
 from napari_covseg.panels.napari_private import qt_window
 from napari_covseg.panels.scan.facts import damage_text
@@ -286,11 +285,8 @@ class Opening(QObject):
         case = self._session.case
         if case is None:
             return
-        try:
+        with errors_shown():
             path = save(case, folder)
-        except CaseError as error:
-            show_error(str(error))
-        else:
             show_info(f'Saved {path}. "Bring back …" takes it into the case again.')
 
     def rescue(self, path: str | Path) -> None:
@@ -299,18 +295,15 @@ class Opening(QObject):
         if case is None or layers is None:
             return
         before = case.revision
-        try:
+        with errors_shown():
             changes = bring_back(case, path)
-        except CaseError as error:
-            show_error(str(error))
-            return
-        count = case.revision - before
-        if not count:
-            show_info(f"All strokes of {path} are in the case already.")
-            return
-        layers.add_restored(changes)
-        self._session.mark_changed(np.arange(len(case.review)).tolist())
-        show_info(f"{_changes(count)} of {path} are back.")
+            count = case.revision - before
+            if not count:
+                show_info(f"All strokes of {path} are in the case already.")
+                return
+            layers.add_restored(changes)
+            self._session.mark_changed(range(len(case.review)))
+            show_info(f"{_changes(count)} of {path} are back.")
 
     def _on_unsaved(self, case_id: str, error: str) -> None:
         quiet = self._last_note.isValid() and not self._last_note.hasExpired(QUIET)

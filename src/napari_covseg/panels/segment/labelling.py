@@ -28,7 +28,7 @@ from napari_covseg.jobs.events import (
 from napari_covseg.jobs.requests import Predict
 from napari_covseg.labels import Group
 from napari_covseg.models.catalogue import available
-from napari_covseg.panels.background import Jobs, in_background
+from napari_covseg.panels.background import Jobs, errors_shown, in_background
 from napari_covseg.panels.layers import AID_KEY, geometry
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.undo_entries import SliceChange, UndoableWriter
@@ -78,10 +78,8 @@ class Labelling(QObject):
 
     def warm_up(self, model: str, device: str) -> None:
         """Start the child and have it load a model, so that a prediction answers at once."""
-        try:
+        with errors_shown():
             self._jobs.warm_up(model, device, self._session.workspace.path)
-        except CovsegError as error:
-            show_error(str(error))
 
     def start(self, model: str, title: str, device: str = "auto", *, anyway: bool = False) -> None:
         """Label the open case, beginning with the slice on screen.

@@ -24,13 +24,13 @@ class ModelList(ElidedComboBox):
         A person, or `choose`, has taken another model.
     opening
         The list is about to open: time to look what is there.
-    install_asked
+    install_requested
         The last line was taken.
     """
 
     chosen = Signal(object)
     opening = Signal()
-    install_asked = Signal()
+    install_requested = Signal()
 
     def __init__(self, tooltip: str) -> None:
         super().__init__(tooltip)
@@ -81,7 +81,7 @@ class ModelList(ElidedComboBox):
         elif index == self.count() - 1:
             with signals_blocked(self):
                 self.setCurrentIndex(max(self._now, 0))
-            self.install_asked.emit()
+            self.install_requested.emit()
 
 
 class CardWindow(QDialog):

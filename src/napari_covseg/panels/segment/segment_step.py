@@ -22,6 +22,7 @@ from napari_covseg.cases.case import Review
 from napari_covseg.errors import CovsegError
 from napari_covseg.models.card import read_card
 from napari_covseg.models.installed import install
+from napari_covseg.panels.background import errors_shown
 from napari_covseg.panels.scan.appearance import LOOKS
 from napari_covseg.panels.segment.model_list import CardWindow, ModelList
 from napari_covseg.panels.segment.models import ModelChoice, model_choices, model_details, model_facts
@@ -121,7 +122,7 @@ class SegmentStep(Step):
     def _connect(self) -> None:
         self.model.chosen.connect(self._on_model)
         self.model.opening.connect(self._reflect_models)
-        self.model.install_asked.connect(self._on_install)
+        self.model.install_requested.connect(self._on_install)
         self.read_card.clicked.connect(self._on_read_card)
         self.device.currentIndexChanged.connect(self._on_device)
         self.options.changed.connect(self._on_options)
@@ -143,17 +144,14 @@ class SegmentStep(Step):
 
     def install_model(self, path: str) -> None:
         """Copy a model file to where it is always at hand, and choose it."""
-        try:
+        with errors_shown():
             card, _ = install(read_card(path).id, path)
-        except CovsegError as error:
-            show_error(str(error))
-            return
-        self._reflect_models()
-        if card.id not in [choice.name for choice in self.model.choices]:
-            show_error(f"The package has a model called {card.id} already, which stays in use.")
-            return
-        self.model.choose(card.id)
-        show_info(f"Installed {card.title}.")
+            self._reflect_models()
+            if card.id not in [choice.name for choice in self.model.choices]:
+                show_error(f"The package has a model called {card.id} already, which stays in use.")
+                return
+            self.model.choose(card.id)
+            show_info(f"Installed {card.title}.")
 
     def _on_install(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Install a model", filter="Models (*.safetensors)")
