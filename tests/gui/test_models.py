@@ -1,14 +1,26 @@
-"""What the panel says of a model comes from its card, the measurement on patients first."""
+"""Which models one can choose, and what the panel says of them: the measurement on patients first."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from html import escape
+from types import SimpleNamespace
 
+import pytest
+
+from napari_covseg.cases.workspace import Workspace
+from napari_covseg.cases.workspace_models import ModelState, WorkspaceModels
 from napari_covseg.models.card import ModelCard
-from napari_covseg.models.catalogue import DEFAULT, find
+from napari_covseg.models.catalogue import DEFAULT, available, find
 from napari_covseg.networks.catalogue import CATALOGUE
-from napari_covseg.panels.segment.models import how_scored, model_facts, model_page, scores_in_words
+from napari_covseg.panels.segment.models import (
+    how_scored,
+    model_choices,
+    model_facts,
+    model_page,
+    scores_in_words,
+)
 
 
 def card(scores: dict[str, object]) -> ModelCard:
@@ -62,3 +74,19 @@ def test_the_page_knows_the_papers_networks() -> None:
 def test_what_is_no_dice_is_not_called_so() -> None:
     healthy: dict[str, object] = {"a chest without findings": {"painted % of the lungs": 0.046}}
     assert scores_in_words(card(healthy)) == "a chest without findings: painted % of the lungs 0.05"
+
+
+def test_a_version_that_cannot_be_read_hides_no_other(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shipped = available()[0].card
+    learned = dataclasses.replace(shipped, id="learned", parent=shipped.id).to_json()
+    cards = {"broken": "{}", "learned": learned}
+    versions = [
+        SimpleNamespace(id=name, state=ModelState.KEPT, base=shipped.id, card=card)
+        for name, card in cards.items()
+    ]
+    monkeypatch.setattr(WorkspaceModels, "list", lambda self: versions)
+    choices = model_choices(Workspace.open(f"{tmp_path}/w.zarr"))
+    assert [one.name for one in choices if one.version] == ["learned"]
+    assert "broken" in caplog.text
