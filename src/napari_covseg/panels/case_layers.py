@@ -16,7 +16,14 @@ from napari_covseg.cases.open_case import OpenCase, Restored
 from napari_covseg.edit import HuRange
 from napari_covseg.edit.hu_range import in_range
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.layers import CONTOUR, METADATA_KEY, labels_layer, scan_layer, scan_layer_name
+from napari_covseg.panels.layers import (
+    CONTOUR,
+    METADATA_KEY,
+    labels_layer,
+    remove_layers,
+    scan_layer,
+    scan_layer_name,
+)
 from napari_covseg.panels.strokes import Indices, Strokes
 from napari_covseg.panels.undo_entries import SliceChange, tool_changes
 from napari_covseg.scans import Scan
@@ -79,9 +86,7 @@ class CaseLayers:
         self._viewer.dims.events.ndisplay.disconnect(self._after_3d)
         for layer in self.labels.values():
             layer.mode = "pan_zoom"  # emptied with a brush in the hand, the canvas can crash
-        for layer in (self.scan, *self.labels.values()):
-            if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
+        remove_layers(self._viewer, self.scan, *self.labels.values())
         self.labels.clear()
 
     def forget(self, layer: Any) -> None:

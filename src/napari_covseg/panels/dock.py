@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_covseg.panels.correct.correct_step import CorrectStep
 from napari_covseg.panels.correct.history_step import HistoryStep
-from napari_covseg.panels.layers import label_name
+from napari_covseg.panels.layers import label_name, voxel_at
 from napari_covseg.panels.learn.learn_step import LearnStep
 from napari_covseg.panels.report.export_step import ExportStep
 from napari_covseg.panels.scan.scan_step import ScanStep
@@ -109,10 +109,10 @@ def reading(session: Session) -> str:
     position = np.asarray(session.viewer.cursor.position, float)
     if len(position) != 3:
         return first
-    at = np.rint(image.world_to_data(position)).astype(int)
-    if (at < 0).any() or (at >= case.voxels.shape).any():
+    voxel = voxel_at(image, position)
+    if voxel is None:
         return first
-    z, y, x = (int(index) for index in at)
+    z, y, x = voxel
     unit = " HU" if case.case.intensity == "HU" else ""
     first += f" · {case.voxels[z, y, x]}{unit}"
     names = [label_name(group, int(labels[z, y, x])) for group, labels in case.live.items()]

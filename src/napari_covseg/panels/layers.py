@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image, Labels
+from napari import Viewer
+from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_covseg.labels import GROUPS, Group
@@ -136,6 +137,33 @@ def labels_layer(group: Group, values: npt.NDArray[np.uint8], spacing: Spacing |
 def label_name(group: Group, value: int) -> str:
     """Return the field's term for a label value, or an empty string for background."""
     return next((label.name for label in GROUPS[group] if label.value == value), "")
+
+
+def placed_like(image: Image) -> dict[str, Any]:
+    """Return what places an array like an image that is drawn already."""
+    return {"scale": image.scale, "units": image.units, "axis_labels": image.axis_labels}
+
+
+def voxel_at(image: Image, position: Any) -> tuple[int, int, int] | None:
+    """Return the voxel (z, y, x) of a scan at a position in the viewer, None outside of it."""
+    voxel = np.rint(image.world_to_data(position)).astype(int)
+    inside = (voxel >= 0).all() and (voxel < image.data.shape).all()
+    return (int(voxel[0]), int(voxel[1]), int(voxel[2])) if inside else None
+
+
+def add_aid(viewer: Viewer, layer: Layer, over: Layer | None = None) -> None:
+    """Add a layer that only helps to see, over another or on top; what is worked on stays selected."""
+    layer.metadata[AID_KEY] = True
+    active = viewer.layers.selection.active
+    viewer.layers.insert(len(viewer.layers) if over is None else viewer.layers.index(over) + 1, layer)
+    viewer.layers.selection.active = active
+
+
+def remove_layers(viewer: Viewer, *layers: Layer | None) -> None:
+    """Take layers out of a viewer, if they are still in it."""
+    for layer in layers:
+        if layer in viewer.layers:
+            viewer.layers.remove(layer)
 
 
 def is_aid(layer: Image) -> bool:

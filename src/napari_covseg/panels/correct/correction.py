@@ -17,7 +17,7 @@ from napari_covseg.jobs.events import Progress
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import Abandoned, errors_shown, in_background
 from napari_covseg.panels.correct.tools import Tool, Work, tool
-from napari_covseg.panels.layers import AID_KEY
+from napari_covseg.panels.layers import add_aid, placed_like, remove_layers, voxel_at
 from napari_covseg.panels.napari_private import hide_brush_box
 from napari_covseg.panels.session import Session
 
@@ -274,11 +274,10 @@ class Correction(QObject):
         image = self._session.scan_image()
         if not self.clicking or image is None or event.button != 1 or viewer.dims.ndisplay != 2:
             return
-        place = np.rint(np.asarray(image.world_to_data(event.position))).astype(int)
-        if (place < 0).any() or (place >= image.data.shape).any():
-            return
-        event.handled = True  # the picture does not move
-        self.run(tool(self.clicking), (int(place[0]), int(place[1]), int(place[2])))
+        voxel = voxel_at(image, event.position)
+        if voxel is not None:
+            event.handled = True  # the picture does not move
+            self.run(tool(self.clicking), voxel)
 
     def _on_active(self, event: Any = None) -> None:
         selected = self.layer is self._session.viewer.layers.selection.active
@@ -343,9 +342,7 @@ class HuOverlay:
 
     def hide(self) -> None:
         """Draw nothing."""
-        layer = self.layer
-        if layer is not None:
-            self._viewer.layers.remove(layer)
+        remove_layers(self._viewer, self._layer)
         self._layer = None
 
     def _add(self, scan: Image) -> Image:
@@ -356,12 +353,7 @@ class HuOverlay:
             contrast_limits=(-1, 1),
             opacity=RANGE_OPACITY,
             blending="translucent",
-            scale=scan.scale,
-            units=scan.units,
-            axis_labels=scan.axis_labels,
-            metadata={AID_KEY: True},
+            **placed_like(scan),
         )
-        active = self._viewer.layers.selection.active
-        self._viewer.layers.insert(self._viewer.layers.index(scan) + 1, layer)
-        self._viewer.layers.selection.active = active  # one goes on painting
+        add_aid(self._viewer, layer, over=scan)
         return layer

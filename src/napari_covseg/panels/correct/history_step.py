@@ -16,7 +16,7 @@ from superqt.utils import QSignalDebouncer
 from napari_covseg.cases.edit_log import State
 from napari_covseg.cases.revision import Revision
 from napari_covseg.panels.background import errors_shown, in_background
-from napari_covseg.panels.layers import AID_KEY, labels_layer
+from napari_covseg.panels.layers import add_aid, labels_layer, remove_layers
 from napari_covseg.panels.step import Step, small
 
 LIST_AFTER = 300  # ms; changes that come faster are listed together
@@ -147,24 +147,19 @@ class HistoryStep(Step):
         layers, viewer = self.session.layers, self.session.viewer
         case = self.session.case
         assert layers is not None and case is not None
-        active = viewer.layers.selection.active
         for group, values in state.labels.items():
             layer = labels_layer(group, values, case.case.spacing)
             layer.name, layer.editable = f"{layer.name} after change {number}", False
-            layer.metadata[AID_KEY] = True
-            viewer.add_layer(layer)
+            add_aid(viewer, layer)
             self._preview.append(layer)
             if group in layers.labels:
                 layers.labels[group].visible = False
-        viewer.layers.selection.active = active
         if state.missing:
             show_info(f"{len(state.missing)} later changes cannot be read: this state is not sure.")
 
     def _hide(self) -> None:
         preview, self._preview = self._preview, []
-        for layer in preview:
-            if layer in self.session.viewer.layers:
-                self.session.viewer.layers.remove(layer)
+        remove_layers(self.session.viewer, *preview)
         if preview and self.session.layers is not None:
             for layer in self.session.layers.labels.values():
                 layer.visible = True

@@ -9,9 +9,10 @@ import numpy as np
 from napari.layers import Shapes
 from qtpy.QtCore import QObject, Signal
 
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.edit.measure import Reading, read_disc, read_part, ruler
 from napari_covseg.panels.correct.correction import Correction
-from napari_covseg.panels.layers import AID_KEY
+from napari_covseg.panels.layers import add_aid, placed_like, remove_layers, voxel_at
 from napari_covseg.panels.session import Session
 
 DISC_MM = 5.0  # radius of what is measured where there is no label
@@ -65,7 +66,7 @@ class Measuring(QObject):
         image, case = self._session.scan_image(), self._session.case
         if not self.active or image is None or case is None or event.button != 1 or viewer.dims.ndisplay != 2:
             return
-        begin = np.asarray(image.world_to_data(event.position))
+        begin, voxel = np.asarray(image.world_to_data(event.position)), voxel_at(image, event.position)
         event.handled = True
         yield
         moved = False
@@ -77,14 +78,10 @@ class Measuring(QObject):
             self.measured.emit(f"{length:.1f} {'mm' if case.case.spacing else 'px'}")
             event.handled = True
             yield
-        if not moved:
-            self._probe(tuple(int(c) for c in np.rint(begin)))
+        if not moved and voxel is not None:
+            self._probe(case, voxel)
 
-    def _probe(self, at: tuple[int, ...]) -> None:
-        case = self._session.case
-        assert case is not None
-        if any(not 0 <= c < n for c, n in zip(at, case.voxels.shape, strict=True)):
-            return
+    def _probe(self, case: OpenCase, at: tuple[int, int, int]) -> None:
         labels, spacing = case.live["lesions"], case.case.spacing
         if labels[at]:
             volume = self._correction.volume
@@ -99,27 +96,21 @@ class Measuring(QObject):
         assert image is not None
         line = [np.stack([begin, end])]
         if self._line is None or self._line not in viewer.layers:
-            active = viewer.layers.selection.active
             self._line = Shapes(
                 line,
                 shape_type="line",
                 edge_color="yellow",
                 edge_width=1,
                 name=NAME,
-                scale=image.scale,
-                units=image.units,
-                axis_labels=image.axis_labels,
-                metadata={AID_KEY: True},
+                **placed_like(image),
             )
-            viewer.add_layer(self._line)
-            viewer.layers.selection.active = active
+            add_aid(viewer, self._line)
         else:
             self._line.data = line
 
     def _remove_line(self) -> None:
         line, self._line = self._line, None
-        if line is not None and line in self._session.viewer.layers:
-            self._session.viewer.layers.remove(line)
+        remove_layers(self._session.viewer, line)
 
 
 def reading_text(reading: Reading, intensity: str) -> str:

@@ -16,7 +16,7 @@ from napari_covseg.cases.prediction import Prediction
 from napari_covseg.edit.order import DEFAULT_STRATEGY, SliceFeatures, next_slice
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.background import in_background
-from napari_covseg.panels.layers import AID_KEY, labels_layer
+from napari_covseg.panels.layers import add_aid, labels_layer, remove_layers
 from napari_covseg.panels.segment.labelling import whole_predictions
 from napari_covseg.panels.session import Session
 
@@ -150,21 +150,17 @@ class Reviewing(QObject):
                 show_info("No model has labelled this scan yet.")
                 return
             self._run = case.case.prediction(runs[-1].id)
-            active = session.viewer.layers.selection.active
             layer = labels_layer("lesions", np.zeros_like(case.live["lesions"]), case.case.spacing)
             layer.name, layer.editable = MODEL_LAYER, False
-            layer.metadata[AID_KEY] = True
             self.model_layer = layer
             self._fill_model_layer()
-            session.viewer.add_layer(layer)
+            add_aid(session.viewer, layer)
             layers.labels["lesions"].visible = False
-            session.viewer.layers.selection.active = active
         self.facts_changed.emit()
 
     def _stop_comparing(self) -> None:
         layer, self.model_layer, self._run = self.model_layer, None, None
-        if layer in self._session.viewer.layers:
-            self._session.viewer.layers.remove(layer)
+        remove_layers(self._session.viewer, layer)
         layers = self._session.layers
         if layers is not None and "lesions" in layers.labels:
             layers.labels["lesions"].visible = True

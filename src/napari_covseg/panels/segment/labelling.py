@@ -29,7 +29,7 @@ from napari_covseg.jobs.requests import Predict
 from napari_covseg.labels import Group
 from napari_covseg.models.catalogue import available
 from napari_covseg.panels.background import Jobs, errors_shown, in_background
-from napari_covseg.panels.layers import AID_KEY, geometry
+from napari_covseg.panels.layers import add_aid, geometry, remove_layers
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.undo_entries import SliceChange, UndoableWriter
 from napari_covseg.predict.options import PLAIN
@@ -322,13 +322,9 @@ class Uncertainty:
             contrast_limits=(0, 255),
             opacity=UNCERTAINTY_OPACITY,
             blending="additive",
-            metadata={AID_KEY: True},
             **geometry(session.case.case.spacing),
         )
-        viewer = session.viewer
-        active = viewer.layers.selection.active
-        viewer.layers.insert(viewer.layers.index(session.layers.scan) + 1, self._layer)
-        viewer.layers.selection.active = active
+        add_aid(session.viewer, self._layer, over=session.layers.scan)
 
     def take(self, run_id: str, z: int) -> None:
         """Draw what a run says of slice `z`, once."""
@@ -352,9 +348,8 @@ class Uncertainty:
 
     def remove(self) -> None:
         """Take the layer out of the viewer."""
-        layer, self._layer, self._run, self._come = self.layer, None, None, set()
-        if layer is not None:
-            self._session.viewer.layers.remove(layer)
+        layer, self._layer, self._run, self._come = self._layer, None, None, set()
+        remove_layers(self._session.viewer, layer)
 
 
 def whole_predictions(case: Case) -> list[PredictionInfo]:
