@@ -72,7 +72,7 @@ types: $(VENV)/dev
 
 imports: $(VENV)/dev
 	$(BIN)/lint-imports
-	$(BIN)/python benchmarks/house.py
+	$(BIN)/python benchmarks/house.py --check
 
 manifest: system-window $(VENV)/dev
 	$(BIN)/npe2 validate src/napari_covseg/napari.yaml

@@ -18,11 +18,10 @@ from statistics import median
 import numpy as np
 from scipy import ndimage
 
-from napari_covseg.edit import PRESETS, Edit
 from napari_covseg.edit.between import fill_between
-from napari_covseg.edit.edit import Labels
+from napari_covseg.edit.edit import Edit, Labels
 from napari_covseg.edit.grow import grow
-from napari_covseg.edit.hu_range import in_range
+from napari_covseg.edit.hu_range import PRESETS, in_range
 from napari_covseg.edit.layers import add, subtract
 from napari_covseg.edit.lungs import split_lungs
 from napari_covseg.edit.measure import Reading, read_label, read_part

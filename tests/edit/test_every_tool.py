@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import napari_covseg.edit
-from napari_covseg.edit import Edit, HuRange, Protection
 from napari_covseg.edit.between import fill_between
+from napari_covseg.edit.edit import Edit, Protection
 from napari_covseg.edit.grow import grow
+from napari_covseg.edit.hu_range import HuRange
 from napari_covseg.edit.layers import add, subtract
 from napari_covseg.edit.lungs import split_lungs
 from napari_covseg.edit.relabel import relabel

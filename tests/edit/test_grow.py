@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_covseg.edit import PRESETS, Edit
+from napari_covseg.edit.edit import Edit
 from napari_covseg.edit.grow import grow
+from napari_covseg.edit.hu_range import PRESETS
 from napari_covseg.errors import EditError
 
 GGO = PRESETS["ground-glass"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_covseg.edit import PRESETS, HuRange
-from napari_covseg.edit.hu_range import in_range
+from napari_covseg.edit.hu_range import PRESETS, HuRange, in_range
 from napari_covseg.errors import CovsegError
 
 

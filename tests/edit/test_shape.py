@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from napari_covseg.edit import Edit
+from napari_covseg.edit.edit import Edit
 from napari_covseg.edit.shape import clip_to_lungs, fill_holes, keep_largest, remove_islands, smooth
 from napari_covseg.errors import EditError
 

@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.edit import HuRange
+from napari_covseg.edit.hu_range import HuRange
 from napari_covseg.panels.correct.correct_step import CorrectStep
 from napari_covseg.panels.correct.correction import RANGE_LAYER
 from napari_covseg.panels.correct.tools import TOOLS, ends

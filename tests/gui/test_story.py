@@ -18,8 +18,7 @@ from scipy.ndimage import binary_erosion
 
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.workspace import Workspace
-from napari_covseg.edit import PRESETS, HuRange
-from napari_covseg.edit.hu_range import in_range
+from napari_covseg.edit.hu_range import PRESETS, HuRange, in_range
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.layers import WINDOWS
 from phantom import phantom

@@ -21,7 +21,6 @@ from scipy import ndimage
 
 from napari_covseg.assess.comparison import Record
 from napari_covseg.assess.patients import Assessed, Patient
-from napari_covseg.edit.order import Strategy, next_slice, slice_features
 from napari_covseg.errors import JobError
 from napari_covseg.files import write_text
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, finetune
@@ -34,6 +33,7 @@ from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.guide import Guide, Motion, likeness
 from napari_covseg.predict.labelling import Labeller, SlicePrediction
 from napari_covseg.predict.slices import SliceOrder, predict_slices
+from napari_covseg.review.order import Strategy, next_slice, slice_features
 from napari_covseg.scans.appearance import PREPARED
 
 Mask = npt.NDArray[np.uint8]

@@ -13,8 +13,8 @@ import numpy as np
 
 from napari_covseg.assess.comparison import Record, Values, interval
 from napari_covseg.assess.tables import table
-from napari_covseg.edit.order import DEFAULT_STRATEGY, STRATEGIES
 from napari_covseg.errors import JobError
+from napari_covseg.review.order import DEFAULT_STRATEGY, STRATEGIES
 
 LOOKS = (0, 5, 10)
 """Corrected slices at which the tables look."""

@@ -16,8 +16,8 @@ from napari_covseg.errors import JobError
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from napari_covseg.edit.order import Strategy
     from napari_covseg.jobs.events import Event
+    from napari_covseg.review.order import Strategy
 
 
 class _Measurements(TyperGroup):
@@ -80,7 +80,7 @@ def effort(
     output = Output(context, as_json)
     from napari_covseg.assess.effort import CONDITIONS, Protocol
     from napari_covseg.assess.patients import read_assessed
-    from napari_covseg.edit.order import STRATEGIES
+    from napari_covseg.review.order import STRATEGIES
 
     wanted = _chosen(strategies, STRATEGIES, "strategy"), _chosen(conditions, CONDITIONS, "condition")
     protocols = [

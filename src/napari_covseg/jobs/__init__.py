@@ -1,1 +1,13 @@
-"""Work as data: requests, events, and where they run."""
+"""Requests, and the generators of events that do them: inline, in a warm child process, from the shell."""
+
+__all__ = [
+    "allocator",
+    "client",
+    "events",
+    "find_model",
+    "predict_file",
+    "requests",
+    "run",
+    "segment",
+    "steps",
+]

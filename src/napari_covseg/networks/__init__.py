@@ -1,1 +1,3 @@
-"""The networks of the papers, one module per paper."""
+"""The networks, a module for each paper; `build` makes one by its name."""
+
+__all__ = ["blocks", "build", "catalogue", "efficientnet", "size"]

@@ -13,8 +13,7 @@ from napari.utils.notifications import show_info
 
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase, Restored
-from napari_covseg.edit import HuRange
-from napari_covseg.edit.hu_range import in_range
+from napari_covseg.edit.hu_range import HuRange, in_range
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.layers import (
     CONTOUR,

@@ -54,7 +54,7 @@ class Workbench(QObject):
         self.reviewing = Reviewing(session)
         self.measuring = Measuring(session, self.correction)
         self.learning = Learning(session, self.jobs, self.labelling)
-        self.refining = Refining(session, self.jobs, self.correction, self.learning)
+        self.refining = Refining(session, self.jobs, self.correction, self.learning, self.labelling)
         self.keys = Keys(viewer, self._actions())
         self.jobs.child_died.connect(session.show_death)
         self.reviewing.accepted.connect(self.learning.count_accepted)

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import signals_blocked
 
-from napari_covseg.edit import PRESETS, HuRange
+from napari_covseg.edit.hu_range import PRESETS, HuRange
 from napari_covseg.errors import CovsegError
 from napari_covseg.labels import GROUPS, Group, Label
 from napari_covseg.panels.correct.correction import Correction

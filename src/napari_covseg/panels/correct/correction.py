@@ -12,7 +12,8 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 
 from napari_covseg.cases.case import Review
-from napari_covseg.edit import PRESETS, Edit, HuRange, Protection
+from napari_covseg.edit.edit import Edit, Protection
+from napari_covseg.edit.hu_range import PRESETS, HuRange
 from napari_covseg.jobs.events import Progress
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import Abandoned, errors_shown, in_background

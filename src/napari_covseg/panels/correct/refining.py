@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from napari_covseg.jobs.requests import REFINE_PRIORITY, Refine
 from napari_covseg.panels.background import Jobs, errors_shown
 from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.learn.learning import Learning
+from napari_covseg.panels.segment.labelling import Labelling
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.undo_entries import UndoableWriter
 
@@ -32,13 +34,23 @@ class Refining:
         Knows the label that is refined.
     learning : Learning
         Knows the model in use.
+    labelling : Labelling
+        Knows how the model is to be used.
     """
 
-    def __init__(self, session: Session, jobs: Jobs, correction: Correction, learning: Learning) -> None:
+    def __init__(
+        self,
+        session: Session,
+        jobs: Jobs,
+        correction: Correction,
+        learning: Learning,
+        labelling: Labelling,
+    ) -> None:
         self._session = session
         self._jobs = jobs
         self._correction = correction
         self._learning = learning
+        self._labelling = labelling
 
     def refine(self) -> None:
         """Label the slice on screen again, with what was painted and erased there as hints."""
@@ -98,6 +110,7 @@ class Refining:
             negative,
             case.revision,
             self._learning.device,
+            replace(self._labelling.options, anyway=True),  # as Run; who paints on it has seen what it is
         )
         with errors_shown():
             self._jobs.submit(request, on_event, REFINE_PRIORITY)

@@ -13,12 +13,12 @@ from superqt.utils import QSignalDebouncer
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.prediction import Prediction
-from napari_covseg.edit.order import DEFAULT_STRATEGY, SliceFeatures, next_slice
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.layers import add_aid, labels_layer, remove_layers
 from napari_covseg.panels.segment.labelling import whole_predictions
 from napari_covseg.panels.session import Session
+from napari_covseg.review.order import DEFAULT_STRATEGY, SliceFeatures, next_slice
 
 RECOUNT_AFTER = 150  # ms; changes that come faster are counted together
 MODEL_LAYER = "Model's findings"

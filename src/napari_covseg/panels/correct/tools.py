@@ -9,9 +9,10 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.edit import PRESETS, Edit, HuRange, Protection
 from napari_covseg.edit.between import fill_between
+from napari_covseg.edit.edit import Edit, Protection
 from napari_covseg.edit.grow import grow
+from napari_covseg.edit.hu_range import PRESETS, HuRange
 from napari_covseg.edit.layers import add, subtract
 from napari_covseg.edit.lungs import split_lungs
 from napari_covseg.edit.relabel import relabel

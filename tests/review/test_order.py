@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_covseg.edit.order import (
+from napari_covseg.review.order import (
     STRATEGIES,
     SliceFeatures,
     Strategy,

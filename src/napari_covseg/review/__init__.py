@@ -1,0 +1,3 @@
+"""Which slice is worth a look next, and what is known of each."""
+
+__all__ = ["order"]
