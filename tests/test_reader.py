@@ -8,9 +8,9 @@ import SimpleITK as sitk
 from napari.layers import Layer
 from PIL import Image
 
-from napari_covseg._reader import METADATA_KEY, get_reader
+from napari_covseg._reader import get_reader
 from napari_covseg.errors import ScanError
-from napari_covseg.scans import Scan
+from napari_covseg.scans.scan import METADATA_KEY, Scan
 
 
 def write_nifti(path):

@@ -6,8 +6,7 @@ import numpy as np
 from napari.layers import Layer
 
 from napari_covseg import _sample_data
-from napari_covseg._reader import METADATA_KEY
-from napari_covseg.scans import Scan
+from napari_covseg.scans.scan import METADATA_KEY, Scan
 
 
 def test_the_sample_becomes_an_image_layer_in_mm() -> None:

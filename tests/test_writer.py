@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_covseg._reader import METADATA_KEY
 from napari_covseg._writer import write_labels_layer
 from napari_covseg.errors import ScanError
 from napari_covseg.scans import read_scan
+from napari_covseg.scans.scan import METADATA_KEY
 
 
 def test_labels_with_their_scan_lie_on_its_file(tmp_path):

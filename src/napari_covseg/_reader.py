@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from napari_covseg.scans import Scan
+from napari_covseg.scans import read_scan
+from napari_covseg.scans.scan import LUNG_WINDOW, METADATA_KEY, Scan
 
 LayerData = tuple[Any, dict[str, Any], str]
-
-METADATA_KEY = "covseg_scan"
-"""Under this key a layer's metadata holds the `Scan` that it shows."""
-
-LUNG_WINDOW = (-1350.0, 150.0)
-GREY_WINDOW = (0.0, 255.0)
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
@@ -36,19 +30,16 @@ def read_layers(path: str | list[str]) -> list[LayerData]:
     ScanError
         If the path holds no readable scan; napari shows its sentence.
     """
-    from napari_covseg.scans import read_scan
-
     return [image_layer(read_scan(path if isinstance(path, str) else path[0]))]
 
 
 def image_layer(scan: Scan) -> LayerData:
     """Describe `scan` as a napari image layer: scale in mm, lung window, anatomical axes."""
-    hounsfield = scan.intensity == "HU"
     attributes: dict[str, Any] = {
         "name": scan.name or "scan",
         "axis_labels": ("z", "y", "x"),
         "colormap": "gray",
-        "contrast_limits": LUNG_WINDOW if hounsfield else GREY_WINDOW,
+        "contrast_limits": LUNG_WINDOW if scan.intensity == "HU" else (0, 255),
         "metadata": {METADATA_KEY: scan},
     }
     if scan.spacing is not None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_covseg._reader import METADATA_KEY
 from napari_covseg.errors import ScanError
-from napari_covseg.scans import Scan, write_labels
+from napari_covseg.scans import write_labels
+from napari_covseg.scans.scan import METADATA_KEY, Scan
 
 
 def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:

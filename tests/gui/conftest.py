@@ -17,9 +17,9 @@ from napari_covseg import _sample_data
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.panels import strokes
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.layers import METADATA_KEY, geometry
+from napari_covseg.panels.layers import geometry
 from napari_covseg.panels.workbench import WORKBENCHES
-from napari_covseg.scans import Scan
+from napari_covseg.scans.scan import METADATA_KEY, Scan
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
 

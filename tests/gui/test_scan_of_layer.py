@@ -6,9 +6,9 @@ from napari.layers import Image
 
 from napari_covseg import _reader
 from napari_covseg.errors import ScanError
-from napari_covseg.panels.layers import METADATA_KEY, geometry
+from napari_covseg.panels.layers import geometry
 from napari_covseg.panels.scan.scan_of_layer import scan_of_layer
-from napari_covseg.scans import Scan
+from napari_covseg.scans.scan import Scan
 
 
 def volume(dtype: str = "int16") -> np.ndarray:
@@ -20,10 +20,6 @@ def test_a_layer_of_the_reader_keeps_its_header(scan: Scan) -> None:
     found = scan_of_layer(Image(data, **attributes))
     assert found.header() == scan.header()
     assert found.voxels is scan.voxels
-
-
-def test_the_reader_and_the_panels_mean_the_same_key() -> None:
-    assert _reader.METADATA_KEY == METADATA_KEY
 
 
 def test_any_volume_becomes_a_scan() -> None:

@@ -8,8 +8,6 @@ from napari_covseg.labels import GROUPS, Group
 
 OME_VERSION = "0.5"
 AXES = ("z", "y", "x")
-LUNG_WINDOW = (-1350, 150)
-"""HU at which another viewer first shows a scan: the lung window, level -600, width 1500."""
 
 
 def _multiscale(name: str, spacing: tuple[float, float, float] | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from zarr.errors import ContainsGroupError
 
 from napari_covseg.cases.case import APPEARANCE, NEVER, SAID, Activity, Case, now
 from napari_covseg.cases.lock import Lock
-from napari_covseg.cases.ome import LUNG_WINDOW, image_metadata, label_metadata, labels_metadata
+from napari_covseg.cases.ome import image_metadata, label_metadata, labels_metadata
 from napari_covseg.cases.store import (
     FORMAT,
     KEY,
@@ -39,7 +39,7 @@ from napari_covseg.cases.store import (
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS
 from napari_covseg.scans.appearance import look
-from napari_covseg.scans.scan import Scan
+from napari_covseg.scans.scan import LUNG_WINDOW, Scan
 
 _log = logging.getLogger(__name__)
 

@@ -118,7 +118,7 @@ def _show(scan: Scan, appearance: Appearance, number: int | None, path: str) -> 
     from napari_covseg.files import write_bytes
     from napari_covseg.models.catalogue import DEFAULT, find
     from napari_covseg.models.preparation import Preparation, as_shown
-    from napari_covseg.scans.appearance import LUNG_WINDOW
+    from napari_covseg.scans.scan import LUNG_WINDOW
 
     count = len(scan.voxels)
     if number is not None and number > count:

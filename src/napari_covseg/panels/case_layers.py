@@ -15,17 +15,10 @@ from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase, Restored
 from napari_covseg.edit.hu_range import HuRange, in_range
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.layers import (
-    CONTOUR,
-    METADATA_KEY,
-    labels_layer,
-    remove_layers,
-    scan_layer,
-    scan_layer_name,
-)
+from napari_covseg.panels.layers import CONTOUR, labels_layer, remove_layers, scan_layer, scan_layer_name
 from napari_covseg.panels.strokes import Indices, Strokes
 from napari_covseg.panels.undo_entries import SliceChange, tool_changes
-from napari_covseg.scans import Scan
+from napari_covseg.scans.scan import METADATA_KEY, Scan
 
 
 class CaseLayers:

@@ -13,7 +13,6 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_covseg.labels import GROUPS, Group
 
-METADATA_KEY = "covseg_scan"  # of a layer's metadata: the scan that it shows or labels
 AID_KEY = "covseg_aid"  # of a layer's metadata: it only helps to see, and is no scan
 LAYER_NAMES: dict[Group, str] = {"lungs": "Lungs", "lesions": "Lesions"}
 AXIS_LABELS = ("z", "y", "x")

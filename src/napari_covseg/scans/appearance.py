@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.scan import Intensity
+from napari_covseg.scans.scan import LUNG_WINDOW, Intensity
 
 Array = npt.NDArray[Any]
 Kind = Literal["chest CT", "chest X-ray", "abdomen CT", "head CT", "MR", "mask", "photograph", "blank"]
@@ -45,9 +45,6 @@ FINE, COARSE = 256, 128
 
 FIELDS = 16
 """Fields per side of the picture around the lungs."""
-
-LUNG_WINDOW = (-1350.0, 150.0)
-"""HU are looked at through it, as black and white."""
 
 
 def _small(grey: Array, side: int) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom.read import Dicom
+from napari_covseg.scans.dicom import Dicom
 from napari_covseg.scans.itk import MetaImage, Nrrd
 from napari_covseg.scans.nifti import Nifti
 from napari_covseg.scans.orientation import Labels, as_stored

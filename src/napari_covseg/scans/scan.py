@@ -14,6 +14,12 @@ from napari_covseg.scans.orientation import canonical_affine, canonical_axes, sp
 
 Intensity = Literal["HU", "grey"]
 
+LUNG_WINDOW = (-1350, 150)
+"""HU at which a scan is first shown and looked at: level -600, width 1500."""
+
+METADATA_KEY = "covseg_scan"
+"""Under this key the metadata of a napari layer hold the `Scan` that it shows or labels."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scan:

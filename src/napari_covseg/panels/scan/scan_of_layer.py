@@ -9,8 +9,7 @@ import numpy.typing as npt
 from napari.layers import Image
 
 from napari_covseg.errors import ScanError
-from napari_covseg.panels.layers import METADATA_KEY
-from napari_covseg.scans import Scan
+from napari_covseg.scans.scan import METADATA_KEY, Scan
 
 CT_BELOW = -200  # air and fat lie below this in HU; pictures have no such values
 

@@ -1,1 +1,143 @@
-"""Read CT series from DICOM files."""
+"""Read a DICOM folder or a single DICOM file as a scan."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_covseg.errors import ScanError
+from napari_covseg.scans.dicom.header import SliceHeader, looks_like_dicom, quiet, read_header
+from napari_covseg.scans.dicom.pixels import check_pixels, decode
+from napari_covseg.scans.dicom.series import (
+    SeriesInfo,
+    choose_series,
+    list_series,
+    ordered,
+    slices_of,
+    stored_affine,
+)
+from napari_covseg.scans.intensity import has_air, to_int16
+from napari_covseg.scans.orientation import empty, geometry_notes
+from napari_covseg.scans.scan import Format, Scan
+
+THREADS = min(4, os.cpu_count() or 1)
+"""More would decode faster but hold more slices at a time beside the scan."""
+
+
+class Dicom(Format):
+    """DICOM: a folder of slices, of any names, or one slice."""
+
+    name = "DICOM"
+    suffixes = (".dcm", ".dicom", ".ima")
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the first bytes are those of a DICOM file, whatever its name."""
+        return looks_like_dicom(path)
+
+    def read_folder(self, folder: Path, series: str | None = None) -> Scan | None:
+        """Read a series of the folder: the one called `series`, else the axial CT series with most slices.
+
+        Returns None if there is no DICOM image at all.
+
+        Raises
+        ------
+        ScanError
+            If the series is not CT or does not make a volume.
+        """
+        found = list_series(folder)
+        if not found:
+            return None
+        chosen = choose_series(folder, found, series)
+        others = [f"Also in the folder: {info}." for info in found if info is not chosen]
+        return _read(folder, chosen, others)
+
+    def read(self, path: Path) -> Scan:
+        """Read one file as a scan of one slice, see `Format.read`."""
+        with quiet():
+            header = read_header(path)
+        if not header.is_image:
+            raise ScanError(
+                f"{path.name} is a DICOM file without an image ({header.modality or 'of unknown kind'}); "
+                "choose a CT slice."
+            )
+        info = SeriesInfo(header.series_uid, header.description, header.modality, 1, header.plane, (header,))
+        return _read(path, choose_series(path, [info], None), [])
+
+
+def _read(path: Path, info: SeriesInfo, notes: list[str]) -> Scan:
+    headers, left_out = slices_of(info)
+    for header in headers:
+        check_pixels(header)
+    slices = ordered(headers)
+    affine = stored_affine(slices)
+    shape = (len(slices), slices[0].rows, slices[0].columns)
+    voxels, view = empty(shape, affine, np.int16)
+    low, high = _fill(slices, view)
+    if low == high:
+        raise ScanError(
+            f"{path.name} holds the value {low} everywhere, so there is no picture in it; export the "
+            "series again."
+        )
+    first = slices[0]
+    measured = len(slices) > 1 or first.thickness is not None
+    if not measured:
+        notes = [
+            *notes,
+            f"{path.name} is one slice that does not say how thick it is: no volumes are computed from it.",
+        ]
+    if not first.stated_modality:
+        notes = [_modality_note(path, low), *notes]
+    scan = Scan.placed(
+        voxels,
+        shape,
+        affine,
+        measured=measured,
+        intensity="HU",
+        name=path.stem if path.is_file() else path.resolve().name,
+        path=str(path),
+        patient_id=first.patient_id,
+        study_uid=first.study_uid,
+        series_uid=first.series_uid,
+        frame_of_reference_uid=first.frame_of_reference_uid,
+        sop_uids=tuple(header.sop_uid for header in slices),
+        notes=(*geometry_notes(affine), *left_out, *notes),
+    )
+    slices_reversed = scan.flips[scan.axes.index(0)]
+    return replace(scan, sop_uids=scan.sop_uids[::-1]) if slices_reversed else scan
+
+
+def _modality_note(path: Path, low: int) -> str:
+    """Say that the modality was missing, if the values are those of a chest CT.
+
+    Raises
+    ------
+    ScanError
+        If they are not.
+    """
+    if not has_air(low):
+        raise ScanError(
+            f"{path.name} does not say that it is CT (no Modality) and its values are not HU of a chest; "
+            "choose a CT series."
+        )
+    return f"{path.name} does not say that it is CT (no Modality); its values look like HU and are used so."
+
+
+def _fill(slices: list[SliceHeader], view: npt.NDArray[np.int16]) -> tuple[int, int]:
+    """Decode every slice into `view` (k, j, i) and return the least and greatest HU."""
+
+    def fill(k: int) -> tuple[int, int]:
+        to_int16(decode(slices[k]), view[k])
+        return int(view[k].min()), int(view[k].max())
+
+    with quiet(), ThreadPoolExecutor(THREADS) as pool:
+        try:
+            ranges = list(pool.map(fill, range(len(slices))))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
