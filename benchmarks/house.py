@@ -3,6 +3,7 @@
     python benchmarks/house.py            print the counts
     python benchmarks/house.py --check    fail for circles of modules and for private names of other rooms
     python benchmarks/house.py --at REV   print the counts of a commit beside those of now
+    python benchmarks/house.py --draw     draw the rooms and who imports whom: docs/images/house.svg
 
 An import inside a function counts like any other; one for type hints only (``TYPE_CHECKING``) does
 not. A room is a folder of the package; what a room does not name in its ``__all__`` (modules, or
@@ -14,15 +15,18 @@ from __future__ import annotations
 import argparse
 import ast
 import io
+import re
 import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "napari_covseg"
+_WIDE, _FLOOR, _BOX = 760, 74, 30  # of the drawing
 COUNTED = ("src", "sample_data", "benchmarks")
 
 
@@ -145,13 +149,76 @@ def counts(checkout: Path) -> dict[str, float]:
     }
 
 
+def floors(checkout: Path) -> list[list[str]]:
+    """Return the rooms of each floor that are there, the upper first, as the import contract names them."""
+    folder = checkout / "src" / PACKAGE
+    settings = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    named = [[name.strip(" ()") for name in re.split("[|:]", layer)] for layer in layers]
+    return [
+        [name for name in floor if (folder / name).is_dir() or (folder / f"{name}.py").is_file()]
+        for floor in named
+    ]
+
+
+def drawing(checkout: Path) -> str:
+    """Return the house as SVG: rooms by floors, an arrow to each that is not reached through another."""
+    modules = modules_of(checkout)
+    place = {
+        room: (row, column, len(rooms))
+        for row, rooms in enumerate(floors(checkout))
+        for column, room in enumerate(rooms)
+    }
+    uses: dict[str, set[str]] = {room: set() for room in place}
+    for name, targets in edges_of(modules).items():
+        room = room_of(name) or name.split(".")[-1]
+        uses.get(room, set()).update(
+            to for to in (room_of(t) or t.split(".")[-1] for t in targets) if to in place
+        )
+
+    def reached(room: str) -> set[str]:
+        return set().union(*({other} | reached(other) for other in uses[room] - {room}))
+
+    def centre(room: str) -> tuple[float, float]:
+        row, column, count = place[room]
+        return _WIDE * (column + 0.5) / count, _FLOOR * (row + 0.5)
+
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {_FLOOR * len(floors(checkout))}" '
+        'font-family="sans-serif" font-size="14">',
+        '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path d="M0 0 8 4 0 8z" fill="#888"/></marker></defs>',
+    ]
+    for room in place:
+        direct = uses[room] - {room}
+        for other in sorted(direct - set().union(*(reached(one) for one in direct))):
+            (x, y), (to_x, to_y) = centre(room), centre(other)
+            lines.append(
+                f'<path d="M{x:.0f} {y + _BOX / 2:.0f} L{to_x:.0f} {to_y - _BOX / 2:.0f}" '
+                'stroke="#888" fill="none" marker-end="url(#head)"/>'
+            )
+    for room in place:
+        x, y = centre(room)
+        lines.append(
+            f'<rect x="{x - 52:.0f}" y="{y - _BOX / 2:.0f}" width="104" height="{_BOX}" rx="5" '
+            f'fill="#e8eef7" stroke="#4a6fa5"/>'
+            f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{room}</text>'
+        )
+    return "\n".join([*lines, "</svg>", ""])
+
+
 def main() -> None:
     """Print the counts, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--check", action="store_true", help="fail for circles and trespasses")
     parser.add_argument("--at", metavar="REV", action="append", default=[], help="a commit to compare with")
+    parser.add_argument("--draw", action="store_true", help="draw the house")
     given = parser.parse_args()
     checkout = Path(__file__).resolve().parent.parent
+    picture = checkout / "docs" / "images" / "house.svg"
+    if given.draw:
+        picture.write_text(drawing(checkout), "utf-8")
+        return
     if given.check:
         modules = modules_of(checkout)
         wrong = [f"a circle: {', '.join(group)}" for group in circles(edges_of(modules))] + trespasses(
