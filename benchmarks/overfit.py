@@ -37,7 +37,7 @@ def four_slices(size: int) -> tuple[Tensor, Tensor]:
     most = np.argsort([-np.count_nonzero(one) for one in lesions])[:4]
     prepare = Preparation(size=size)
     images = np.stack([prepare(voxels[i]) for i in most])[:, None]
-    targets = np.stack([targets_of(lungs[i], lesions[i], OUTPUTS, size)[0] for i in most])
+    targets = np.stack([targets_of(lungs[i], lesions[i], OUTPUTS, size) for i in most])
     return torch.from_numpy(images).float() / 255, torch.from_numpy(targets).float()
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_covseg.assess.comparison import interval
 from napari_covseg.assess.patients import Assessed, evenly, read_assessed
 from napari_covseg.errors import CovsegError
-from napari_covseg.learn.score import probabilities
+from napari_covseg.learn.score import model_probabilities
+from napari_covseg.masks.parts import numbered
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model, load_model
 from napari_covseg.predict.refine import refine
@@ -76,9 +76,7 @@ def scribbles(predicted: Mask, truth: Mask) -> tuple[Mask, Mask]:
 
 def _line(mistakes: Mask) -> Mask:
     drawn = np.zeros(mistakes.shape, np.uint8)
-    parts, number = ndimage.label(mistakes)
-    sizes = np.bincount(parts.ravel(), minlength=number + 1)
-    sizes[0] = 0
+    parts, sizes = numbered(mistakes)
     if sizes.max() < _SMALLEST_PART:
         return drawn > 0
     part = parts == sizes.argmax()
@@ -115,7 +113,7 @@ def refine_patient(assessed: Assessed, model: Model, slices: int) -> Iterator[Re
     level = model.card.thresholds["lesion"]
     for z in evenly(len(patient.images), slices).tolist():
         image, truth = patient.images[z], patient.lesions[z] > 0
-        said = probabilities(model, image[None])[0, channel].astype(np.float32) / 255
+        said = model_probabilities(model, image[None])[0, channel].astype(np.float32) / 255
         predicted = np.asarray(said >= level)
         positive, negative = scribbles(predicted, truth)
         if not (positive.any() or negative.any()):

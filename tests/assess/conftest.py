@@ -14,7 +14,7 @@ from napari_covseg.assess.effort import Protocol
 from napari_covseg.assess.patients import Assessed, Patient
 from napari_covseg.learn.finetune import FinetuneSettings
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, load_model, save_model
 from napari_covseg.models.preparation import Preparation
@@ -87,7 +87,7 @@ def tiny_recipe() -> Recipe:
 
 
 @pytest.fixture
-def divided() -> TrainingSet:
+def divided() -> LabelledSlices:
     """Four patients of three slices in two folds; the last slice has no lesion."""
     y, x = np.mgrid[:32, :32]
     masks = np.zeros((12, 2, 32, 32), bool)
@@ -97,7 +97,7 @@ def divided() -> TrainingSet:
     masks[11, 1] = False
     images = (40 + 80 * masks[:, 0] + 100 * masks[:, 1]).astype(np.uint8)
     patients = np.repeat(["anna", "bert", "cleo", "dora"], 3)
-    return TrainingSet(
+    return LabelledSlices(
         images,
         masks,
         patients,

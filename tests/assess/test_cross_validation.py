@@ -18,7 +18,7 @@ from napari_covseg.assess.folds import make_folds
 from napari_covseg.cases.lock import Lock
 from napari_covseg.errors import JobError
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.models.card import read_card
 from napari_covseg.networks.size import count
 
@@ -32,7 +32,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def jobs(tiny_recipe: Recipe, divided: TrainingSet, tmp_path: Path) -> list[FoldJob]:
+def jobs(tiny_recipe: Recipe, divided: LabelledSlices, tmp_path: Path) -> list[FoldJob]:
     return [
         FoldJob(tiny_recipe, "patient", fold, ("1", "2"), tmp_path / "runs", tmp_path / "weights")
         for fold in make_folds(divided)
@@ -111,7 +111,7 @@ def test_a_fold_that_another_process_is_at_is_left_to_it(jobs: list[FoldJob], tm
     lock.release()
 
 
-def test_split_by_slice(tiny_recipe: Recipe, divided: TrainingSet, tmp_path: Path) -> None:
+def test_split_by_slice(tiny_recipe: Recipe, divided: LabelledSlices, tmp_path: Path) -> None:
     fold = make_folds(divided, "slice")[0]
     places = tmp_path / "runs", tmp_path / "weights"
     *_, done = run_folds([FoldJob(tiny_recipe, "slice", fold, ("1",), *places)])
@@ -124,7 +124,7 @@ def test_split_by_slice(tiny_recipe: Recipe, divided: TrainingSet, tmp_path: Pat
 
 
 def test_findings_that_are_told_apart_and_only_partly_known(
-    tiny_recipe: Recipe, divided: TrainingSet, tmp_path: Path
+    tiny_recipe: Recipe, divided: LabelledSlices, tmp_path: Path
 ) -> None:
     outputs = ("ground-glass", "consolidation")
     masks = np.repeat(divided.masks[:, 1:].astype(np.uint8), 3, 1)

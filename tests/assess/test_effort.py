@@ -14,7 +14,7 @@ from napari_covseg.assess.effort import Point, Protocol, Round, run, simulate
 from napari_covseg.assess.patients import Assessed, Patient
 from napari_covseg.learn.finetune import FinetuneProgress, FinetuneResult
 from napari_covseg.learn.finetune import finetune as real
-from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.models.file import Model
 
 Make = Callable[..., Protocol]
@@ -64,7 +64,7 @@ def test_the_model_sees_the_truth_of_corrected_slices_only(
         assert len(lesson.learned) + len(lesson.held_out) == one.corrected
         assert len(lesson.held_out) == one.held_out >= 1
         for part in (lesson.learned, lesson.held_out):
-            for (name, z), image, target in zip(part.ids, part.images, part.targets, strict=True):
+            for (name, z), image, target in zip(part.ids, part.images, part.masks, strict=True):
                 assert name == assessed.patient.name
                 assert np.array_equal(image, assessed.patient.images[z])
                 assert np.array_equal(target[1], assessed.patient.lesions[z] > 0)
@@ -84,7 +84,7 @@ def test_the_truth_of_other_slices_changes_nothing_but_the_marks(
     second = run(dataclasses.replace(assessed, patient=patient), model, protocol())
     for before, after in zip(lessons[:number], lessons[number:], strict=True):
         for part in ("learned", "held_out"):
-            assert np.array_equal(getattr(before, part).targets, getattr(after, part).targets)
+            assert np.array_equal(getattr(before, part).masks, getattr(after, part).masks)
             assert getattr(before, part).ids == getattr(after, part).ids
     efforts = [
         [(p["corrected"], p["strokes"], p["clicks"]) for p in one["points"]] for one in (first, second)

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from napari_covseg.assess.folds import make_folds
 from napari_covseg.errors import ModelError
-from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 
 HEALTHY, NECK = "healthy", "neck"
 
 
-def made(counts: dict[str, int], **options: object) -> TrainingSet:
+def made(counts: dict[str, int], **options: object) -> LabelledSlices:
     """Slices of ill patients, with two sources that nobody tests."""
     names = [name for name, count in {**counts, HEALTHY: 2, NECK: 1}.items() for _ in range(count)]
     masks = np.zeros((len(names), 2, 4, 4), bool)
     masks[[name not in (HEALTHY, NECK) for name in names], 1, 0, 0] = True
     images = np.arange(len(names), dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
-    return TrainingSet(
+    return LabelledSlices(
         images,
         masks,
         np.array(names),

@@ -14,11 +14,13 @@ from napari_covseg.assess.comparison import LEAK
 from napari_covseg.cli import app
 from napari_covseg.learn import recipe as recipe_module
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.slices import LabelledSlices
 
 
 @pytest.fixture
-def data(tiny_recipe: Recipe, divided: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(
+    tiny_recipe: Recipe, divided: LabelledSlices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     monkeypatch.setattr(recipe_module, "_recipes", lambda: {"tiny": tiny_recipe})
     rows = zip(divided.patients, divided.images, divided.masks, strict=True)
     for row, (name, image, mask) in enumerate(rows):

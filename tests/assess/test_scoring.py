@@ -13,18 +13,27 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from napari_covseg.assess.cross_validation import (
-    SCANNED,
-    choose_thresholds,
     labelled,
     patient_rows,
-    probabilities,
+    probabilities_on_grid,
 )
-from napari_covseg.learn.training_set import PLAIN, UNKNOWN, TrainingSet
+from napari_covseg.learn.score import SCANNED
+from napari_covseg.learn.score import choose_thresholds as choose
+from napari_covseg.learn.slices import PLAIN, UNKNOWN, LabelledSlices
 from napari_covseg.metrics import dice
 from napari_covseg.metrics.surface import surfaces
 from napari_covseg.models.file import Model
 
 SHAPE = (4, 2, 6, 6)
+
+
+def choose_thresholds(
+    said: npt.NDArray[np.uint8],
+    truth: npt.NDArray[np.uint8] | npt.NDArray[np.bool_],
+    patients: npt.NDArray[np.str_],
+    outputs: tuple[str, ...],
+) -> dict[str, float]:
+    return choose(said, LabelledSlices(said[:, 0], truth, patients, outputs))
 
 
 class Echo(nn.Module):
@@ -39,8 +48,8 @@ class Echo(nn.Module):
 def test_the_network_sees_its_own_size_and_is_measured_on_the_slices_grid(model: Model) -> None:
     images = np.tile(np.linspace(10, 240, 64).astype(np.uint8), (5, 64, 1))
     images[3] = images[3].T
-    slices = TrainingSet(images, np.zeros((5, 2, 64, 64), bool), np.array(["anna"] * 5))
-    said = probabilities(dataclasses.replace(model, network=Echo()), slices)
+    slices = LabelledSlices(images, np.zeros((5, 2, 64, 64), bool), np.array(["anna"] * 5))
+    said = probabilities_on_grid(dataclasses.replace(model, network=Echo()), slices)
     inside = np.s_[:, 2:-2, 2:-2]
     assert np.abs(said[:, 0].astype(int) - images)[inside].max() <= 3
     assert np.abs(said[:, 1] + images.astype(int) - 255)[inside].max() <= 3
@@ -138,8 +147,8 @@ class Apart(nn.Module):
 def test_a_lesion_is_either_finding_of_a_network_that_tells_them_apart(model: Model) -> None:
     images = np.tile(np.linspace(0, 250, 32).astype(np.uint8), (2, 32, 1))
     outputs = ("ground-glass", "consolidation", "lesion")
-    slices = TrainingSet(images, np.zeros((2, 3, 32, 32), np.uint8), np.array(["anna"] * 2), outputs)
-    said = probabilities(dataclasses.replace(model, network=Apart()), slices).astype(float) / 255
+    slices = LabelledSlices(images, np.zeros((2, 3, 32, 32), np.uint8), np.array(["anna"] * 2), outputs)
+    said = probabilities_on_grid(dataclasses.replace(model, network=Apart()), slices).astype(float) / 255
     assert said[:, 1] == pytest.approx(0.5, abs=0.01)
     assert said[:, 2] == pytest.approx(1 - 0.5 * (1 - said[:, 0]), abs=0.02)
 
@@ -149,7 +158,7 @@ def test_slices_are_prepared_as_the_model_asks_for(model: Model) -> None:
     images = np.tile(grey, (2, 32, 1))
     masks = np.zeros((2, 2, 32, 32), np.uint8)
     kinds = np.array(["HU", "HU"])
-    slices = TrainingSet(images, masks, np.array(["anna"] * 2), kinds=kinds)
+    slices = LabelledSlices(images, masks, np.array(["anna"] * 2), kinds=kinds)
     flat = dataclasses.replace(model.preparation, clahe_clip=0.0, scaling="window", clip_hu=(-1000.0, 0.0))
-    said = probabilities(dataclasses.replace(model, network=Echo(), preparation=flat), slices)
+    said = probabilities_on_grid(dataclasses.replace(model, network=Echo(), preparation=flat), slices)
     assert said[0, 0, 0] == pytest.approx(np.clip((grey + 1000) / 1000, 0, 1) * 255, abs=2)

@@ -34,8 +34,9 @@ from napari_covseg.jobs.requests import Finetune, Predict, Refine
 from napari_covseg.jobs.run import run
 from napari_covseg.jobs.steps import JobCancelled
 from napari_covseg.learn import regression
+from napari_covseg.learn.corrections import choose_sides
 from napari_covseg.learn.finetune import FinetuneSettings
-from napari_covseg.learn.labelled import LabelledSlices, choose_sides
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.models.card import ModelCard
 
 
@@ -47,8 +48,8 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     slices = LabelledSlices(
         random.integers(0, 255, (2, 64, 64)).astype(np.uint8),
-        random.random((2, 2, 64, 64)) > 0.8,
-        (("phantom", 0), ("phantom", 1)),
+        (random.random((2, 2, 64, 64)) > 0.8).astype(np.uint8),
+        np.full(2, "phantom"),
     )
     monkeypatch.setattr(regression, "_phantom_slices", lambda *_: slices)
 

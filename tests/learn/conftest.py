@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from napari_covseg.learn.recipe import Recipe, read_recipe
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.slices import LabelledSlices
 
 
 def labelled_slices(
@@ -30,10 +30,10 @@ def labelled_slices(
 
 
 @pytest.fixture(scope="session")
-def data() -> TrainingSet:
+def data() -> LabelledSlices:
     images, masks = labelled_slices(12, 0)
     patients = np.repeat(["anna", "bert", "cleo"], [3, 7, 2])
-    return TrainingSet(images, masks, patients, licence="CC BY-NC 4.0")
+    return LabelledSlices(images, masks, patients, licence="CC BY-NC 4.0")
 
 
 @pytest.fixture

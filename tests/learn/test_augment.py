@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from napari_covseg.learn.augment import augmentation
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.models.forward import as_input
 
 CHANGES = ("covseg", "flips-zoom", "affine")
 
 
-def batch(data: TrainingSet, size: int, seed: int, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(data: LabelledSlices, size: int, seed: int, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     masks = torch.from_numpy(data.masks[:6]).float()
     return augmentation(name, 64)(as_input(data.images[:6]), masks, size, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_the_same_generator_gives_the_same_batch(data: TrainingSet, name: str) -> None:
+def test_the_same_generator_gives_the_same_batch(data: LabelledSlices, name: str) -> None:
     images, masks = batch(data, 64, 1, name)
     again, again_masks = batch(data, 64, 1, name)
     assert torch.equal(images, again)
@@ -28,7 +28,7 @@ def test_the_same_generator_gives_the_same_batch(data: TrainingSet, name: str) -
 
 
 @pytest.mark.parametrize(("name", "different"), [("covseg", 4), ("affine", 4), ("flips-zoom", 3)])
-def test_slices_of_a_batch_are_changed_differently(data: TrainingSet, name: str, different: int) -> None:
+def test_slices_of_a_batch_are_changed_differently(data: LabelledSlices, name: str, different: int) -> None:
     masks = torch.from_numpy(data.masks[:1]).float().repeat(4, 1, 1, 1)
     _, moved = augmentation(name, 64)(
         as_input(data.images[:1]).repeat(4, 1, 1, 1), masks, 64, np.random.default_rng(0)
@@ -37,7 +37,7 @@ def test_slices_of_a_batch_are_changed_differently(data: TrainingSet, name: str,
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_is_bright_stays_labelled(data: TrainingSet, name: str) -> None:
+def test_what_is_bright_stays_labelled(data: LabelledSlices, name: str) -> None:
     """Lungs and spots are the brighter the deeper: every mask must still lie on its grey values."""
     images, masks = batch(data, 64, 3, name)
     assert type(images) is type(masks) is torch.Tensor
@@ -51,7 +51,7 @@ def test_what_is_bright_stays_labelled(data: TrainingSet, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", *CHANGES])
-def test_crops_have_the_size_asked_for(data: TrainingSet, name: str) -> None:
+def test_crops_have_the_size_asked_for(data: LabelledSlices, name: str) -> None:
     augment, random = augmentation(name, 64), np.random.default_rng(0)
     for size in (32, 64, 48):
         images, masks = augment(as_input(data.images[:2]), torch.zeros(2, 2, 64, 64), size, random)
@@ -73,7 +73,7 @@ def test_flips_and_zoom_by_hand() -> None:
     assert found == {0, 1, 2, 3, "zoomed"}
 
 
-def test_nothing_is_changed_where_nothing_is_asked_for(data: TrainingSet) -> None:
+def test_nothing_is_changed_where_nothing_is_asked_for(data: LabelledSlices) -> None:
     images, masks = batch(data, 64, 1, "none")
     assert torch.equal(images, as_input(data.images[:6]))
     assert np.array_equal(masks.numpy(), data.masks[:6])

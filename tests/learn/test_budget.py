@@ -9,9 +9,9 @@ import pytest
 from napari_covseg.errors import ModelError
 from napari_covseg.learn import train_model
 from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train import train
 from napari_covseg.learn.train_model import within
-from napari_covseg.learn.training_set import TrainingSet
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_model, "_time_of_slice", lambda *given: 0.1)
 
 
-def test_as_many_steps_as_fit(data: TrainingSet, recipe: Recipe, slow: None) -> None:
+def test_as_many_steps_as_fit(data: LabelledSlices, recipe: Recipe, slow: None) -> None:
     parts = [data.only({name}) for name in ("bert", "anna", "cleo")]
     # 95 % of 30 s, less 12 looks at 3 slices and one at 2
     got = within(30, recipe, *parts)
@@ -35,7 +35,7 @@ def test_as_many_steps_as_fit(data: TrainingSet, recipe: Recipe, slow: None) -> 
 
 
 def test_the_number_that_was_chosen_is_kept(
-    data: TrainingSet, recipe: Recipe, slow: None, tmp_path: Path
+    data: LabelledSlices, recipe: Recipe, slow: None, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.checkpoint"
     short = within(30, recipe, data, checkpoint=path)
@@ -47,7 +47,7 @@ def test_the_number_that_was_chosen_is_kept(
         within(10, recipe, data, checkpoint=path)
 
 
-def test_a_real_machine_is_timed(data: TrainingSet, recipe: Recipe) -> None:
+def test_a_real_machine_is_timed(data: LabelledSlices, recipe: Recipe) -> None:
     assert within(3600, recipe, data, data) is recipe
     with pytest.raises(ModelError, match="too short"):
         within(1e-6, recipe, data, data)

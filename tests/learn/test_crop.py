@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.train_model import crop_to_lungs, split_patients, train_model
-from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
 from napari_covseg.models.card import read_card
 from napari_covseg.models.file import Model, load_model
 from napari_covseg.models.preparation import Preparation
@@ -33,7 +33,7 @@ def finder(untrained_file: Path) -> Model:
     return dataclasses.replace(load_model(untrained_file, "cpu"), network=Bright())
 
 
-def test_picture_and_masks_are_cropped_to_the_lungs(data: TrainingSet, finder: Model) -> None:
+def test_picture_and_masks_are_cropped_to_the_lungs(data: LabelledSlices, finder: Model) -> None:
     images = data.images.copy()
     images[0, 1, 1] = 255  # a speck, not lung
     got = crop_to_lungs(dataclasses.replace(data, images=images), finder, CROP)
@@ -48,7 +48,7 @@ def test_picture_and_masks_are_cropped_to_the_lungs(data: TrainingSet, finder: M
         assert got.masks[row, 1].sum() > 0  # the spot in them
 
 
-def test_the_truth_crops_nothing(data: TrainingSet, finder: Model) -> None:
+def test_the_truth_crops_nothing(data: LabelledSlices, finder: Model) -> None:
     """Only what the model has found; where it has found nothing, the slice stays whole."""
     masks = np.zeros_like(data.masks)
     masks[:, :, 5, 5] = True
@@ -63,7 +63,7 @@ def test_the_truth_crops_nothing(data: TrainingSet, finder: Model) -> None:
 
 
 def test_a_model_that_sees_the_lungs_only(
-    data: TrainingSet, recipe: Recipe, finder: Model, tmp_path: Path
+    data: LabelledSlices, recipe: Recipe, finder: Model, tmp_path: Path
 ) -> None:
     short = dataclasses.replace(recipe.at_size(32), steps=2)
     split, out = split_patients(data, None, ["anna"]), tmp_path / "a.safetensors"
@@ -76,13 +76,13 @@ def test_a_model_that_sees_the_lungs_only(
         list(train_model(data, split, out, asked))
 
 
-def test_a_model_without_lungs(data: TrainingSet, finder: Model) -> None:
+def test_a_model_without_lungs(data: LabelledSlices, finder: Model) -> None:
     blind = dataclasses.replace(finder, card=dataclasses.replace(finder.card, outputs=("lesion",)))
     with pytest.raises(ModelError, match="The model parent finds no lungs"):
         crop_to_lungs(data, blind, CROP)
 
 
-def test_raw_slices_are_cropped_with_what_is_unknown_of_them(data: TrainingSet, finder: Model) -> None:
+def test_raw_slices_are_cropped_with_what_is_unknown_of_them(data: LabelledSlices, finder: Model) -> None:
     """HU are windowed after the crop, equalised slices are not equalised again; unknown pixels stay so."""
     raw = (data.images.astype(np.int16) - 30) * 10 - 1000
     kinds = np.array(["HU", "grey", "equalised"] * 4)

@@ -16,8 +16,8 @@ from napari_covseg.learn.finetune import (
     Finetuning,
     finetune,
 )
-from napari_covseg.learn.labelled import LabelledSlices
-from napari_covseg.learn.score import probabilities, score
+from napari_covseg.learn.score import model_probabilities, score_model
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.models.file import Model, load_model
 
 FEW = FinetuneSettings(steps=12, batch=3, crop=48, learning_rate=5e-3, tolerance=0, measure_every=4)
@@ -33,7 +33,7 @@ def slices(count: int, seed: int) -> LabelledSlices:
         target[0] = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 20**2
         target[1] = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 7**2
     images = 30 + 90 * targets[:, 0] + 110 * targets[:, 1] + rng.integers(0, 20, (count, 64, 64))
-    return LabelledSlices(images.astype(np.uint8), targets, tuple(("case", z) for z in range(count)))
+    return LabelledSlices(images.astype(np.uint8), targets.astype(np.uint8), np.full(count, "case"))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_few_slices_make_the_model_better_on_others(parent: Model) -> None:
     # from weights that know nothing, half the way leads nowhere
     settings = replace(FEW, steps=80, measure_every=20, learning_rate=1e-2, interpolation=1.0)
     result = end(list(finetune(parent, slices(4, 0), slices(2, 1), None, settings)))
-    before, after = score(parent, slices(5, 2)), score(result.model, slices(5, 2))
+    before, after = score_model(parent, slices(5, 2)), score_model(result.model, slices(5, 2))
     assert after["lungs"] > before["lungs"] + 0.2
     assert len(result.losses) == 80 and result.losses[-10:].mean() < result.losses[:10].mean()
 
@@ -74,15 +74,15 @@ def test_every_step_is_told_and_the_held_out_slices_are_measured(parent: Model) 
     means = result.held_out.mean(1)
     assert result.step == result.measured[np.flatnonzero(means == means.max())[-1]]
     assert result.step == [event.step for event in progress if event.best][-1]
-    assert score(result.model, slices(2, 1)) == pytest.approx(
+    assert score_model(result.model, slices(2, 1)) == pytest.approx(
         dict(zip(parent.card.outputs, result.held_out[means.argmax()], strict=True))
     )
 
 
 def test_weights_that_only_get_worse_leave_the_parent(parent: Model) -> None:
     held_out = slices(2, 1)
-    said = probabilities(parent, held_out.images) >= 128
-    held_out = replace(held_out, targets=said)  # nobody agrees with the parent as well as itself
+    said = model_probabilities(parent, held_out.images) >= 128
+    held_out = replace(held_out, masks=said)  # nobody agrees with the parent as well as itself
     settings = replace(FEW, learning_rate=0.1, measure_every=12)
     result = end(list(finetune(parent, slices(3, 0), held_out, None, settings)))
     assert result.step == 0 and same(weights(result.model), weights(parent))
@@ -93,7 +93,8 @@ def test_a_little_worse_on_few_slices_is_no_reason_to_stop(
 ) -> None:
     scores = iter([0.5, 0.8, 0.77, 0.7])
     monkeypatch.setattr(
-        "napari_covseg.learn.finetune.score", lambda *_: dict.fromkeys(("lungs", "lesion"), next(scores))
+        "napari_covseg.learn.finetune.score_model",
+        lambda *_: dict.fromkeys(("lungs", "lesion"), next(scores)),
     )
     run = Finetuning(parent, slices(3, 0), slices(2, 1), None, replace(FEW, tolerance=0.08))
     assert [told.step for told in run.steps() if told.best] == [0, 4, 8]
@@ -120,9 +121,8 @@ def test_what_is_kept_lies_between_the_parent_and_what_was_learned(parent: Model
 
 def test_outputs_that_nobody_has_judged_do_not_decide(parent: Model) -> None:
     held_out = slices(2, 1)
-    valid = np.ones(held_out.targets.shape, bool)
-    valid[:, 0] = False
-    run = Finetuning(parent, slices(3, 0), replace(held_out, valid=valid), None, FEW)
+    held_out.masks[:, 0] = UNKNOWN
+    run = Finetuning(parent, slices(3, 0), held_out, None, FEW)
     looks = [told.held_out for told in run.steps() if told.held_out is not None]
     assert all(list(look) == [parent.card.outputs[1]] for look in looks)
     assert np.isnan(run.result().held_out[:, 0]).all() and not np.isnan(run.result().held_out[:, 1]).any()
@@ -187,30 +187,26 @@ def test_where_a_person_stops_it_the_last_weights_are_measured(parent: Model) ->
 
 def test_memory_keeps_the_model_as_it_was(parent: Model) -> None:
     known = slices(4, 7)
-    memory = replace(known, targets=probabilities(parent, known.images))
+    memory = replace(known, masks=model_probabilities(parent, known.images) / np.float32(255))
 
     def drift(memory: LabelledSlices | None) -> float:
         settings = replace(FEW, steps=40, memory_weight=5.0, memory_batch=4, warp=None, crop=64)
         result = end(list(finetune(parent, slices(3, 0), None, memory, settings)))
-        said = probabilities(result.model, known.images).astype(int)
-        return float(np.abs(said - probabilities(parent, known.images)).mean())
+        said = model_probabilities(result.model, known.images).astype(int)
+        return float(np.abs(said - model_probabilities(parent, known.images)).mean())
 
     assert drift(memory) < 0.6 * drift(None)
 
 
 def test_what_does_not_count_is_not_learned(parent: Model) -> None:
-    """Labels that are wrong, but outside of the mask, change nothing."""
-    right = slices(3, 0)
-    valid = np.ones(right.targets.shape, bool)
-    valid[:, 1] = False
-    wrong = right.targets.copy()
-    wrong[:, 1] = ~wrong[:, 1]
-    settings = replace(FEW, warp=None)
-    one, two = (
-        end(list(finetune(parent, replace(right, targets=targets, valid=valid), None, None, settings)))
-        for targets in (right.targets, wrong)
-    )
-    assert np.array_equal(one.losses, two.losses)
+    """Where nothing is known of an output, its weights stay as they are."""
+    some = slices(3, 0)
+    some.masks[:, 1] = UNKNOWN
+    result = end(list(finetune(parent, some, None, None, replace(FEW, weight_decay=0.0))))
+    before, after = weights(parent), weights(result.model)
+    (head,) = (name for name, value in before.items() if value.shape[0] == 2 and value.ndim == 4)
+    assert torch.equal(before[head][1], after[head][1])
+    assert not torch.equal(before[head][0], after[head][0])
 
 
 def test_frozen_layers_stay(parent: Model) -> None:
@@ -225,4 +221,4 @@ def test_frozen_layers_stay(parent: Model) -> None:
 
 def test_nothing_to_learn_from_is_an_error(parent: Model) -> None:
     with pytest.raises(ModelError, match="correct or accept"):
-        list(finetune(parent, slices(3, 0).take([])))
+        list(finetune(parent, slices(3, 0).rows(np.arange(0))))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_covseg.learn.augment import Guises
-from napari_covseg.learn.training_set import UNKNOWN
+from napari_covseg.learn.slices import UNKNOWN
 
 OUTPUTS = ("lungs", "ground-glass", "pleural effusion")
 STILL = Guises(

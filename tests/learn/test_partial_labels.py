@@ -14,7 +14,8 @@ from PIL import Image
 from make_phantom import write
 from napari_covseg.errors import ScanError
 from napari_covseg.learn.loss import Loss
-from napari_covseg.learn.training_set import UNKNOWN, TrainingSet, read_training_set, shrink
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices, shrink
+from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.models.preparation import Preparation
 from phantom import phantom
 
@@ -26,13 +27,13 @@ def save(path: Path, values: npt.NDArray[np.uint8]) -> None:
     Image.fromarray(values).save(path)
 
 
-def read(folder: Path, sources: str, outputs: tuple[str, ...] = FOUR) -> TrainingSet:
+def read(folder: Path, sources: str, outputs: tuple[str, ...] = FOUR) -> LabelledSlices:
     path = folder / "all.toml"
     path.write_text(sources, encoding="utf-8")
     return read_training_set(path, outputs=outputs, size=32)
 
 
-def states(data: TrainingSet, row: int, y: int, x: int) -> dict[str, int]:
+def states(data: LabelledSlices, row: int, y: int, x: int) -> dict[str, int]:
     return dict(zip(data.outputs, data.masks[row, :, y, x].tolist(), strict=True))
 
 

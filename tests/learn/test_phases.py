@@ -12,8 +12,8 @@ from torch import Tensor
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.recipe import Recipe, parse_recipes, read_recipe
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train import TrainedNetwork, TrainingProgress, TrainingRun, train
-from napari_covseg.learn.training_set import TrainingSet
 
 STAGED = Recipe(
     "tiny", "chsnet", settings={"features": [4, 8]}, preparation={"size": 32}, loss="bce_dice_squared",
@@ -24,11 +24,11 @@ STAGED = Recipe(
 
 
 @pytest.fixture(scope="module")
-def parts(data: TrainingSet) -> tuple[TrainingSet, TrainingSet]:
+def parts(data: LabelledSlices) -> tuple[LabelledSlices, LabelledSlices]:
     return data.only({"anna", "bert"}).resized(32), data.only({"cleo"}).resized(32)
 
 
-def run(recipe: Recipe, parts: tuple[TrainingSet, TrainingSet], **options: Path) -> TrainedNetwork:
+def run(recipe: Recipe, parts: tuple[LabelledSlices, LabelledSlices], **options: Path) -> TrainedNetwork:
     *_, trained = train(recipe, *parts, **options)  # type: ignore[arg-type]
     assert isinstance(trained, TrainedNetwork)
     return trained
@@ -42,7 +42,9 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
     return len(first) > 0 and all(map(torch.equal, first, second))
 
 
-def test_one_network_learns_while_the_other_stands_still(parts: tuple[TrainingSet, TrainingSet]) -> None:
+def test_one_network_learns_while_the_other_stands_still(
+    parts: tuple[LabelledSlices, LabelledSlices],
+) -> None:
     """Weights and running statistics; and the second begins with what the first has kept."""
     training, _ = parts
     going = TrainingRun(STAGED, training, None, "cpu")
@@ -64,7 +66,7 @@ def test_one_network_learns_while_the_other_stands_still(parts: tuple[TrainingSe
 
 
 def test_a_phase_is_judged_by_what_it_learns_and_does_not_end_the_run(
-    parts: tuple[TrainingSet, TrainingSet], monkeypatch: pytest.MonkeyPatch
+    parts: tuple[LabelledSlices, LabelledSlices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged = []
 
@@ -82,7 +84,9 @@ def test_a_phase_is_judged_by_what_it_learns_and_does_not_end_the_run(
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "poly"])
-def test_each_phase_begins_with_the_first_rate(parts: tuple[TrainingSet, TrainingSet], schedule: str) -> None:
+def test_each_phase_begins_with_the_first_rate(
+    parts: tuple[LabelledSlices, LabelledSlices], schedule: str
+) -> None:
     going = TrainingRun(dataclasses.replace(STAGED, schedule=schedule), parts[0], None, "cpu")
     images = torch.from_numpy(parts[0].images[:2]).unsqueeze(1) / 255
     rates = []
@@ -98,7 +102,7 @@ def test_each_phase_begins_with_the_first_rate(parts: tuple[TrainingSet, Trainin
 
 @pytest.mark.parametrize(("at", "schedule"), [(7, "plateau"), (10, "plateau"), (4, "poly"), (9, "poly")])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    parts: tuple[TrainingSet, TrainingSet], tmp_path: Path, at: int, schedule: str
+    parts: tuple[LabelledSlices, LabelledSlices], tmp_path: Path, at: int, schedule: str
 ) -> None:
     recipe, path = dataclasses.replace(STAGED, patience=0, schedule=schedule), tmp_path / "a.checkpoint"
     whole = run(recipe, parts)

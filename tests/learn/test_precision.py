@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from napari_covseg.learn import train as train_module
 from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train import Agreement, TrainedNetwork, compare_precisions, train
-from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.models.forward import as_input
 
 
@@ -31,7 +31,7 @@ class Fine(nn.Module):
 
 
 @pytest.mark.parametrize("fine", [False, True])
-def test_a_network_that_rounding_harms_is_found_out(data: TrainingSet, fine: bool) -> None:
+def test_a_network_that_rounding_harms_is_found_out(data: LabelledSlices, fine: bool) -> None:
     torch.manual_seed(0)
     network = Fine(fine)
     before = [parameter.clone() for parameter in network.parameters()]
@@ -52,7 +52,7 @@ def test_what_is_good_enough(agreement: tuple[float, float], good: bool) -> None
 
 @pytest.mark.parametrize(("half", "taken"), [(False, "float32"), (True, "bfloat16")])
 def test_a_run_says_what_it_took(
-    data: TrainingSet, recipe: Recipe, half: bool, taken: str, monkeypatch: pytest.MonkeyPatch
+    data: LabelledSlices, recipe: Recipe, half: bool, taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_module, "WARM_UP", 2)
     monkeypatch.setattr(train_module, "compare_precisions", lambda *given: Agreement(0.0, 1.0))

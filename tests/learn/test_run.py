@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from napari_covseg.errors import ModelError
 from napari_covseg.learn import train_model as run_module
 from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.score import choose_thresholds, probabilities, score
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train import TrainedNetwork, TrainingProgress
 from napari_covseg.learn.train_model import split_patients, train_model
-from napari_covseg.learn.training_set import TrainingSet
-from napari_covseg.learn.validation import choose_thresholds, score
 from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.file import load_network
 
 
-def named(patients: list[str], **options: object) -> TrainingSet:
+def named(patients: list[str], **options: object) -> LabelledSlices:
     images = np.zeros((len(patients), 4, 4), np.uint8)
-    return TrainingSet(images, np.zeros((len(patients), 2, 4, 4), bool), np.array(patients), **options)  # type: ignore[arg-type]
+    return LabelledSlices(images, np.zeros((len(patients), 2, 4, 4), bool), np.array(patients), **options)  # type: ignore[arg-type]
 
 
 FOLDS = {"1": ["anna"], "2": ["bert", "cleo"]}
@@ -98,7 +98,7 @@ def test_data_without_folds() -> None:
         split_patients(named(["a"]), "1")
 
 
-def test_a_model_file_with_its_card(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_model_file_with_its_card(data: LabelledSlices, recipe: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
     split = split_patients(data, None, ["anna"], ["cleo"])
     *told, card = train_model(data, split, out, recipe)
@@ -121,11 +121,11 @@ def test_a_model_file_with_its_card(data: TrainingSet, recipe: Recipe, tmp_path:
 
 
 def test_kept_out_patients_never_reach_the_training(
-    data: TrainingSet, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[TrainingSet | None] = []
+    given: list[LabelledSlices | None] = []
 
-    def fake(recipe: Recipe, training: TrainingSet, validation: TrainingSet | None, **options: object):  # type: ignore[no-untyped-def]
+    def fake(recipe: Recipe, training: LabelledSlices, validation: LabelledSlices | None, **options: object):  # type: ignore[no-untyped-def]
         given.extend([training, validation])
         from napari_covseg.networks.build import build_network
 
@@ -141,7 +141,7 @@ def test_kept_out_patients_never_reach_the_training(
 
 
 def test_without_patients_kept_out_there_are_no_scores(
-    data: TrainingSet, recipe: Recipe, tmp_path: Path
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path
 ) -> None:
     short = dataclasses.replace(recipe, steps=2)
     out = tmp_path / "all.safetensors"
@@ -152,7 +152,7 @@ def test_without_patients_kept_out_there_are_no_scores(
 
 
 def test_a_model_of_one_fold_does_not_pass_for_another(
-    data: TrainingSet, recipe: Recipe, tmp_path: Path
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path
 ) -> None:
     """The same output name for two folds: the checkpoint of the first must not be taken for the second."""
     out, short = tmp_path / "fold.safetensors", dataclasses.replace(recipe, steps=2)
@@ -162,7 +162,7 @@ def test_a_model_of_one_fold_does_not_pass_for_another(
     assert read_card(out).split["test"] == ["anna"]
 
 
-def test_the_card_says_how_it_was_trained(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+def test_the_card_says_how_it_was_trained(data: LabelledSlices, recipe: Recipe, tmp_path: Path) -> None:
     """At another size than the data, with thresholds that the validation patient chose."""
     out = tmp_path / "a.safetensors"
     short = dataclasses.replace(
@@ -175,17 +175,17 @@ def test_the_card_says_how_it_was_trained(data: TrainingSet, recipe: Recipe, tmp
     assert card.preparation["size"] == 32
     network, _ = load_network(out)
     kept_out = {name: data.resized(32).only({name}) for name in ("anna", "cleo")}
-    assert card.thresholds == choose_thresholds(network, kept_out["anna"])
-    assert card.scores["test"] == pytest.approx(
-        score(network, kept_out["cleo"], thresholds=card.thresholds), abs=0.01
-    )
+    found = {name: probabilities(network, part.images, part.outputs) for name, part in kept_out.items()}
+    assert card.thresholds == choose_thresholds(found["anna"], kept_out["anna"])
+    expected = score(found["cleo"], kept_out["cleo"], card.thresholds)
+    assert card.scores["test"] == pytest.approx(expected, abs=0.01)
     assert "on 32² pixels" in card.scores["protocol"]
     trained = card.recipe["trained"]
     assert (card.recipe["name"], trained["steps"], trained["threads"]) == ("amer2021-unet", 4, 1)
     assert (trained["device"], trained["precision"]) == ("cpu", "float32")
 
 
-def test_nobody_chooses_a_threshold(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+def test_nobody_chooses_a_threshold(data: LabelledSlices, recipe: Recipe, tmp_path: Path) -> None:
     for threshold, taken in (("scan", 0.5), (0.3, 0.3)):
         out = tmp_path / f"{taken}.safetensors"
         short = dataclasses.replace(recipe, steps=1, threshold=threshold)

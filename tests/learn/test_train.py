@@ -19,14 +19,14 @@ from napari_covseg.learn import sampling as sampling_module
 from napari_covseg.learn import train as train_module
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.sampling import sampling_weights, slab
+from napari_covseg.learn.score import probabilities, score
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train import TrainedNetwork, TrainingProgress, train
-from napari_covseg.learn.training_set import TrainingSet
-from napari_covseg.learn.validation import score
 from napari_covseg.models.forward import as_input
 
 
 def run(
-    recipe: Recipe, data: TrainingSet, validation: TrainingSet | None = None, **options: Path
+    recipe: Recipe, data: LabelledSlices, validation: LabelledSlices | None = None, **options: Path
 ) -> tuple[list[TrainingProgress], nn.Module]:
     *told, trained = train(recipe, data, validation, **options)  # type: ignore[arg-type]
     assert isinstance(trained, TrainedNetwork)
@@ -34,7 +34,7 @@ def run(
 
 
 def interrupt(
-    recipe: Recipe, data: TrainingSet, validation: TrainingSet | None, at: int, checkpoint: Path
+    recipe: Recipe, data: LabelledSlices, validation: LabelledSlices | None, at: int, checkpoint: Path
 ) -> None:
     running = train(recipe, data, validation, checkpoint=checkpoint)
     for told in running:
@@ -49,7 +49,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     )
 
 
-def test_the_loss_falls_and_the_masks_are_found(data: TrainingSet, recipe: Recipe) -> None:
+def test_the_loss_falls_and_the_masks_are_found(data: LabelledSlices, recipe: Recipe) -> None:
     longer = dataclasses.replace(
         recipe, steps=40, batch=2, learning_rate=3e-2, average=0.8, validate_every=20
     )
@@ -62,7 +62,7 @@ def test_the_loss_falls_and_the_masks_are_found(data: TrainingSet, recipe: Recip
     assert not network.training
 
 
-def test_progress_every_ten_steps_and_at_validations(data: TrainingSet, recipe: Recipe) -> None:
+def test_progress_every_ten_steps_and_at_validations(data: LabelledSlices, recipe: Recipe) -> None:
     told, _ = run(recipe, data)
     assert [progress.step for progress in told] == [6, 10, 12, 16]
     assert all(progress.steps == 16 and np.isfinite(progress.loss) for progress in told)
@@ -72,7 +72,7 @@ def test_progress_every_ten_steps_and_at_validations(data: TrainingSet, recipe: 
 
 @pytest.mark.parametrize("at", [6, 10])  # right at a checkpoint, and four steps after it
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    data: TrainingSet, recipe: Recipe, tmp_path: Path, at: int
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path, at: int
 ) -> None:
     training, validation = data.only({"anna", "bert"}), data.only({"cleo"})
     told, network = run(recipe, training, validation)
@@ -93,19 +93,21 @@ PLATEAU = Recipe(
 
 
 @pytest.fixture(scope="module")
-def parts(data: TrainingSet) -> tuple[TrainingSet, TrainingSet]:
+def parts(data: LabelledSlices) -> tuple[LabelledSlices, LabelledSlices]:
     return data.only({"anna", "bert"}).resized(32), data.only({"cleo"}).resized(32)
 
 
 @pytest.fixture(scope="module")
-def ended(parts: tuple[TrainingSet, TrainingSet]) -> tuple[list[TrainingProgress], nn.Module]:
+def ended(parts: tuple[LabelledSlices, LabelledSlices]) -> tuple[list[TrainingProgress], nn.Module]:
     """What an uninterrupted run of that recipe tells, and its network."""
     torch.set_num_threads(1)
     return run(PLATEAU, *parts)
 
 
 def test_dropout_a_plateau_and_an_early_end_survive_an_interruption(
-    parts: tuple[TrainingSet, TrainingSet], ended: tuple[list[TrainingProgress], nn.Module], tmp_path: Path
+    parts: tuple[LabelledSlices, LabelledSlices],
+    ended: tuple[list[TrainingProgress], nn.Module],
+    tmp_path: Path,
 ) -> None:
     told, network = ended
     assert told[-1].step < PLATEAU.length(10) == 90
@@ -124,18 +126,20 @@ from pathlib import Path
 import numpy as np, torch
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.train import train
-from napari_covseg.learn.training_set import TrainingSet
+from napari_covseg.learn.slices import LabelledSlices
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 with np.load(folder / "data.npz") as saved:
-    parts = [TrainingSet(*(saved[part + key] for key in "imp")) for part in "tv"]
+    parts = [LabelledSlices(*(saved[part + key] for key in "imp")) for part in "tv"]
 for told in train(Recipe(**eval(sys.argv[2])), *parts, checkpoint=folder / "a.checkpoint"):
     print(getattr(told, "step", "done"), flush=True)
 """
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(
-    parts: tuple[TrainingSet, TrainingSet], ended: tuple[list[TrainingProgress], nn.Module], tmp_path: Path
+    parts: tuple[LabelledSlices, LabelledSlices],
+    ended: tuple[list[TrainingProgress], nn.Module],
+    tmp_path: Path,
 ) -> None:
     arrays = {
         name + key: getattr(part, field)
@@ -155,7 +159,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
 
 
 def test_a_run_that_is_asked_to_end_goes_on_from_there(
-    recipe: Recipe, data: TrainingSet, tmp_path: Path
+    recipe: Recipe, data: LabelledSlices, tmp_path: Path
 ) -> None:
     whole, network = run(recipe, data)
     steps: list[int] = []
@@ -173,7 +177,7 @@ def test_a_run_that_is_asked_to_end_goes_on_from_there(
 
 
 def test_a_run_that_is_done_gives_its_network_at_once(
-    data: TrainingSet, recipe: Recipe, tmp_path: Path
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path
 ) -> None:
     _, network = run(recipe, data, checkpoint=tmp_path / "a.checkpoint")
     told, again = run(recipe, data, checkpoint=tmp_path / "a.checkpoint")
@@ -181,7 +185,7 @@ def test_a_run_that_is_done_gives_its_network_at_once(
     assert same(network, again)
 
 
-def test_the_seed_decides(data: TrainingSet, recipe: Recipe) -> None:
+def test_the_seed_decides(data: LabelledSlices, recipe: Recipe) -> None:
     short = dataclasses.replace(recipe, steps=4)
     _, network = run(short, data)
     assert same(network, run(short, data)[1])
@@ -189,7 +193,7 @@ def test_the_seed_decides(data: TrainingSet, recipe: Recipe) -> None:
 
 
 def test_the_best_weights_are_kept(
-    data: TrainingSet, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    data: LabelledSlices, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.2, 0.7, 0.7])
     weights: list[list[Tensor]] = []
@@ -205,7 +209,7 @@ def test_the_best_weights_are_kept(
 
 
 def test_crops_grow_with_the_stages(
-    data: TrainingSet, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    data: LabelledSlices, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
 
@@ -225,7 +229,7 @@ def test_crops_grow_with_the_stages(
     "change", [{"steps": 17}, {"seed": 1}, {"settings": {"features": [4], "bottleneck": 8}}]
 )
 def test_a_checkpoint_of_another_recipe(
-    data: TrainingSet, recipe: Recipe, tmp_path: Path, change: dict[str, object]
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path, change: dict[str, object]
 ) -> None:
     path = tmp_path / "a.checkpoint"
     interrupt(recipe, data, None, 6, path)
@@ -235,13 +239,17 @@ def test_a_checkpoint_of_another_recipe(
     assert path.is_file()  # nothing is deleted that somebody may still want
 
 
-def test_a_checkpoint_of_a_recipe_in_other_words(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_recipe_in_other_words(
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path
+) -> None:
     interrupt(recipe, data, None, 6, tmp_path / "a.checkpoint")
     reworded = dataclasses.replace(recipe, title="Another U-Net", notes="Better said.")
     assert run(reworded, data, checkpoint=tmp_path / "a.checkpoint")[0][0].step == 10
 
 
-def test_a_checkpoint_that_has_seen_other_patients(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_checkpoint_that_has_seen_other_patients(
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path
+) -> None:
     """Else the card of a fold's model would deny that it has seen its test patients."""
     path = tmp_path / "a.checkpoint"
     run(recipe, data.only({"anna", "bert"}), data.only({"cleo"}), checkpoint=path)
@@ -252,7 +260,7 @@ def test_a_checkpoint_that_has_seen_other_patients(data: TrainingSet, recipe: Re
         run(recipe, data.only({"anna", "bert"}), checkpoint=path)
 
 
-def test_a_damaged_checkpoint(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint(data: LabelledSlices, recipe: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "a.checkpoint"
     interrupt(recipe, data, None, 6, path)
     content = path.read_bytes()
@@ -265,7 +273,7 @@ def test_a_damaged_checkpoint(data: TrainingSet, recipe: Recipe, tmp_path: Path)
         assert "\n" not in str(error.value)
 
 
-def test_a_checkpoint_runs_no_code(data: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_checkpoint_runs_no_code(data: LabelledSlices, recipe: Recipe, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return Path.touch, (tmp_path / "ran",)
@@ -278,7 +286,7 @@ def test_a_checkpoint_runs_no_code(data: TrainingSet, recipe: Recipe, tmp_path: 
 
 
 def test_a_checkpoint_that_cannot_be_written(
-    data: TrainingSet, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.checkpoint"
     interrupt(recipe, data, None, 6, path)
@@ -302,7 +310,7 @@ def test_a_checkpoint_that_cannot_be_written(
     ("balance", "shares"), [(1.0, [3 / 12, 7 / 12, 2 / 12]), (0.0, [1 / 3, 1 / 3, 1 / 3])]
 )
 def test_how_often_a_patient_is_drawn(
-    data: TrainingSet, recipe: Recipe, balance: float, shares: list[float]
+    data: LabelledSlices, recipe: Recipe, balance: float, shares: list[float]
 ) -> None:
     weights = sampling_weights(dataclasses.replace(recipe, balance=balance), data)
     assert weights.sum() == pytest.approx(1)
@@ -312,7 +320,7 @@ def test_how_often_a_patient_is_drawn(
         assert np.ptp(of_patient) == 0
 
 
-def test_slices_without_lungs_have_their_own_share(data: TrainingSet, recipe: Recipe) -> None:
+def test_slices_without_lungs_have_their_own_share(data: LabelledSlices, recipe: Recipe) -> None:
     with_neck = dataclasses.replace(data, negatives=frozenset({"bert", "cleo"}))
     weights = sampling_weights(dataclasses.replace(recipe, negatives=0.2), with_neck)
     assert weights[data.patients != "anna"].sum() == pytest.approx(0.2)
@@ -321,7 +329,7 @@ def test_slices_without_lungs_have_their_own_share(data: TrainingSet, recipe: Re
     assert alone.sum() == pytest.approx(1)
 
 
-def test_a_source_may_be_drawn_more_often(data: TrainingSet, recipe: Recipe) -> None:
+def test_a_source_may_be_drawn_more_often(data: LabelledSlices, recipe: Recipe) -> None:
     weights = sampling_weights(
         dataclasses.replace(recipe, balance=0.0), dataclasses.replace(data, weights={"cleo": 3.0})
     )
@@ -331,7 +339,7 @@ def test_a_source_may_be_drawn_more_often(data: TrainingSet, recipe: Recipe) -> 
 
 @pytest.mark.parametrize(("row", "reach", "rows"), [(5, 0, [5]), (5, 1, [4, 5, 6]), (3, 3, [3, 4, 5, 6])])
 def test_a_slab_is_the_mean_of_one_patients_neighbours(
-    data: TrainingSet, row: int, reach: int, rows: list[int]
+    data: LabelledSlices, row: int, reach: int, rows: list[int]
 ) -> None:
     image, mask = slab(data, row, reach)
     np.testing.assert_allclose(image, data.images[rows].mean(0), atol=0.5)
@@ -341,11 +349,11 @@ def test_a_slab_is_the_mean_of_one_patients_neighbours(
 
 @pytest.mark.parametrize(("share", "slabs"), [(0.0, 0), (1.0, 6)])
 def test_how_often_slices_become_slabs(
-    data: TrainingSet, recipe: Recipe, share: float, slabs: int, monkeypatch: pytest.MonkeyPatch
+    data: LabelledSlices, recipe: Recipe, share: float, slabs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reaches: list[int] = []
 
-    def watched(training: TrainingSet, row: int, reach: int) -> Any:
+    def watched(training: LabelledSlices, row: int, reach: int) -> Any:
         reaches.append(reach)
         return slab(training, row, reach)
 
@@ -364,13 +372,13 @@ def test_scores_are_pooled_over_a_patient() -> None:
     images[0], masks[0, 0] = 255, True  # anna's first: all found
     images[1, 0], masks[1, 0, 1] = 255, True  # her second: four pixels found, four others true
     images[2], masks[2, 0, 0] = 255, True  # bert: 16 found, 4 true
-    slices = TrainingSet(images, masks, np.array(["anna", "anna", "bert"]))
-    scores = score(Bright(), slices, batch=2)
+    slices = LabelledSlices(images, masks, np.array(["anna", "anna", "bert"]))
+    scores = score(probabilities(Bright(), slices.images, slices.outputs, batch=2), slices)
     assert scores["lungs"] == pytest.approx((2 * 16 / (20 + 20) + 2 * 4 / (16 + 4)) / 2)
     assert scores["lesion"] == 1  # none there, none found
 
 
-def test_network_input(data: TrainingSet) -> None:
+def test_network_input(data: LabelledSlices) -> None:
     images = as_input(data.images[:2])
     assert images.shape == (2, 1, 64, 64)
     assert float(images.max()) == pytest.approx(data.images[:2].max() / 255)

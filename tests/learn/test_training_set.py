@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from napari_covseg.errors import ScanError
-from napari_covseg.learn.training_set import PLAIN, UNKNOWN, TrainingSet, read_training_set
+from napari_covseg.learn.slices import PLAIN, UNKNOWN, LabelledSlices
+from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.models.preparation import Preparation
 
 SMALL = Preparation(size=64)
@@ -254,7 +255,7 @@ def test_a_description_in_another_encoding(tmp_path: Path) -> None:
 # In memory
 
 
-def test_only_some_patients(data: TrainingSet) -> None:
+def test_only_some_patients(data: LabelledSlices) -> None:
     some = data.only({"anna", "cleo", "nobody"})
     assert some.patients.tolist() == ["anna"] * 3 + ["cleo"] * 2
     np.testing.assert_array_equal(some.images[3:], data.images[10:])
@@ -264,7 +265,7 @@ def test_only_some_patients(data: TrainingSet) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_slices_of_another_size(data: TrainingSet, size: int) -> None:
+def test_slices_of_another_size(data: LabelledSlices, size: int) -> None:
     """Every mask still lies on its grey values, and nothing else changes."""
     got = data.resized(size)
     assert (got.images.dtype, got.masks.dtype) == (np.uint8, np.bool_)
@@ -279,7 +280,7 @@ def test_slices_of_another_size(data: TrainingSet, size: int) -> None:
     assert len(data.only(set()).resized(size)) == 0
 
 
-def test_the_checksum_sees_every_change(data: TrainingSet) -> None:
+def test_the_checksum_sees_every_change(data: LabelledSlices) -> None:
     everyone = {"anna", "bert", "cleo"}
     copies = [data.only(everyone) for _ in range(4)]
     copies[1].images[3, 5, 5] ^= 1

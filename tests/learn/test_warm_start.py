@@ -11,9 +11,9 @@ import torch
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train import TrainingRun
 from napari_covseg.learn.train_model import split_patients, train_model
-from napari_covseg.learn.training_set import TrainingSet
 from napari_covseg.models.card import read_card
 from napari_covseg.models.file import load_network
 
@@ -28,7 +28,7 @@ PLAIN = Recipe(
 
 
 def test_layers_that_agree_are_taken_and_the_others_begin_as_ever(
-    data: TrainingSet, untrained_file: Path
+    data: LabelledSlices, untrained_file: Path
 ) -> None:
     """The bottom is wider here, so that it and what is on both its sides do not agree."""
     wider = replace(PLAIN, settings={"features": [4, 8], "bottleneck": 12}, warm_start=str(untrained_file))
@@ -42,7 +42,7 @@ def test_layers_that_agree_are_taken_and_the_others_begin_as_ever(
 
 
 def test_the_card_says_what_it_began_with_and_a_moved_file_is_the_same(
-    data: TrainingSet, untrained_file: Path, tmp_path: Path
+    data: LabelledSlices, untrained_file: Path, tmp_path: Path
 ) -> None:
     split, out = split_patients(data, test=["cleo"]), tmp_path / "a.safetensors"
     began = replace(PLAIN, warm_start=str(untrained_file))
@@ -57,7 +57,7 @@ def test_the_card_says_what_it_began_with_and_a_moved_file_is_the_same(
         list(train_model(data, split, out, PLAIN))
 
 
-def test_a_start_of_which_nothing_agrees(data: TrainingSet, untrained_file: Path) -> None:
+def test_a_start_of_which_nothing_agrees(data: LabelledSlices, untrained_file: Path) -> None:
     other = replace(PLAIN, settings={"features": [5], "bottleneck": 7}, warm_start=str(untrained_file))
     with pytest.raises(ModelError, match=r"No layer of .*parent\.safetensors has the name and shape"):
         TrainingRun(other, data, None, "cpu")

@@ -64,7 +64,7 @@ def four_phantom_slices(size: int) -> tuple[Tensor, Tensor]:
     voxels, lungs, lesions = shipped_phantom(11)
     most = np.argsort([-np.count_nonzero(one) for one in lesions])[:4]
     images = np.stack([Preparation(size=size)(voxels[i]) for i in most])[:, None]
-    targets = np.stack([targets_of(lungs[i], lesions[i], OUTPUTS, size)[0] for i in most])
+    targets = np.stack([targets_of(lungs[i], lesions[i], OUTPUTS, size) for i in most])
     return torch.from_numpy(images).float() / 255, torch.from_numpy(targets).float()
 
 

@@ -6,37 +6,32 @@ import datetime
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
 
 from napari_covseg.assess.comparison import FORMAT, Protocol, Record, read_record, write_record
 from napari_covseg.assess.folds import Fold
 from napari_covseg.cases.lock import Lock, holder
 from napari_covseg.errors import CaseError, JobError
 from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.score import Probabilities, choose_thresholds, least, probabilities
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.train import TrainingProgress
 from napari_covseg.learn.train_model import train_model
-from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
-from napari_covseg.learn.validation import SCANNED
 from napari_covseg.metrics.overlap import Counts, count, overlaps
 from napari_covseg.metrics.surface import joined, surfaces
-from napari_covseg.models import forward
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, load_model
-from napari_covseg.models.forward import as_input
 from napari_covseg.networks import size
 
-Probabilities = npt.NDArray[np.uint8]
 Found = npt.NDArray[np.bool_]
 Truth = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
-"""1 labelled, 0 not, `UNKNOWN` unknown: see `learn.training_set.TrainingSet.masks`."""
+"""1 labelled, 0 not, `UNKNOWN` unknown: see `learn.slices.LabelledSlices.masks`."""
 
 TOLERANCE = 2.0
 """Of the surface Dice, in pixels."""
@@ -185,11 +180,11 @@ def _tested(job: FoldJob, path: Path, card: ModelCard) -> Record:
     thresholds = dict(card.thresholds)
     if job.recipe.threshold == "scan" and len(rows := fold.rows("validation")):
         kept_out = fold.slices.only(set(fold.split["validation"]))
-        said = probabilities(model, kept_out)
-        thresholds = choose_thresholds(said, kept_out.masks, fold.people[rows], kept_out.outputs)
+        kept_out = replace(kept_out, patients=fold.people[rows])
+        thresholds = choose_thresholds(probabilities_on_grid(model, kept_out), kept_out)
     tested = fold.slices.only(set(fold.split["test"]))
     outputs = tested.outputs
-    found = labelled(probabilities(model, tested), thresholds, outputs, job.recipe.min_pixels)
+    found = labelled(probabilities_on_grid(model, tested), thresholds, outputs, job.recipe.min_pixels)
     parameters, multiply_adds = size.count(card.network["name"], card.network["settings"])
     asked = job.asked()
     settings = json.loads(json.dumps(card.recipe))
@@ -244,69 +239,30 @@ def _stored(job: FoldJob) -> Record:
     return record
 
 
-@torch.inference_mode()
-def probabilities(model: Model, slices: TrainingSet) -> Probabilities:
+def probabilities_on_grid(model: Model, slices: LabelledSlices) -> Probabilities:
     """Return what a model says of slices, on the slices' own grid.
 
-    The network sees them at its own size and as its own preparation makes them; its probabilities,
-    never its labels, are resized back.
+    The network sees them at its own size and as its own preparation makes them.
 
     Returns
     -------
     ndarray of uint8, shape (n, len(slices.outputs), size, size)
         255 is certain.
     """
-    images = slices.prepared(model.preparation).images
-    said = np.zeros(slices.masks.shape, np.uint8)
-    grid = slices.images.shape[1:]
+    images, size = slices.prepared(model.preparation).images, slices.images.shape[-1]
     batch = 4 if model.device.type == "cpu" else 32
-    for start in range(0, len(images), batch):
-        inputs = as_input(images[start : start + batch], model.device)
-        there = forward.probabilities(model.network, inputs, slices.outputs)
-        if there.shape[2:] != grid:
-            there = F.interpolate(there.contiguous(), grid, mode="bilinear", align_corners=False)
-        said[start : start + batch] = there.mul(255).round().byte().cpu().numpy()
-    return said
-
-
-def choose_thresholds(
-    said: Probabilities, truth: Truth, patients: npt.NDArray[np.str_], outputs: Sequence[str]
-) -> dict[str, float]:
-    """Return each output's threshold with the best Dice: of several, that nearest to 0.5.
-
-    Dice is pooled over the known pixels of each patient and averaged over the patients in whom the
-    output is known, for 0.05, 0.10 … 0.95. These must be validation patients: what test patients have
-    chosen cannot be measured on them.
-    """
-    chosen = {}
-    for channel, name in enumerate(outputs):
-        dice = np.zeros((0, len(SCANNED)))
-        for patient in np.unique(patients):
-            rows = patients == patient
-            mine = truth[rows, channel]
-            if not (known := mine != UNKNOWN).any():
-                continue
-            both, found = (
-                np.bincount(values, minlength=256)[::-1].cumsum()[::-1]
-                for values in (said[rows, channel][mine == 1], said[rows, channel][known])
-            )
-            least = np.ceil(np.array(SCANNED) * 255 - 1e-9).astype(int)
-            total = found[least] + both[0]
-            dice = np.vstack([dice, np.where(total > 0, 2 * both[least] / np.maximum(total, 1), 1.0)])
-        means = dice.mean(0).round(6) if len(dice) else np.zeros(len(SCANNED))
-        chosen[name] = min(SCANNED, key=lambda t: (-means[SCANNED.index(t)], abs(t - 0.5)))
-    return chosen
+    return probabilities(model.network, images, slices.outputs, model.device, size=size, batch=batch)
 
 
 def labelled(
-    said: Probabilities, thresholds: dict[str, float], outputs: Sequence[str], min_pixels: int = 0
+    probability: Probabilities, thresholds: dict[str, float], outputs: Sequence[str], min_pixels: int = 0
 ) -> Found:
     """Return where probabilities reach the thresholds, and nothing else: no cleaning.
 
     A slice with fewer pixels of a finding than `min_pixels` (of a recipe) has none of it.
     """
-    least = np.ceil(np.array([thresholds[name] for name in outputs]) * 255 - 1e-9)
-    found = np.asarray(said >= least[:, None, None], np.bool_)
+    levels = np.array([least(thresholds[name]) for name in outputs])
+    found = np.asarray(probability >= levels[:, None, None], np.bool_)
     for channel, name in enumerate(outputs):
         if min_pixels and name != "lungs":
             few = np.count_nonzero(found[:, channel], (1, 2)) < min_pixels
@@ -331,7 +287,7 @@ def patient_rows(
     -------
     list of dict
         ``patient``, ``slices``, and for each output what `_measured` returns: None for a patient of
-        whom nobody has said where the output is.
+        whom nobody has probability where the output is.
     """
     rows = []
     for patient in sorted(set(people.tolist())):
@@ -351,7 +307,7 @@ def _measured(found: Found, truth: Truth) -> dict[str, Any] | None:
     mask is empty and the other is not. ``by_slice`` has true positives, false positives and false
     negatives of each slice, and the true negatives as well where part of the slice is unknown; null
     if nothing of it is known. ``assd_by_slice`` has its distance. Of an output that a patient does not
-    have, only what is painted wrongly can be said: see `comparison.Network.by_patient`.
+    have, only what is painted wrongly can be probability: see `comparison.Network.by_patient`.
     """
     known = truth != UNKNOWN
     if not known.any():

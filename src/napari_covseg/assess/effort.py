@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from napari_covseg.assess.comparison import Record
 from napari_covseg.assess.patients import Assessed, Patient
 from napari_covseg.errors import JobError
 from napari_covseg.files import write_text
+from napari_covseg.learn.corrections import Side, choose_sides, split
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, finetune
-from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides
 from napari_covseg.learn.regression import MOST_FORGOTTEN, farthest
-from napari_covseg.learn.score import probabilities
+from napari_covseg.learn.score import model_probabilities
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices, SliceId
+from napari_covseg.masks.parts import numbered
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model, load_model
 from napari_covseg.predict.ensemble import Ensemble
@@ -42,7 +44,6 @@ _SIMPLIFY_PX = 1.0
 """How far a simplified outline may lie from the outline itself."""
 _FAR_PX = 2.0
 """A vertex farther than this from the labels' outline has to be drawn."""
-_EIGHT = np.ones((3, 3), np.bool_)
 CONDITIONS = ("none", "guide", "memory", "no-memory")
 """Nothing but the corrections; corrected slices guide those around them; the model learns, too; and
 learns without the memory against forgetting."""
@@ -225,16 +226,18 @@ class _Learner:
         self._sides: dict[SliceId, Side] = {}
         self._memory: LabelledSlices | None = None
         if protocol.condition == "memory" and len(assessed.memory):
-            ids = tuple(("memory", z) for z in range(len(assessed.memory)))
-            self._memory = LabelledSlices(assessed.memory, probabilities(model, assessed.memory), ids)
+            soft = model_probabilities(model, assessed.memory) / np.float32(255)
+            names = np.full(len(assessed.memory), "memory")
+            self._memory = LabelledSlices(assessed.memory, soft, names, model.card.outputs)
 
     def learn(self, corrected: dict[int, Mask]) -> Round:
         """Fine-tune the current version on the slices corrected so far; the held-out ones decide."""
         slices = self._slices(corrected)
         settings = self._protocol.settings
         self._sides = choose_sides(slices.ids, self._sides, settings.hold_out)
-        learned, held_out = slices.split(self._sides)
-        held_out = replace(held_out, valid=self._corrected_outputs(held_out))
+        learned, held_out = split(slices, self._sides)
+        lungs = [name == "lungs" for name in held_out.outputs]  # which nobody has corrected
+        held_out.masks[:, lungs] = UNKNOWN
         started = time.perf_counter()
         parent = self._first if self._protocol.restart else self.model
         *_, result = finetune(parent, learned, held_out, self._memory, settings)
@@ -260,15 +263,10 @@ class _Learner:
 
     def _slices(self, corrected: dict[int, Mask]) -> LabelledSlices:
         zs = sorted(corrected)
-        targets = np.stack([self._target(z, corrected[z]) for z in zs])
-        ids = tuple((self._patient.name, z) for z in zs)
-        return LabelledSlices(self._patient.images[zs], targets, ids)
-
-    def _corrected_outputs(self, slices: LabelledSlices) -> npt.NDArray[np.bool_]:
-        """Return where the held-out slices count: not the lungs, which nobody has corrected."""
-        valid = np.ones(slices.targets.shape, np.bool_)
-        valid[:, [name == "lungs" for name in self.model.card.outputs]] = False
-        return valid
+        masks = np.stack([self._target(z, corrected[z]) for z in zs]).astype(np.uint8)
+        patients = np.full(len(zs), self._patient.name)
+        outputs = self.model.card.outputs
+        return LabelledSlices(self._patient.images[zs], masks, patients, outputs, numbers=np.array(zs))
 
     def _target(self, z: int, lesions: Mask) -> npt.NDArray[np.bool_]:
         values = {label.name: label.value for label in self.model.card.lesions}
@@ -364,22 +362,22 @@ def _distance_to_outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]
 
 def _unrelated(labelled: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> int:
     """Count the labelled parts that do not touch the truth."""
-    parts, number = ndimage.label(labelled, _EIGHT)
-    return int(number) - len(np.setdiff1d(parts[true], [0]))
+    parts, sizes = numbered(labelled, touching="corners")
+    return len(sizes) - 1 - len(np.setdiff1d(parts[true], [0]))
 
 
 def _unwanted_holes(labelled: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> int:
     """Count the holes in the labels that lie wholly in the truth."""
-    holes, number = ndimage.label(ndimage.binary_fill_holes(labelled) & ~labelled)
-    return int(number) - len(np.setdiff1d(holes[~true], [0]))
+    holes, sizes = numbered(ndimage.binary_fill_holes(labelled) & ~labelled)
+    return len(sizes) - 1 - len(np.setdiff1d(holes[~true], [0]))
 
 
 def _renamed(labels: Mask, truth: Mask) -> int:
     """Count the parts of each true label that are labelled, most of them otherwise."""
     clicks = 0
     for value in np.unique(truth[truth > 0]):
-        parts, number = ndimage.label(truth == value, _EIGHT)
-        for part in range(1, number + 1):
+        parts, sizes = numbered(truth == value, touching="corners")
+        for part in range(1, len(sizes)):
             there = labels[parts == part]
             there = there[there > 0]
             if len(there) and int(np.bincount(there).argmax()) != value:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from napari_covseg.assess.comparison import Protocol
 from napari_covseg.errors import ModelError
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train_model import split_patients
-from napari_covseg.learn.training_set import TrainingSet
 
 FOLDS = 5
 _Names = dict[str, list[str]]
@@ -31,7 +31,7 @@ class Fold:
     Attributes
     ----------
     name : str
-    slices : TrainingSet
+    slices : LabelledSlices
         All slices. With the protocol "slice" a patient goes by up to three names there, one
         for each part that some of the slices are in.
     split : dict of str to list of str
@@ -43,7 +43,7 @@ class Fold:
     """
 
     name: str
-    slices: TrainingSet
+    slices: LabelledSlices
     split: dict[str, list[str]]
     people: npt.NDArray[np.str_]
     checksum: str
@@ -59,7 +59,7 @@ class Fold:
 
 
 def make_folds(
-    data: TrainingSet, protocol: Protocol = "patient", file: Path | None = None, seed: int = 0
+    data: LabelledSlices, protocol: Protocol = "patient", file: Path | None = None, seed: int = 0
 ) -> list[Fold]:
     """Divide the data.
 
@@ -73,7 +73,7 @@ def make_folds(
 
     Parameters
     ----------
-    data : TrainingSet
+    data : LabelledSlices
     protocol : {"patient", "slice", "source"}
     file : Path, optional
         TOML with the tables ``[folds]`` and ``[validation]``, as in a training description; by source
@@ -103,14 +103,14 @@ def make_folds(
     return _by_slice(data, {name for fold in by_patient for name in fold.split["test"]}, seed)
 
 
-def _by_patient(data: TrainingSet, name: str) -> Fold:
+def _by_patient(data: LabelledSlices, name: str) -> Fold:
     split = split_patients(data, name)
     if not split["test"]:
         raise ModelError(f"Fold {name} tests nobody: name its patients in [folds].")
     return Fold(name, data, split, data.patients, _checksum(split))
 
 
-def _by_slice(data: TrainingSet, tested: set[str], seed: int) -> list[Fold]:
+def _by_slice(data: LabelledSlices, tested: set[str], seed: int) -> list[Fold]:
     rows = np.flatnonzero(np.isin(data.patients, sorted(tested)))
     if len(rows) < FOLDS:
         raise ModelError(f"{len(rows)} slices cannot be divided into {FOLDS} folds: give more.")
@@ -135,7 +135,7 @@ def _by_slice(data: TrainingSet, tested: set[str], seed: int) -> list[Fold]:
     return folds
 
 
-def _dealt(data: TrainingSet) -> tuple[_Names, _Names]:
+def _dealt(data: LabelledSlices) -> tuple[_Names, _Names]:
     """Deal the patients with lesions to folds, in an order that is the same everywhere."""
     findings = [channel for channel, name in enumerate(data.outputs) if name != "lungs"] or [0]
     with_some = (data.masks[:, findings] == 1).any((1, 2, 3))
@@ -179,7 +179,7 @@ def _read_tables(file: Path, needed: str) -> dict[str, _Names]:
     return tables
 
 
-def _sources(data: TrainingSet, table: _Names, file: Path) -> _Names:
+def _sources(data: LabelledSlices, table: _Names, file: Path) -> _Names:
     """Return the patients of each source that is left out; no patient may be in two."""
     everyone = sorted(set(data.patients.tolist()))
     found: _Names = {}

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ModelError, ScanError
-from napari_covseg.learn.training_set import UNKNOWN, TrainingSet, read_training_set
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
+from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.preparation import Preparation
 
@@ -114,7 +115,7 @@ def read_assessed(
         raise ScanError(
             f"The data has no patient {', '.join(sorted(unknown))}: it has {', '.join(sorted(there))}."
         )
-    prepared: dict[str, TrainingSet] = {}
+    prepared: dict[str, LabelledSlices] = {}
     assessed = []
     for name in wanted:
         path, card = _model_for(name, cards)
@@ -134,7 +135,7 @@ def _model_for(name: str, cards: dict[Path, ModelCard]) -> tuple[Path, ModelCard
 
 
 def _assessed(
-    slices: TrainingSet, name: str, path: Path, card: ModelCard, memory: int, known: int
+    slices: LabelledSlices, name: str, path: Path, card: ModelCard, memory: int, known: int
 ) -> Assessed:
     learned = sorted(one for one in card.split.get("training", []) if _sample(slices, one, 1))
     rehearsed = [*learned[::2], *card.split.get("validation", [])]
@@ -151,7 +152,7 @@ def _assessed(
     )
 
 
-def _sample(slices: TrainingSet, name: str, number: int) -> list[Patient]:
+def _sample(slices: LabelledSlices, name: str, number: int) -> list[Patient]:
     """Return a few slices with lesions of a patient; none if the patient has none."""
     one = _patient(slices, name)
     with_lesions = np.flatnonzero(one.lesions.any((1, 2)))
@@ -161,7 +162,7 @@ def _sample(slices: TrainingSet, name: str, number: int) -> list[Patient]:
     return [Patient(name, one.images[rows], one.lesions[rows])]
 
 
-def _patient(slices: TrainingSet, name: str) -> Patient:
+def _patient(slices: LabelledSlices, name: str) -> Patient:
     one = slices.only({name})
     one = one.rows((one.masks[:, 1] != UNKNOWN).any((1, 2)))  # of others the truth is not known
     return Patient(name, one.images.astype(np.uint8), (one.masks[:, 1] == 1).astype(np.uint8))

@@ -19,9 +19,8 @@ from napari_covseg.jobs.find_model import FoundModel, find_model
 from napari_covseg.jobs.memory import loaded_model
 from napari_covseg.jobs.requests import Finetune
 from napari_covseg.jobs.steps import Control, JobCancelled, in_thread
-from napari_covseg.learn.corrections import Masks, labelled_slices, reviewed
+from napari_covseg.learn.corrections import Side, choose_sides, labelled_slices, rank, reviewed, split
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, Finetuning
-from napari_covseg.learn.labelled import LabelledSlices, Side, SliceId, choose_sides, joined, rank
 from napari_covseg.learn.regression import (
     MEMORY_SEEDS,
     Interpolated,
@@ -31,7 +30,8 @@ from napari_covseg.learn.regression import (
     judge,
     phantom_slices,
 )
-from napari_covseg.learn.score import probabilities, score
+from napari_covseg.learn.score import model_probabilities, score_model
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices, SliceId
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, model_bytes, unfold
 
@@ -98,13 +98,13 @@ def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
         case = workspace.case(case_id)
         revisions[case_id] = case.activity.revision
         slices.append(labelled_slices(case, reviewed(case), model.card))
-    corrected = joined(slices)
+    corrected = LabelledSlices.joined(slices)
     if corrected is None:
         raise ModelError("No slice is corrected or accepted yet: correct or accept a few slices first.")
     known = WorkspaceModels(workspace).sides()
     sides = choose_sides(corrected.ids, known, settings.hold_out)
-    learned, held_out = corrected.split(sides)
-    held_out = replace(held_out, valid=_judged(workspace, held_out, model.card))
+    learned, held_out = split(corrected, sides)
+    held_out = _judged(workspace, held_out)
     seen = {
         case_id: LearnedFrom(
             revision,
@@ -114,25 +114,27 @@ def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
         for case_id, revision in revisions.items()
     }
     remembered, measured = _accepted_elsewhere(workspace, job, model.card, known)
-    old = joined([phantom_slices(model.card, MEMORY_SEEDS), *remembered])
+    old = LabelledSlices.joined([phantom_slices(model.card, MEMORY_SEEDS), *remembered])
     assert old is not None
-    memory = LabelledSlices(old.images, probabilities(model, old.images), old.ids)
+    memory = replace(old, masks=model_probabilities(model, old.images) / np.float32(255))
     first = _first(found, workspace, job.device)
-    return _Material(workspace, found, model, first, learned, held_out, memory, joined(measured), seen)
+    return _Material(
+        workspace, found, model, first, learned, held_out, memory, LabelledSlices.joined(measured), seen
+    )
 
 
-def _judged(workspace: Workspace, slices: LabelledSlices, card: ModelCard) -> Masks:
-    """Return where held-out slices tell right from wrong.
+def _judged(workspace: Workspace, slices: LabelledSlices) -> LabelledSlices:
+    """Return held-out slices with only what tells right from wrong.
 
     Not the lungs of a slice that is not accepted and whose lungs nobody has touched: they
     are what the model said itself, which only the model as it is can match.
     """
-    valid = np.ones(slices.targets.shape, np.bool_) if slices.valid is None else slices.valid.copy()
+    masks = slices.masks.copy()
     for row, (case_id, z) in enumerate(slices.ids):
         case = workspace.case(case_id)
         if case.review[z] != Review.ACCEPTED and not case.read_touched("lungs", z).any():
-            valid[row, [name == "lungs" for name in card.outputs]] = False
-    return valid
+            masks[row, [name == "lungs" for name in slices.outputs]] = UNKNOWN
+    return replace(slices, masks=masks)
 
 
 def _accepted_elsewhere(
@@ -196,7 +198,7 @@ def _propose(
         else:
             share, result = found.share, replace(result, model=found.model)
             if held_out is not None and share < 1:
-                held_out = held_out[0], score(found.model, material.held_out)
+                held_out = held_out[0], score_model(found.model, material.held_out)
     pairs = ({} if held_out is None else {"held-out": held_out}) | (regression or {})
     scores = {part: {"before": before, "after": after} for part, (before, after) in pairs.items()}
     verdict = judge(held_out, regression)
@@ -242,7 +244,7 @@ def _regression(
         parts["accepted slices of other cases"] = material.accepted
 
     def measure(model: Model) -> dict[str, Scores]:
-        return {part: score(model, slices) for part, slices in parts.items()}
+        return {part: score_model(model, slices) for part, slices in parts.items()}
 
     before = measure(material.model)
     first = before if material.first is None else measure(material.first)

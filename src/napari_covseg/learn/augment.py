@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_covseg.learn.training_set import UNKNOWN
+from napari_covseg.learn.slices import UNKNOWN
 
 Augment = Callable[[Tensor, Tensor, int, np.random.Generator], tuple[Tensor, Tensor]]
 """Images (n, 1, h, w), masks (n, c, h, w), crop in pixels, chance -> both, changed alike."""
@@ -239,7 +239,7 @@ class Guises:
             HU, or grey from 0 to 255.
         kind : {"HU", "grey", "equalised"}
         masks : ndarray of uint8, shape (c, side, side)
-            See `learn.training_set.TrainingSet.masks`.
+            See `learn.slices.LabelledSlices.masks`.
         size : int
             Height and width of what comes out.
         random : numpy Generator

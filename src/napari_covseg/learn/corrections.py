@@ -1,9 +1,11 @@
-"""What a person has corrected or accepted in a case, as a model wants it."""
+"""What a person has corrected or accepted in a case, as a model wants it, and which of it is held out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +13,15 @@ import numpy.typing as npt
 from napari_covseg.cases.case import Case, Review
 from napari_covseg.errors import ModelError
 from napari_covseg.labels import LESIONS, UNION, UNITED, joins, lesion
-from napari_covseg.learn.labelled import LabelledSlices
-from napari_covseg.learn.training_set import shrink
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices, SliceId, shrink
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.scans.appearance import upright
 
 Mask = npt.NDArray[np.uint8]
-Masks = npt.NDArray[np.bool_]
+Side = Literal["learned", "held-out"]
+HOLD_OUT_FROM = 4
+"""Corrected slices from which at least one is held out."""
 
 
 def reviewed(case: Case, states: Iterable[Review] = (Review.CORRECTED, Review.ACCEPTED)) -> list[int]:
@@ -48,15 +51,16 @@ def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> Label
     zs = list(slices)
     size, outputs = preparation.size, card.outputs
     images = np.zeros((len(zs), size, size), np.uint8)
-    targets, valid = (np.zeros((len(zs), len(outputs), size, size), np.bool_) for _ in range(2))
+    masks = np.zeros((len(zs), len(outputs), size, size), np.uint8)
     appearance = case.appearance
     for row, z in enumerate(zs):
         slice_ = upright(case.read_slice(z), appearance)
         images[row] = preparation(slice_, case.intensity, equalised=appearance.equalised)
         turned = replace(appearance, inverted=False)
         lungs, lesions = (upright(case.read_labels(group, z), turned) for group in ("lungs", "lesions"))
-        targets[row], valid[row] = targets_of(lungs, lesions, outputs, size)
-    return LabelledSlices(images, targets, tuple((case.id, z) for z in zs), valid)
+        masks[row] = targets_of(lungs, lesions, outputs, size)
+    patients, numbers = np.full(len(zs), case.id), np.array(zs, np.int_)
+    return LabelledSlices(images, masks, patients, outputs, numbers=numbers)
 
 
 def check_whole(card: ModelCard) -> None:
@@ -68,8 +72,8 @@ def check_whole(card: ModelCard) -> None:
         )
 
 
-def targets_of(lungs: Mask, lesions: Mask, outputs: tuple[str, ...], size: int) -> tuple[Masks, Masks]:
-    """Map labels to the outputs of a model, and say where they count.
+def targets_of(lungs: Mask, lesions: Mask, outputs: tuple[str, ...], size: int) -> Mask:
+    """Map labels to the outputs of a model; `UNKNOWN` where they do not count.
 
     An output gets the label of its name. A label without an output of its own belongs to
     the output "lesion" if it lies inside the lungs; where there is none either, nothing is
@@ -87,23 +91,21 @@ def targets_of(lungs: Mask, lesions: Mask, outputs: tuple[str, ...], size: int) 
 
     Returns
     -------
-    targets, valid : ndarray of bool, shape (outputs, size, size)
+    ndarray of uint8, shape (outputs, size, size)
+        See `LabelledSlices.masks`.
     """
-    targets, valid = (
-        np.zeros((len(outputs), size, size), np.bool_),
-        np.ones((len(outputs), size, size), np.bool_),
-    )
+    masks = np.zeros((len(outputs), size, size), np.uint8)
     rest = [label.value for label in LESIONS if label.name not in outputs and label.inside_lungs]
-    for channel, name in enumerate(outputs):
+    for mask, name in zip(masks, outputs, strict=True):
         if name == "lungs":
-            targets[channel] = shrink(lungs > 0, size)
+            mask[shrink(lungs > 0, size)] = 1
             continue
         values = [label.value for label in LESIONS if label.name == name]
-        meant = name == UNION or (name == UNITED[0] and joins(outputs))
-        targets[channel] = shrink(np.isin(lesions, values + rest * meant), size)
-        if UNION not in outputs and not meant:
-            valid[channel] = ~shrink(np.isin(lesions, rest), size)
-    return targets, valid
+        takes_rest = name == UNION or (name == UNITED[0] and joins(outputs))
+        mask[shrink(np.isin(lesions, values + rest * takes_rest), size)] = 1
+        if UNION not in outputs and not takes_rest:
+            mask[shrink(np.isin(lesions, rest), size)] = UNKNOWN
+    return masks
 
 
 def as_said_by(card: ModelCard, lesions: Mask) -> Mask:
@@ -112,3 +114,48 @@ def as_said_by(card: ModelCard, lesions: Mask) -> Mask:
         return lesions
     rest = [label.value for label in LESIONS if label.name not in card.outputs and label.inside_lungs]
     return np.where(np.isin(lesions, rest), np.uint8(lesion("lesion").value), lesions)
+
+
+def choose_sides(
+    ids: Iterable[SliceId], known: Mapping[SliceId, Side] | None = None, fraction: float = 0.2
+) -> dict[SliceId, Side]:
+    """Say of each slice whether it is learned from or held out; a side once taken is kept for good.
+
+    Which of the new slices are held out depends only on a hash of their ids, never on their
+    order or on a random generator.
+
+    Parameters
+    ----------
+    ids : iterable of (str, int)
+    known : mapping, optional
+        Sides from earlier fine-tunings.
+    fraction : float
+        Share to hold out, 0 to below 1; rounded down, but with `HOLD_OUT_FROM` slices at
+        least one. 0 holds none of the new ones out.
+
+    Returns
+    -------
+    dict
+        The side of every slice in `ids`.
+    """
+    wanted = sorted(set(ids))
+    sides: dict[SliceId, Side] = {one: known[one] for one in wanted if one in known} if known else {}
+    share = 0
+    if fraction > 0 and len(wanted) >= HOLD_OUT_FROM:
+        share = max(1, int(fraction * len(wanted)))
+    new = sorted((one for one in wanted if one not in sides), key=rank)
+    missing = max(0, share - sum(side == "held-out" for side in sides.values()))
+    for place, one in enumerate(new):
+        sides[one] = "held-out" if place < missing else "learned"
+    return sides
+
+
+def rank(id_: SliceId) -> tuple[bytes, SliceId]:
+    """Order that looks random, and is the same on every machine and in every session."""
+    return hashlib.sha256(f"{id_[0]}/{id_[1]}".encode()).digest(), id_
+
+
+def split(slices: LabelledSlices, sides: Mapping[SliceId, Side]) -> tuple[LabelledSlices, LabelledSlices]:
+    """Return the slices to learn from, and those that are held out, by `choose_sides`."""
+    held_out = np.array([sides[one] == "held-out" for one in slices.ids], np.bool_)
+    return slices.rows(~held_out), slices.rows(held_out)

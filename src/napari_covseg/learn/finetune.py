@@ -15,12 +15,13 @@ from torch.optim.adamw import adamw
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.augment import Warp, warp
-from napari_covseg.learn.labelled import LabelledSlices
 from napari_covseg.learn.loss import segmentation_loss
 from napari_covseg.learn.regression import interpolate
-from napari_covseg.learn.score import score
+from napari_covseg.learn.score import score_model
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.train import update_average
 from napari_covseg.models.file import Model
+from napari_covseg.models.forward import as_input, heads, stacked
 
 
 @dataclass(frozen=True)
@@ -260,15 +261,15 @@ class Finetuning:
         where = self._parent.device
         # in hardware, bfloat16 halves the time of a step; elsewhere it is emulated, and slow
         with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cpu" and _has_bfloat16()):
-            logits = self._network(images)
-        return torch.cat([logits[name] for name in self._parent.card.outputs], 1).float()
+            logits = heads(self._network, images)
+        return stacked(logits, self._parent.card.outputs)
 
     def _look(self, step: int, loss: float) -> FinetuneProgress:
         """Measure the weights as they would be kept, and keep them if they are the best."""
         scores, best = None, self._held_out is None
         if self._held_out is not None:
             candidate = self._candidate()
-            scores = score(replace(self._parent, network=candidate), self._held_out)
+            scores = score_model(replace(self._parent, network=candidate), self._held_out)
             value = float(np.mean(list(scores.values()))) if scores else 0.0
             self._curve.append((step, [scores.get(name, np.nan) for name in self._parent.card.outputs]))
             if best := value >= self._best_score - self.settings.tolerance / len(self._held_out):
@@ -329,15 +330,13 @@ class _Crops:
     """Labelled slices as tensors, from which crops are drawn."""
 
     def __init__(self, slices: LabelledSlices, model: Model) -> None:
-        self.images = torch.from_numpy(slices.images).unsqueeze(1).float().div_(255).to(model.device)
-        soft = slices.targets.dtype == np.uint8
-        targets = torch.from_numpy(np.ascontiguousarray(slices.targets)).float().div_(255.0 if soft else 1.0)
-        valid = torch.ones_like(targets) if slices.valid is None else torch.from_numpy(slices.valid).float()
-        self.targets = torch.cat([targets, valid], 1).to(model.device)
-        counted = slices.targets >= (128 if soft else 1)
-        if slices.valid is not None:
-            counted = counted & slices.valid
-        self.middles = torch.tensor([_middle(one) for one in counted], dtype=torch.float32)
+        self.images = as_input(slices.images, model.device)
+        soft = np.issubdtype(slices.masks.dtype, np.floating)
+        labelled = slices.masks >= 0.5 if soft else slices.masks == 1
+        targets = torch.from_numpy(slices.masks if soft else labelled).float()
+        known = torch.from_numpy(slices.masks != UNKNOWN).float()
+        self.targets = torch.cat([targets, known], 1).to(model.device)
+        self.middles = torch.tensor([_middle(one) for one in labelled], dtype=torch.float32)
 
     def sample(
         self, number: int, size: int, how: Warp | None, random: np.random.Generator

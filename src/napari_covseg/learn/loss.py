@@ -1,4 +1,4 @@
-"""What training and fine-tuning make small."""
+"""The loss of training and fine-tuning: only what is known of a slice counts."""
 
 from __future__ import annotations
 
@@ -9,39 +9,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_covseg.labels import UNION, UNITED, joins
-from napari_covseg.learn.training_set import PLAIN, UNKNOWN
+from napari_covseg.learn.slices import PLAIN, UNKNOWN
 from napari_covseg.networks.blocks import union_logits
 
 
-def segmentation_loss(logits: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy plus (1 - Dice over the batch), each a mean over the outputs.
-
-    Dice is smoothed by one pixel above and below the line, so that an output which is rightly
-    empty costs nothing.
+def segmentation_loss(
+    logits: Tensor, targets: Tensor, known: Tensor | None = None, kind: str = "bce_dice"
+) -> Tensor:
+    """Mean loss over the outputs of which any pixel of the batch is known.
 
     Parameters
     ----------
     logits, targets : Tensor of float, shape (n, outputs, h, w)
-    weight : Tensor of float, shape (n, outputs, h, w), optional
+        Targets may lie between 0 and 1.
+    known : Tensor of float, shape (n, outputs, h, w), optional
         How much a pixel counts, 0 to 1; without it every pixel counts alike.
+    kind : str
+        See `Loss`.
 
     Returns
     -------
     Tensor of float, shape ()
     """
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, weight)
-    counted = targets if weight is None else targets * weight
-    probability = logits.sigmoid() if weight is None else logits.sigmoid() * weight
-    over = (0, 2, 3)
-    both = (probability * targets).sum(over)
-    total = probability.sum(over) + counted.sum(over)
-    return entropy + (1 - (2 * both + 1) / (total + 1)).mean()
+    known = torch.ones_like(targets) if known is None else known
+    taught = (known.amax(_OVER) > 0).float()
+    return (_KINDS[kind](logits, targets, known) * taught).sum() / taught.sum().clamp(min=1)
 
 
 class Loss:
     """The loss of a recipe over the heads of a network.
 
-    Only known pixels count (`training_set.UNKNOWN`), and a head of which no pixel of the batch is known
+    Only known pixels count (`slices.UNKNOWN`), and a head of which no pixel of the batch is known
     does not. Where ground-glass and consolidation are told apart, their union is a head as well.
 
     All sums are in float32, and Dice is taken over the batch with a smoothing of one pixel:
@@ -67,7 +65,7 @@ class Loss:
     def __init__(
         self, kind: str, heads: Mapping[str, float] | None = None, outputs: tuple[str, ...] = PLAIN
     ) -> None:
-        self._of_head = _KINDS[kind]
+        self._kind = kind
         self._heads = dict(heads or {})
         self._outputs = outputs
 
@@ -79,17 +77,16 @@ class Loss:
         logits : mapping of str to Tensor, shape (n, 1, h, w)
             By head: an output, or ``"<output>@<head>"``.
         targets : Tensor, shape (n, outputs, h, w)
-            As `training_set.TrainingSet.masks`.
+            As `LabelledSlices.masks`.
         """
         heads = with_union(logits)
         channels = [self._outputs.index(head.partition("@")[0]) for head in heads]
-        said = torch.cat([head.float() for head in heads.values()], 1)
-        wanted = targets[:, channels]
-        known = (wanted != UNKNOWN).float()
-        taught = known.amax(_OVER)
-        losses = self._of_head(said, (wanted == 1).float(), known) * taught
+        stacked = torch.cat([head.float() for head in heads.values()], 1)
+        masks = targets[:, channels]
+        known = (masks != UNKNOWN).float()
         if not self._heads:
-            return losses.sum() / taught.sum().clamp(min=1)
+            return segmentation_loss(stacked, (masks == 1).float(), known, self._kind)
+        losses = _KINDS[self._kind](stacked, (masks == 1).float(), known) * known.amax(_OVER)
         return (losses * losses.new_tensor([self._heads.get(head, 1.0) for head in heads])).sum()
 
 

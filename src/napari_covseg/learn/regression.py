@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.corrections import targets_of
-from napari_covseg.learn.labelled import LabelledSlices
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train import update_average
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model
@@ -103,12 +103,10 @@ def phantom_slices(card: ModelCard, seeds: tuple[int, ...] = REGRESSION_SEEDS) -
     ModelError
         If they are missing in the installation.
     """
-    parts = [_phantom_slices(seed, Preparation.from_card(card.preparation), card.outputs) for seed in seeds]
-    return LabelledSlices(
-        np.concatenate([part.images for part in parts]),
-        np.concatenate([part.targets for part in parts]),
-        tuple(one for part in parts for one in part.ids),
-    )
+    preparation = Preparation.from_card(card.preparation)
+    slices = LabelledSlices.joined(_phantom_slices(seed, preparation, card.outputs) for seed in seeds)
+    assert slices is not None
+    return slices
 
 
 def shipped_phantom(seed: int) -> tuple[Volume, Labels, Labels]:
@@ -123,15 +121,12 @@ def shipped_phantom(seed: int) -> tuple[Volume, Labels, Labels]:
 @lru_cache(maxsize=8)
 def _phantom_slices(seed: int, preparation: Preparation, outputs: tuple[str, ...]) -> LabelledSlices:
     voxels, *truth = shipped_phantom(seed)
-    images = [preparation(one, "HU") for one in voxels]
-    pairs = [
+    images = np.stack([preparation(one, "HU") for one in voxels])
+    masks = [
         targets_of(lungs, lesions, outputs, preparation.size) for lungs, lesions in zip(*truth, strict=True)
     ]
-    return LabelledSlices(
-        np.stack(images),
-        np.stack([target for target, _ in pairs]),
-        tuple((f"phantom {seed}", z) for z in range(len(images))),
-    )
+    patients = np.full(len(images), f"phantom {seed}")
+    return LabelledSlices(images, np.stack(masks), patients, outputs, numbers=np.arange(len(images)))
 
 
 # Weight interpolation

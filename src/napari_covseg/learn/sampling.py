@@ -11,7 +11,7 @@ from torch import Tensor
 
 from napari_covseg.learn.augment import Augment, Guises
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.training_set import UNKNOWN, TrainingSet
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.models.forward import as_input
 
 
@@ -21,12 +21,12 @@ class Sampler:
     Parameters
     ----------
     recipe : Recipe
-    training : TrainingSet
+    training : LabelledSlices
     augment : callable
         From `learn.augment`; slices that are not prepared get guises instead, see `learn.augment`.
     """
 
-    def __init__(self, recipe: Recipe, training: TrainingSet, augment: Augment) -> None:
+    def __init__(self, recipe: Recipe, training: LabelledSlices, augment: Augment) -> None:
         self._recipe, self._training, self._augment = recipe, training, augment
         self._guises = Guises()
         self._weights = sampling_weights(recipe, training)
@@ -69,7 +69,7 @@ class Sampler:
         return next((size for share, size in stages if step < share * self._steps), stages[-1][1])
 
 
-def sampling_weights(recipe: Recipe, training: TrainingSet) -> npt.NDArray[np.float64]:
+def sampling_weights(recipe: Recipe, training: LabelledSlices) -> npt.NDArray[np.float64]:
     """Probability of each slice: patients by `balance`, sources without lungs by `negatives`.
 
     A patient in two sources counts in each.
@@ -90,12 +90,12 @@ def sampling_weights(recipe: Recipe, training: TrainingSet) -> npt.NDArray[np.fl
     return np.asarray(weights / weights.sum(), np.float64)
 
 
-def slab(training: TrainingSet, row: int, reach: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def slab(training: LabelledSlices, row: int, reach: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Average a slice with its neighbours, as a thicker slice would have shown them.
 
     Parameters
     ----------
-    training : TrainingSet
+    training : LabelledSlices
         Slices of a patient in the order of the scan.
     row : int
         The middle slice.

@@ -23,8 +23,8 @@ from napari_covseg.learn.augment import augmentation
 from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.sampling import Sampler
-from napari_covseg.learn.training_set import TrainingSet
-from napari_covseg.learn.validation import validate
+from napari_covseg.learn.score import validate
+from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.models.file import load_network
 from napari_covseg.models.forward import heads
 from napari_covseg.networks.build import build_network
@@ -93,8 +93,8 @@ class TrainedNetwork:
 
 def train(
     recipe: Recipe,
-    training: TrainingSet,
-    validation: TrainingSet | None = None,
+    training: LabelledSlices,
+    validation: LabelledSlices | None = None,
     *,
     device: str = "cpu",
     checkpoint: Path | None = None,
@@ -111,7 +111,7 @@ def train(
     Parameters
     ----------
     recipe : Recipe
-    training, validation : TrainingSet
+    training, validation : LabelledSlices
         Prepared at the recipe's size, or as they are for a recipe with guises; validation slices are
         always prepared. Without them the weights after the last step are kept.
     device : str
@@ -198,7 +198,7 @@ class TrainingRun:
     Parameters
     ----------
     recipe : Recipe
-    training, validation : TrainingSet
+    training, validation : LabelledSlices
     device : str
     half : bool
         Whether to go on in bfloat16 after `precision.WARM_UP` steps, if it does the same there.
@@ -220,8 +220,8 @@ class TrainingRun:
     def __init__(
         self,
         recipe: Recipe,
-        training: TrainingSet,
-        validation: TrainingSet | None,
+        training: LabelledSlices,
+        validation: LabelledSlices | None,
         device: str,
         half: bool = False,
     ) -> None:

@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,7 +20,8 @@ from napari_covseg.labels import UNION, UNITED
 from napari_covseg.learn.augment import augmentation
 from napari_covseg.learn.recipe import Recipe, read_recipe
 from napari_covseg.learn.sampling import Sampler
-from napari_covseg.learn.score import probabilities
+from napari_covseg.learn.score import choose_thresholds, least, probabilities, score, validate
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices, prepare, shrink
 from napari_covseg.learn.train import (
     TrainedNetwork,
     TrainingProgress,
@@ -30,8 +30,8 @@ from napari_covseg.learn.train import (
     steps_of,
     train,
 )
-from napari_covseg.learn.training_set import UNKNOWN, TrainingSet, prepare, read_training_set, shrink
-from napari_covseg.learn.validation import choose_thresholds, score, validate
+from napari_covseg.learn.training_set import read_training_set
+from napari_covseg.masks.parts import numbered
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, save_model
 from napari_covseg.models.preparation import Preparation
@@ -42,13 +42,13 @@ _SPECK = 0.002
 
 
 def split_patients(
-    data: TrainingSet, fold: str | None = None, validation: Sequence[str] = (), test: Sequence[str] = ()
+    data: LabelledSlices, fold: str | None = None, validation: Sequence[str] = (), test: Sequence[str] = ()
 ) -> dict[str, list[str]]:
     """Divide the patients, never the slices, into training, validation and test.
 
     Parameters
     ----------
-    data : TrainingSet
+    data : LabelledSlices
     fold : str, optional
         One of the folds that the data's description names: its patients are the test part,
         and its validation patients, if the description names any, choose the checkpoint.
@@ -88,12 +88,12 @@ GUISES_SIZE = 256
 """Height and width of the slices that guises are put on."""
 
 
-def read_for(path: str | os.PathLike[str], recipe: Recipe) -> TrainingSet:
+def read_for(path: str | os.PathLike[str], recipe: Recipe) -> LabelledSlices:
     """Read what a recipe teaches, as it is: `train_model` prepares it. Raises ScanError."""
     return read_training_set(path, outputs=recipe.outputs, size=max(recipe.size, GUISES_SIZE))
 
 
-def teachable(recipe: Recipe, data: TrainingSet) -> Recipe:
+def teachable(recipe: Recipe, data: LabelledSlices) -> Recipe:
     """Return the recipe with those of its outputs that the data teaches.
 
     Where nobody has told ground-glass and consolidation apart, their union stands for them: "lesion".
@@ -106,7 +106,7 @@ def teachable(recipe: Recipe, data: TrainingSet) -> Recipe:
 
 
 def train_model(
-    data: TrainingSet,
+    data: LabelledSlices,
     split: dict[str, list[str]],
     out: Path,
     recipe: Recipe | None = None,
@@ -124,7 +124,7 @@ def train_model(
 
     Parameters
     ----------
-    data : TrainingSet
+    data : LabelledSlices
         From `read_for`, and prepared here as the recipe asks for.
     split : dict
         From `split_patients`; written into the card.
@@ -212,7 +212,7 @@ def train_model(
             yield card
 
 
-def _taught(training: TrainingSet) -> list[bool]:
+def _taught(training: LabelledSlices) -> list[bool]:
     return [bool((training.masks[:, channel] == 1).any()) for channel in range(len(training.outputs))]
 
 
@@ -224,24 +224,25 @@ def device_name(device: str) -> str:
 def _card(
     recipe: Recipe,
     trained: TrainedNetwork,
-    data: TrainingSet,
+    data: LabelledSlices,
     split: dict[str, list[str]],
-    parts: dict[str, TrainingSet],
+    parts: dict[str, LabelledSlices],
     name: str,
     device: str,
 ) -> ModelCard:
     """Choose the thresholds, measure the network, and say what it is."""
     network = trained.network.to(device)
     thresholds = dict.fromkeys(data.outputs, 0.5)
-    if recipe.threshold != "scan":
-        thresholds |= {name: float(recipe.threshold) for name in data.outputs if name != "lungs"}
-    elif "validation" in parts:
-        thresholds = choose_thresholds(network, parts["validation"], device)
-    scores: dict[str, Any] = {
-        part: score(network, parts[part], device, thresholds=thresholds)
+    found = {
+        part: probabilities(network, parts[part].images, data.outputs, device)
         for part in ("validation", "test")
         if part in parts
     }
+    if recipe.threshold != "scan":
+        thresholds |= {name: float(recipe.threshold) for name in data.outputs if name != "lungs"}
+    elif "validation" in parts:
+        thresholds = choose_thresholds(found["validation"], parts["validation"])
+    scores: dict[str, Any] = {part: score(found[part], parts[part], thresholds) for part in found}
     network.cpu()
     facts = {key: getattr(trained, key) for key in ("steps", "best_step", "precision")}
     facts |= {"seconds": round(trained.seconds), "device": device_name(device)}
@@ -284,9 +285,9 @@ def _listed(outputs: Sequence[str]) -> str:
 def within(
     seconds: float,
     recipe: Recipe,
-    training: TrainingSet,
-    validation: TrainingSet | None = None,
-    test: TrainingSet | None = None,
+    training: LabelledSlices,
+    validation: LabelledSlices | None = None,
+    test: LabelledSlices | None = None,
     *,
     device: str = "cpu",
     checkpoint: Path | None = None,
@@ -302,7 +303,7 @@ def within(
     seconds : float
         For the whole run: steps, ten validations, and the scores at the end.
     recipe : Recipe
-    training, validation, test : TrainingSet
+    training, validation, test : LabelledSlices
     device : str
     checkpoint : Path, optional
 
@@ -327,7 +328,7 @@ def within(
     return recipe if steps >= recipe.length(len(training)) else recipe.shortened(steps)
 
 
-def _time_of_step(recipe: Recipe, training: TrainingSet, device: str) -> float:
+def _time_of_step(recipe: Recipe, training: LabelledSlices, device: str) -> float:
     """Seconds of a step, over all crop sizes of the recipe; the first one of each size is not timed."""
     # all parts at once, which takes longer than any phase
     run = TrainingRun(replace(recipe, phases=()), training, None, device)
@@ -345,19 +346,17 @@ def _time_of_step(recipe: Recipe, training: TrainingSet, device: str) -> float:
     return total
 
 
-def _time_of_slice(recipe: Recipe, training: TrainingSet, device: str) -> float:
+def _time_of_slice(recipe: Recipe, training: LabelledSlices, device: str) -> float:
     """Seconds to validate one slice."""
     run = TrainingRun(recipe, training, None, device)
-    few = replace(
-        training, images=training.images[:8], masks=training.masks[:8], patients=training.patients[:8]
-    )
+    few = training.rows(np.arange(min(8, len(training))))
     validate(run.average, few, device)
     started = time.perf_counter()
     validate(run.average, few, device)
     return (time.perf_counter() - started) / len(few)
 
 
-def crop_to_lungs(data: TrainingSet, model: Model, preparation: Preparation) -> TrainingSet:
+def crop_to_lungs(data: LabelledSlices, model: Model, preparation: Preparation) -> LabelledSlices:
     """Return the slices cropped to the lungs and resized, with their masks.
 
     The lungs are the model's, never those of the truth: nobody has drawn them when a scan is
@@ -365,7 +364,7 @@ def crop_to_lungs(data: TrainingSet, model: Model, preparation: Preparation) -> 
 
     Parameters
     ----------
-    data : TrainingSet
+    data : LabelledSlices
     model : Model
         With an output "lungs"; it must not have seen the patients that test.
     preparation : Preparation
@@ -388,17 +387,15 @@ def crop_to_lungs(data: TrainingSet, model: Model, preparation: Preparation) -> 
     return replace(data, images=images, masks=masks, kinds=None)
 
 
-def lungs_of(model: Model, data: TrainingSet) -> npt.NDArray[np.uint8]:
+def lungs_of(model: Model, data: LabelledSlices) -> npt.NDArray[np.uint8]:
     """Return where a model finds lungs, (n, y, x), without specks: 1 or 0."""
     if "lungs" not in model.card.outputs:
         raise ModelError(f"The model {model.card.id} finds no lungs: choose one that does.")
-    channel, threshold = model.card.outputs.index("lungs"), 255 * model.card.thresholds["lungs"]
-    said = probabilities(model, data.prepared(model.preparation).images)[:, channel]
+    channel, threshold = model.card.outputs.index("lungs"), least(model.card.thresholds["lungs"])
+    images, size = data.prepared(model.preparation).images, data.images.shape[-1]
+    sure = probabilities(model.network, images, model.card.outputs, model.device, size=size)[:, channel]
     found = np.zeros(data.images.shape, np.uint8)
-    for row, probability in enumerate(said):
-        sure = cv2.resize(probability, data.images.shape[:0:-1], interpolation=cv2.INTER_LINEAR) >= threshold
-        _, parts, stats, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8))
-        large = stats[:, cv2.CC_STAT_AREA] >= _SPECK * sure.size
-        large[0] = False  # the background
-        found[row] = large[parts]
+    for mask, lungs in zip(found, sure >= threshold, strict=True):
+        parts, sizes = numbered(lungs, touching="corners")
+        mask[:] = (sizes >= _SPECK * lungs.size)[parts]
     return found

@@ -1,135 +1,35 @@
-"""Labelled slices in memory, by patient and source: what a training run learns from.
-
-A source teaches what it labels and nothing else: what is unknown of a pixel counts neither for nor
-against an output.
-"""
+"""Labelled slices from the disk, by patient and source: what a training run learns from."""
 
 from __future__ import annotations
 
 import os
 import tomllib
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from napari_covseg.errors import ScanError
-from napari_covseg.labels import OUTPUTS, UNION, UNITED, joins, lesion
-from napari_covseg.models.preparation import Placement, Preparation
+from napari_covseg.labels import OUTPUTS, UNION, UNITED, lesion
+from napari_covseg.learn.slices import (
+    KINDS,
+    PLAIN,
+    UNKNOWN,
+    LabelledSlices,
+    prepare,
+    resize,
+    shrink,
+    squared,
+    taught,
+)
+from napari_covseg.models.preparation import Preparation
 from napari_covseg.scans import Scan, read_mask, read_scan
 
-PLAIN = ("lungs", UNION)
-"""The outputs of a network that tells no findings apart."""
-UNKNOWN = 255
-"""Of a mask: nobody has said what this pixel is."""
-KINDS = ("HU", "grey", "equalised")
-"""What the values of a slice are: HU, a picture's grey, or a picture's after CLAHE."""
-
 Mask = npt.NDArray[np.uint8]
-
-
-@dataclass
-class TrainingSet:
-    """Slices with their masks.
-
-    Attributes
-    ----------
-    images : ndarray of uint8 or int16, shape (n, size, size)
-        Prepared slices; or, read without a preparation, slices as they were (HU, or 0-255), squared
-        and resized.
-    masks : ndarray of uint8 or bool, shape (n, len(outputs), size, size)
-        1 labelled, 0 not, `UNKNOWN` unknown.
-    patients : ndarray of str, shape (n,)
-        Whom a slice belongs to; splits go by this name and never by slice.
-    outputs : tuple of str
-        The channels of the masks.
-    sources : ndarray of str, shape (n,), optional
-        Which source a slice is from; all of one by default.
-    kinds : ndarray of str, shape (n,), optional
-        Of `KINDS`; by default all are prepared.
-    folds : dict of str to list of str
-        Test patients of each fixed fold, if the description names any.
-    validation : dict of str to list of str
-        Patients that choose the checkpoint, by fold.
-    licence : str
-        Of the data, for the card of a model that learned from it.
-    negatives : frozenset of str
-        Names of patients whose slices hold no lung.
-    weights : dict of str to float
-        How much more often than others the slices of a patient, or of a source, are drawn, where not 1.
-    """
-
-    images: npt.NDArray[Any]
-    masks: npt.NDArray[Any]
-    patients: npt.NDArray[np.str_]
-    outputs: tuple[str, ...] = PLAIN
-    sources: npt.NDArray[np.str_] | None = None
-    kinds: npt.NDArray[np.str_] | None = None
-    folds: dict[str, list[str]] = field(default_factory=dict)
-    validation: dict[str, list[str]] = field(default_factory=dict)
-    licence: str = ""
-    negatives: frozenset[str] = frozenset()
-    weights: dict[str, float] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def rows(self, keep: npt.NDArray[Any]) -> TrainingSet:
-        """Return the slices at these rows, or where a mask is true."""
-        parts = ("images", "masks", "patients", "sources", "kinds")
-        there: dict[str, Any] = {
-            name: part[keep] for name in parts if (part := getattr(self, name)) is not None
-        }
-        return replace(self, **there)
-
-    def only(self, patients: set[str]) -> TrainingSet:
-        """Return the slices of these patients."""
-        return self.rows(np.isin(self.patients, sorted(patients)))
-
-    def teaching(self, outputs: Sequence[str]) -> TrainingSet:
-        """Return the slices with the channels that teach these outputs, which must be among its own."""
-        channels = taught(outputs)
-        masks = self.masks[:, [self.outputs.index(name) for name in channels]]
-        return replace(self, masks=masks, outputs=channels)
-
-    def resized(self, size: int) -> TrainingSet:
-        """Return the slices at another height and width, in pixels; a mask is what most of it was."""
-        if self.images.shape[1:] == (size, size):
-            return self
-        images = np.zeros((len(self), size, size), self.images.dtype)
-        masks = np.zeros((*self.masks.shape[:2], size, size), self.masks.dtype)
-        for row, image in enumerate(self.images):
-            images[row] = _resize(image, size)
-            for channel, mask in enumerate(self.masks[row]):
-                masks[row, channel] = shrink(mask, size)
-        return replace(self, images=images, masks=masks)
-
-    def prepared(self, preparation: Preparation) -> TrainingSet:
-        """Return slices that were read as they are, whole, as a network will see them."""
-        if self.kinds is None:
-            return self.resized(preparation.size)
-        images = np.zeros((len(self), preparation.size, preparation.size), np.uint8)
-        for row, (image, kind) in enumerate(zip(self.images, self.kinds, strict=True)):
-            images[row] = prepare(preparation, image, str(kind))
-        return replace(self, images=images, kinds=None, masks=self.resized(preparation.size).masks)
-
-    def checksum(self) -> int:
-        """Return a number that changes with any slice, mask, weight or name."""
-        words = [*self.patients.tolist(), *(self.sources if self.sources is not None else ())]
-        words += [*(self.kinds if self.kinds is not None else ())]
-        words += [] if self.outputs == PLAIN else self.outputs
-        value = zlib.crc32("\n".join(map(str, words)).encode())
-        if self.weights:
-            value = zlib.crc32(repr(sorted(self.weights.items())).encode(), value)
-        for array in (self.images, self.masks):
-            value = zlib.crc32(np.ascontiguousarray(array).data, value)
-        return value
 
 
 def read_training_set(
@@ -138,7 +38,7 @@ def read_training_set(
     outputs: Sequence[str] = PLAIN,
     *,
     size: int | None = None,
-) -> TrainingSet:
+) -> LabelledSlices:
     """Read a folder of patients, or a TOML description of several sources.
 
     A folder holds one folder per patient with ``ct``, ``lungs`` and ``infection`` (or
@@ -179,13 +79,8 @@ def read_training_set(
     return _assemble(description, root, preparation or Preparation(), taught(outputs), size)
 
 
-def taught(outputs: Sequence[str]) -> tuple[str, ...]:
-    """Return the channels that teach these outputs: with the union of those that are told apart."""
-    return (*outputs, UNION) if joins(tuple(outputs)) else tuple(outputs)
-
-
 @dataclass
-class _Labelled:
+class _Slice:
     """One slice as a source has it.
 
     Attributes
@@ -209,7 +104,7 @@ class _Labelled:
     knows: frozenset[str]
 
     def channel(self, name: str) -> Mask:
-        """Return the mask of one output, see `TrainingSet.masks`."""
+        """Return the mask of one output, see `LabelledSlices.masks`."""
         if name == "lungs":
             if self.lungs is not None:
                 return (self.lungs > 0).astype(np.uint8)
@@ -236,7 +131,7 @@ def _assemble(
     preparation: Preparation,
     channels: tuple[str, ...],
     size: int | None,
-) -> TrainingSet:
+) -> LabelledSlices:
     rows: list[tuple[str, str, str]] = []
     images: list[npt.NDArray[Any]] = []
     masks: list[Mask] = []
@@ -253,7 +148,7 @@ def _assemble(
             if size is None:
                 images.append(prepare(preparation, one.values, one.kind))
             else:
-                images.append(_resize(_squared(one.values), size))
+                images.append(resize(squared(one.values), size))
             side = size or preparation.size
             masks.append(np.stack([shrink(one.channel(channel), side) for channel in channels]))
             rows.append((name, label, one.kind))
@@ -266,13 +161,13 @@ def _assemble(
             f"{root} holds no labelled slices: each patient needs a folder with ct, lungs and infection."
         )
     patients, named, kinds = (np.array(column) for column in zip(*rows, strict=True))
-    return TrainingSet(
+    return LabelledSlices(
         np.stack(images) if size is None else np.stack(images).astype(np.int16),
         np.stack(masks),
         patients,
         channels,
-        named,
-        None if size is None else kinds,
+        sources=named,
+        kinds=None if size is None else kinds,
         folds=description.get("folds", {}),
         validation=description.get("validation", {}),
         licence=description.get("licence", ""),
@@ -349,14 +244,14 @@ def _named(names: Any, source: object) -> None:
         )
 
 
-def _read_patients(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
+def _read_patients(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Slice]]:
     folders = sorted(p for p in (root / source["patients"]).iterdir() if (p / "ct").is_dir())
     for folder in folders:
         if folder.name not in source.get("left_out", ()):
             yield from ((folder.name, one) for one in _read_pictures(folder, source))
 
 
-def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Labelled]:
+def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Slice]:
     kind, partial = source.get("kind", "grey"), source.get("partial", False)
     lesions = "infection" if (folder / "infection").is_dir() else "lesions"
     for file in sorted((folder / "ct").iterdir()):
@@ -383,10 +278,10 @@ def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Labelled]:
         if source.get("negative", False):
             known = frozenset(OUTPUTS)
         unlabelled = np.full(picture.shape, UNKNOWN, np.uint8)
-        yield _Labelled(picture, kind, lungs, unlabelled if lesion_mask is None else lesion_mask, known)
+        yield _Slice(picture, kind, lungs, unlabelled if lesion_mask is None else lesion_mask, known)
 
 
-def _read_labelled_pictures(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
+def _read_labelled_pictures(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Slice]]:
     """Read pictures whose masks hold several labels."""
     first, last = source.get("numbers", [0, 10**9])
     for file in sorted((root / source["pictures"]).iterdir()):
@@ -410,20 +305,20 @@ def _read_labelled_pictures(source: dict[str, Any], root: Path) -> Iterator[tupl
         knows = frozenset(source["values"].values())
         yield (
             source.get("patient", file.stem),
-            _Labelled(picture, source.get("kind", "grey"), None, lesions, knows),
+            _Slice(picture, source.get("kind", "grey"), None, lesions, knows),
         )
 
 
-def _read_volumes(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
+def _read_volumes(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Slice]]:
     """Read folders of scans that are labelled whole, each finding by its own value."""
     for folder in sorted(p for p in (root / source["volumes"]).iterdir() if (p / "ct.nii.gz").is_file()):
         scan = read_scan(folder / "ct.nii.gz")
         lungs, lesions = (_read_mask(folder / f"{name}.nii.gz", scan) for name in ("lungs", "lesions"))
         for values, lung, lesion_map in zip(scan.voxels, lungs, lesions, strict=True):
-            yield folder.name, _Labelled(values, _kind(scan), lung, lesion_map, frozenset(OUTPUTS))
+            yield folder.name, _Slice(values, _kind(scan), lung, lesion_map, frozenset(OUTPUTS))
 
 
-def _read_labelled_scan(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Labelled]]:
+def _read_labelled_scan(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _Slice]]:
     scan = read_scan(root / source["scan"])
     name, shape = source.get("patient", scan.name), scan.voxels.shape
     threshold = source.get("threshold", 0)
@@ -449,7 +344,7 @@ def _read_labelled_scan(source: dict[str, Any], root: Path) -> Iterator[tuple[st
         lungs = truths["lungs"][z].astype(np.uint8) if "lungs" in truths else None
         if source.get("negative", False):
             lungs = np.zeros(shape[1:], np.uint8)
-        yield name, _Labelled(scan.voxels[z], kind, lungs, lesions[z], knows)
+        yield name, _Slice(scan.voxels[z], kind, lungs, lesions[z], knows)
 
 
 _MASKS = {"lesions": UNION, "effusion": "pleural effusion"}
@@ -486,61 +381,3 @@ _READERS = {
     "scan": _read_labelled_scan,
     "volumes": _read_volumes,
 }
-
-
-def prepare(
-    preparation: Preparation, values: npt.NDArray[Any], kind: str, placement: Placement | None = None
-) -> npt.NDArray[np.uint8]:
-    """Prepare a slice (y, x) of one of `KINDS`, or the part of it that a placement cuts out."""
-    return preparation(values, "HU" if kind == "HU" else "grey", placement, equalised=kind == "equalised")
-
-
-def _squared(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Square a slice (y, x) as a preparation does: its smallest value below and to the right."""
-    side = max(values.shape)
-    square = np.full((side, side), values.min(), np.float32)
-    square[: values.shape[0], : values.shape[1]] = values
-    return square
-
-
-def _resize(values: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """Resize a square slice, in its own dtype."""
-    if values.shape == (size, size):
-        return values
-    finer = values.shape[0] < size
-    way = cv2.INTER_LINEAR if finer else cv2.INTER_AREA
-    resized = np.asarray(cv2.resize(values.astype(np.float32), (size, size), interpolation=way))
-    return resized.astype(np.uint8) if values.dtype == np.uint8 else resized.round().astype(values.dtype)
-
-
-def shrink(mask: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """Square a mask as a slice is prepared, and resize it; a pixel is what most of it was.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, or of uint8 as in `TrainingSet.masks`, shape (y, x)
-        What is added to square it is not labelled, or unknown where all of it is.
-    size : int
-    """
-    height, width = mask.shape
-    side = max(height, width)
-    if side == size == height == width:
-        return mask
-    unknown = mask == UNKNOWN if mask.dtype == np.uint8 else np.zeros(mask.shape, np.bool_)
-    if unknown.all():
-        return np.full((size, size), UNKNOWN, np.uint8)
-    parts = [_most(part, size, side) for part in ((mask > 0) & ~unknown, unknown)]
-    if mask.dtype == np.bool_:
-        return parts[0]
-    return np.where(parts[1], UNKNOWN, parts[0]).astype(np.uint8)
-
-
-def _most(mask: npt.NDArray[np.bool_], size: int, side: int) -> npt.NDArray[np.bool_]:
-    if not mask.any():
-        return np.zeros((size, size), np.bool_)
-    square = np.zeros((side, side), np.float32)
-    square[: mask.shape[0], : mask.shape[1]] = mask
-    if side == size:
-        return np.asarray(square > 0.5)
-    way = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return np.asarray(np.asarray(cv2.resize(square, (size, size), interpolation=way)) > 0.5)

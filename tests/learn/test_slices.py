@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_covseg.learn.labelled import HOLD_OUT_FROM, LabelledSlices, SliceId, choose_sides
+from napari_covseg.learn.corrections import HOLD_OUT_FROM, choose_sides, split
+from napari_covseg.learn.slices import LabelledSlices, SliceId
 
 ids = st.tuples(st.sampled_from(["anna", "bert", "cleo"]), st.integers(0, 400))
 
@@ -57,17 +58,21 @@ def test_slices_are_split_by_their_sides() -> None:
     slices = LabelledSlices(
         np.arange(3, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8),
         np.zeros((3, 1, 4, 4), bool),
-        (("anna", 4), ("anna", 5), ("bert", 4)),
+        np.array(["anna", "anna", "bert"]),
+        ("lesion",),
+        numbers=np.array([4, 5, 4]),
     )
-    learned, held_out = slices.split(
-        {("anna", 4): "learned", ("anna", 5): "held-out", ("bert", 4): "learned"}
+    learned, held_out = split(
+        slices, {("anna", 4): "learned", ("anna", 5): "held-out", ("bert", 4): "learned"}
     )
+    assert LabelledSlices.joined([learned, held_out]).ids == (("anna", 4), ("bert", 4), ("anna", 5))
+    assert LabelledSlices.joined([slices.rows(np.arange(0))]) is None
     assert learned.ids == (("anna", 4), ("bert", 4)) and learned.images[:, 0, 0].tolist() == [0, 2]
     assert held_out.ids == (("anna", 5),) and held_out.images[0, 0, 0] == 1
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 4, 5), (2, 1, 4, 4), (3, 4, 4)])
 def test_shapes_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
-    ids = (("anna", 4), ("anna", 5), ("bert", 4))
+    patients = np.array(["anna", "anna", "bert"])
     with pytest.raises(ValueError, match="slices"):
-        LabelledSlices(np.zeros((3, 4, 4), np.uint8), np.zeros(shape, bool), ids)
+        LabelledSlices(np.zeros((3, 4, 4), np.uint8), np.zeros(shape, bool), patients, ("lesion",))
