@@ -126,7 +126,7 @@ def test_the_recipe_of_chsnet_has_its_phases() -> None:
         ('[[0.5, "lungs"], [0.9, "lesion"]]', "do not rise from above 0 to 1"),
         ('[[0.5, "lungs"], [0.5, "lesion"], [1, "lungs"]]', "do not rise"),
         ('[[1.0, "trachea"]]', "are not outputs of a network in parts"),
-        ("[[0.5, 1]]", "is of another kind"),
+        ("[[0.5, 1]]", "phases = .* cannot be used, it should be a valid string"),
         ("[]", ""),
     ],
 )

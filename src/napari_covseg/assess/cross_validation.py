@@ -18,7 +18,7 @@ from napari_covseg.assess.comparison import FORMAT, Protocol, Record, read_recor
 from napari_covseg.assess.folds import Fold
 from napari_covseg.cases.lock import Lock, holder
 from napari_covseg.errors import CaseError, JobError
-from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.recipe import WORDS, Recipe
 from napari_covseg.learn.score import Probabilities, choose_thresholds, least, probabilities
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.train import TrainingProgress
@@ -35,8 +35,6 @@ Truth = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
 
 TOLERANCE = 2.0
 """Of the surface Dice, in pixels."""
-_WORDS = ("title", "paper", "notes")
-"""Of a recipe: they change nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +80,7 @@ class FoldJob:
 
     def asked(self) -> Record:
         """Return what decides about the result, as JSON holds it."""
-        recipe = {key: value for key, value in asdict(self.recipe).items() if key not in _WORDS}
+        recipe = {key: value for key, value in asdict(self.recipe).items() if key not in WORDS}
         values: Record = json.loads(json.dumps({"recipe": recipe}))
         return {**values, "budget": self.budget, "split": self.fold.checksum, "data": self.fold.data}
 
@@ -230,7 +228,7 @@ def _stored(job: FoldJob) -> Record:
     """Read what was kept, or say why it is not this job's."""
     record = read_record(job.record)
     plain = asdict(Recipe(job.recipe.name, job.recipe.network))
-    default = {key: value for key, value in plain.items() if key not in _WORDS}
+    default = {key: value for key, value in plain.items() if key not in WORDS}
     made = {**record["asked"], "recipe": json.loads(json.dumps({**default, **record["asked"]["recipe"]}))}
     asked = job.asked()
     if different := [key for key in asked if made.get(key) != asked[key]]:

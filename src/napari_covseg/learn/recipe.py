@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Iterable
@@ -9,15 +10,28 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
 
 from napari_covseg.errors import ModelError
-from napari_covseg.learn.recipe_checks import fits, problem
+from napari_covseg.labels import OUTPUTS
 from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 OURS = "covseg"
 """The recipe that is taken where none is named."""
-_WORDS = ("title", "paper", "notes")
+STAGED = ("chsnet",)
+"""Networks whose parts can be trained one after the other."""
+WORDS = ("title", "paper", "notes")
+"""Settings that decide nothing."""
+
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Count = Annotated[int, Gt(0)]
+Share = Annotated[float, Ge(0), Lt(1)]
 
 
 @dataclass(frozen=True)
@@ -120,40 +134,42 @@ class Recipe:
     paper: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("lungs", "lesion")
-    pretrained: str = ""
+    pretrained: Literal["", "imagenet"] = ""
     warm_start: str = ""
     preparation: dict[str, Any] = field(default_factory=dict)
-    loss: str = "bce_dice"
+    loss: Literal["dice", "bce", "ce", "bce_dice", "bce_dice_squared"] = "bce_dice"
     heads: dict[str, float] = field(default_factory=dict)
-    optimiser: str = "adam"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    body_rate: float = 1.0
-    momentum: float = 0.9
-    clip: float = 0.0
-    schedule: str = "constant"
-    drop_every: int = 20
-    min_rate: float = 1e-6
-    plateau: int = 5
-    epochs: int | None = None
-    steps: int | None = None
-    batch: int = 8
-    sampling: str = "shuffled"
+    optimiser: Literal["adamw", "adam", "sgd"] = "adam"
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.0
+    body_rate: Positive = 1.0
+    momentum: Share = 0.9
+    clip: NotNegative = 0.0
+    schedule: Literal["constant", "one-cycle", "step", "poly", "plateau"] = "constant"
+    drop_every: Count = 20
+    min_rate: Positive = 1e-6
+    plateau: Annotated[int, Ge(0)] = 5
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch: Count = 8
+    sampling: Literal["shuffled", "weighted"] = "shuffled"
     balance: float = 1.0
-    negatives: float = 0.0
-    slab: float = 0.0
+    negatives: Share = 0.0
+    slab: Share = 0.0
     stages: tuple[tuple[float, int], ...] = ()
     phases: tuple[tuple[float, str], ...] = ()
-    augmentation: str = "none"
-    average: float = 0.0
-    selection: str = "dice"
-    patience: int = 0
-    validate_every: int | None = None
-    threshold: float | str = 0.5
-    tta: str = "none"
-    min_pixels: int = 0
+    augmentation: Literal["none", "flips-zoom", "affine", "covseg", "guises"] = "none"
+    average: Share = 0.0
+    selection: Literal["dice", "loss", "last"] = "dice"
+    patience: Annotated[int, Ge(0)] = 0
+    validate_every: Count | None = None
+    threshold: Annotated[float, Gt(0), Lt(1)] | Literal["scan"] = 0.5
+    tta: Literal["none", "lungs", "flip", "flips"] = "none"
+    min_pixels: Annotated[int, Ge(0)] = 0
     seed: int = 0
     notes: str = ""
+
+    __pydantic_config__ = {"strict": True, "allow_inf_nan": False}  # noqa: RUF012 - not a field
 
     @property
     def size(self) -> int:
@@ -162,7 +178,7 @@ class Recipe:
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that decide about the weights: all but words."""
-        values = {key: value for key, value in asdict(self).items() if key not in _WORDS}
+        values = {key: value for key, value in asdict(self).items() if key not in WORDS}
         return values | {"warm_start": Path(self.warm_start).name}  # its folder may be moved
 
     def epoch(self, slices: int) -> int:
@@ -283,16 +299,45 @@ def _recipe(name: str, values: dict[str, Any], source: str) -> Recipe:
     known = {f.name for f in fields(Recipe)} - {"name"}
     if unknown := sorted(values.keys() - known):
         raise ModelError(f"{source}: there is no setting {unknown[0]}; known are {', '.join(sorted(known))}.")
-    kinds = get_type_hints(Recipe)
-    for key, value in values.items():
-        if not fits(value, kinds[key]):
-            raise ModelError(f"{source}: {key} = {value!r} is of another kind than {key} must be.")
-    stages = tuple((float(share), int(size)) for share, size in values.get("stages", ()))
     if "network" not in values:
         raise ModelError(f"{source}: it names no network, and there is none of its name.")
-    phases = tuple((float(share), str(part)) for share, part in values.get("phases", ()))
-    outputs = tuple(values.get("outputs", Recipe.outputs))
-    recipe = Recipe(name=name, **{**values, "stages": stages, "phases": phases, "outputs": outputs})
-    if wrong := problem(recipe):
+    from pydantic import ValidationError  # half a second, which the shell's help need not wait for
+
+    try:
+        # as JSON, which has arrays where Python has tuples
+        recipe: Recipe = _schema().validate_json(json.dumps({"name": name, **values}, default=str))
+    except ValidationError as error:
+        found = error.errors()
+        key = str(found[0]["loc"][0])
+        wrong = " or ".join(one["msg"].removeprefix("Input ") for one in found if one["loc"][0] == key)
+        wrong = wrong.replace("Field required", "has a value too few")
+        raise ModelError(f"{source}: {key} = {values[key]!r} cannot be used, it {wrong}.") from error
+    if wrong := _contradiction(recipe):
         raise ModelError(f"{source}: {wrong}.")
     return recipe
+
+
+@cache
+def _schema() -> TypeAdapter[Recipe]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Recipe)
+
+
+def _contradiction(recipe: Recipe) -> str:
+    """Say what cannot be about settings that are right one by one; empty if nothing."""
+    outputs = set(recipe.outputs)
+    if not outputs or outputs - set(OUTPUTS) or len(outputs) < len(recipe.outputs):
+        return f"outputs = {recipe.outputs} are not distinct ones of {', '.join(OUTPUTS)}"
+    if recipe.epochs is None and recipe.steps is None:
+        return "it has neither epochs nor steps"
+    shares = [share for share, _ in recipe.stages]
+    if shares != sorted(set(shares)):
+        return f"the shares of stages = {recipe.stages} do not rise"
+    if recipe.phases:
+        shares = [share for share, _ in recipe.phases]
+        if shares != sorted(set(shares)) or shares[0] <= 0 or shares[-1] != 1:
+            return f"the shares of phases = {recipe.phases} do not rise from above 0 to 1"
+        if recipe.network not in STAGED or {part for _, part in recipe.phases} - outputs:
+            return f"phases = {recipe.phases} are not outputs of a network in parts ({', '.join(STAGED)})"
+    return ""
