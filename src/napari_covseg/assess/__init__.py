@@ -1,1 +1,11 @@
 """How good is it: measurements on patients whose truth is known."""
+
+__all__ = [
+    "comparison",
+    "cross_validation",
+    "effort",
+    "effort_tables",
+    "folds",
+    "patients",
+    "tables",
+]
