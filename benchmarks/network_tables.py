@@ -85,9 +85,9 @@ def main() -> None:
 
 def papers_tables(networks: Sequence[Network], wanted: Sequence[str] = ()) -> str:
     """Return all tables as Markdown; see `tables.network_tables` for the parameters."""
-    others = [one for one in networks if one.protocol != "slice"]
+    others = [network for network in networks if network.protocol != "slice"]
     more = [
-        _averages_table([one for one in networks if one.protocol != "source"]),
+        _averages_table([network for network in networks if network.protocol != "source"]),
         _leak_table(under(networks, "patient"), under(networks, "slice")),
     ]
     return "\n\n".join(part for part in (network_tables(others, wanted).strip(), *more) if part) + "\n"
@@ -96,9 +96,9 @@ def papers_tables(networks: Sequence[Network], wanted: Sequence[str] = ()) -> st
 def papers_record(networks: Sequence[Network], wanted: Sequence[str] = ()) -> dict[str, Any]:
     """Return the same for machines."""
     record = network_record(networks, wanted)
-    for one, values in zip(networks, record["networks"], strict=True):
-        values["averages"] = without_nan({output: _averages(one, output) for output in one.outputs})
-    partners = {one.recipe: one for one in under(networks, "patient")}
+    for network, values in zip(networks, record["networks"], strict=True):
+        values["averages"] = without_nan({output: _averages(network, output) for output in network.outputs})
+    partners = {network.recipe: network for network in under(networks, "patient")}
     leak = [
         {"network": other.recipe, **asdict(difference(other, partners[other.recipe]))}
         for other in under(networks, "slice")
@@ -133,12 +133,12 @@ def by_slice(
     rows = [row for some in network.rows.values() for row in some]
     counts = network.counts(rows, output)
     if metric == "assd":
-        distances = [one for row in rows if row.get(output) for one in row[output]["assd_by_slice"]]
-        values = [math.nan if one is None else float(one) for one in distances]
+        distances = [mm for row in rows if row.get(output) for mm in row[output]["assd_by_slice"]]
+        values = [math.nan if mm is None else float(mm) for mm in distances]
     else:
         values = [math.nan if c is None else overlaps(c)[metric] for c in counts]
     known = [(value, c) for value, c in zip(values, counts, strict=True) if c is not None]
-    chosen = [one for one in known if not infected or one[1].tp + one[1].fn]
+    chosen = [(value, c) for value, c in known if not infected or c.tp + c.fn]
     without = sum(math.isnan(value) for value, _ in chosen)
     if empty == "agree":
         chosen = [(_agreed(value, c, metric), c) for value, c in chosen]
@@ -163,23 +163,23 @@ def _agreed(value: float, c: Counts, metric: str) -> float:
     return float(both)
 
 
-def _averages(one: Network, output: str) -> dict[str, Any]:
+def _averages(network: Network, output: str) -> dict[str, Any]:
     return {
-        "pooled": over_all(one, output),
-        "slice": asdict(by_slice(one, output)),
-        "infected slice": asdict(by_slice(one, output, infected=True)),
-        "slice, empty agree": asdict(by_slice(one, output, empty="agree")),
+        "pooled": over_all(network, output),
+        "slice": asdict(by_slice(network, output)),
+        "infected slice": asdict(by_slice(network, output, infected=True)),
+        "slice, empty agree": asdict(by_slice(network, output, empty="agree")),
     }
 
 
 def _averages_table(networks: Sequence[Network]) -> str:
     rows = []
-    for one in networks:
-        row = [one.recipe, one.protocol, number_text(one.mean("lesion", "dice").mean)]
-        row.append(number_text(over_all(one, "lesion")))
-        row.append(_figure(by_slice(one, "lesion", infected=True)))
-        row.append(_figure(by_slice(one, "lesion")))
-        row.append(_figure(by_slice(one, "lesion", empty="agree")))
+    for network in networks:
+        row = [network.recipe, network.protocol, number_text(network.mean("lesion", "dice").mean)]
+        row.append(number_text(over_all(network, "lesion")))
+        row.append(_figure(by_slice(network, "lesion", infected=True)))
+        row.append(_figure(by_slice(network, "lesion")))
+        row.append(_figure(by_slice(network, "lesion", empty="agree")))
         rows.append(row)
     heads = ["Network", "Protocol", "By patient", "Pooled", "By infected slice"]
     heads += ["By slice, empty ones left out", "By slice, empty ones agree"]
@@ -195,15 +195,15 @@ def _leak_table(whole: Sequence[Network], mixed: Sequence[Network]) -> str:
     """By slice beside by patient, with the warning; also where only one of the two was run."""
     if not mixed:
         return ""
-    partner = {one.recipe: one for one in whole}
+    partner = {network.recipe: network for network in whole}
     rows = []
     for other in mixed:
-        one = partner.get(other.recipe)
+        network = partner.get(other.recipe)
         folds = f"{len(other.records)} of {len(other.records[0]['folds'])}"
-        row = [other.recipe, folds, "–" if one is None else mean_text(one.mean("lesion", "dice"))]
+        row = [other.recipe, folds, "–" if network is None else mean_text(network.mean("lesion", "dice"))]
         row.append(mean_text(other.mean("lesion", "dice")))
-        row.append("–" if one is None else difference_text(difference(other, one)))
-        known = [one for one in (one, other) if one is not None]
+        row.append("–" if network is None else difference_text(difference(other, network)))
+        known = [other] if network is None else [network, other]
         row.append(" → ".join(number_text(over_all(n, "lesion")) for n in known))
         row.append(" → ".join(number_text(by_slice(n, "lesion", infected=True).value) for n in known))
         rows.append(row)
@@ -240,14 +240,17 @@ def draw_boxes(networks: Sequence[Network], path: Path) -> None:
             "The figure needs matplotlib, which is not installed here: install napari-covseg[docs]."
         ) from error
     figure = Figure(figsize=(10, 1.2 + 0.5 * len(networks)), layout="constrained")
-    names = [one.recipe + ("" if one.protocol == "patient" else f" (by {one.protocol})") for one in networks]
+    names = [
+        network.recipe + ("" if network.protocol == "patient" else f" (by {network.protocol})")
+        for network in networks
+    ]
     places = range(len(networks), 0, -1)
     for axes, output, title in zip(
         figure.subplots(1, 2, sharey=True), ("lungs", "lesion"), ("lungs", "lesions"), strict=True
     ):
         columns = [
-            [dice for dice in one.by_patient(output, "dice").values() if math.isfinite(dice)]
-            for one in networks
+            [dice for dice in network.by_patient(output, "dice").values() if math.isfinite(dice)]
+            for network in networks
         ]
         axes.boxplot(columns, positions=list(places), orientation="horizontal", widths=0.6, whis=(0, 100))
         for place, column in zip(places, columns, strict=True):

@@ -151,7 +151,7 @@ class Network:
     @property
     def complete(self) -> bool:
         """Whether all folds are done."""
-        return {one["fold"] for one in self.records} == set(self.records[0]["folds"])
+        return {record["fold"] for record in self.records} == set(self.records[0]["folds"])
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -162,11 +162,11 @@ class Network:
     @property
     def seconds(self) -> float:
         """Mean time of training of a fold."""
-        return float(np.mean([one["seconds"] for one in self.records]))
+        return float(np.mean([record["seconds"] for record in self.records]))
 
     def of(self, key: str) -> str:
         """Return a setting of the runs in words: all that occur."""
-        values = dict.fromkeys(one[key] for one in self.records)
+        values = dict.fromkeys(record[key] for record in self.records)
         numbers = sorted(value for value in values if isinstance(value, int | float))
         if len(numbers) > 1:
             return f"{numbers[0]}–{numbers[-1]}"
@@ -184,8 +184,8 @@ class Network:
     def counts(self, rows: Sequence[Record], output: str) -> list[Counts | None]:
         """Return the confusion matrix of each slice; None where nothing of it is known."""
         size = int(self.records[0]["grid"]) ** 2
-        slices = (one for row in rows if row.get(output) for one in row[output]["by_slice"])
-        return [None if one is None else _matrix(one, size) for one in slices]
+        slices = (counts for row in rows if row.get(output) for counts in row[output]["by_slice"])
+        return [None if counts is None else _matrix(counts, size) for counts in slices]
 
     def slices(self) -> dict[str, int]:
         """Return the number of slices that each patient was measured on."""
@@ -214,7 +214,7 @@ class Network:
 
     def of_folds(self, names: Sequence[str]) -> Network:
         """Return the same with these folds only."""
-        return replace(self, records=[one for one in self.records if one["fold"] in names])
+        return replace(self, records=[record for record in self.records if record["fold"] in names])
 
     def mean(self, output: str, metric: str) -> Mean:
         """Return a metric's mean over the patients."""
@@ -245,7 +245,7 @@ def pooled(counts: Sequence[Counts | None], metric: str) -> float:
 
 def _average(rows: Sequence[Record | None], metric: str) -> float:
     there = [row for row in rows if row is not None and row[metric] is not None]
-    weights = [sum(one is not None for one in row["by_slice"]) for row in there]
+    weights = [sum(counts is not None for counts in row["by_slice"]) for row in there]
     return float(np.average([row[metric] for row in there], weights=weights)) if there else math.nan
 
 
@@ -271,13 +271,14 @@ def read_networks(folder: Path, only: Iterable[str] = ()) -> list[Network]:
             found.setdefault((record["recipe"], record["protocol"]), []).append(record)
     networks = [Network(*key, of_one) for key, of_one in found.items()]
     return sorted(
-        networks, key=lambda one: (one.protocol, -_first(one.mean("lesion", "dice").mean), one.recipe)
+        networks,
+        key=lambda network: (network.protocol, -_first(network.mean("lesion", "dice").mean), network.recipe),
     )
 
 
-def difference(one: Network, other: Network, output: str = "lesion", metric: str = "dice") -> Difference:
+def difference(network: Network, other: Network, output: str = "lesion", metric: str = "dice") -> Difference:
     """Compare two networks, or one under two protocols, on the patients that both have."""
-    first, second = one.by_patient(output, metric), other.by_patient(output, metric)
+    first, second = network.by_patient(output, metric), other.by_patient(output, metric)
     both = [name for name in first if math.isfinite(first[name] - second.get(name, math.nan))]
     values: Values = np.array([first[name] - second[name] for name in both])
     p = math.nan

@@ -86,8 +86,8 @@ class FoldJob:
 
 
 @dataclass(frozen=True)
-class FoldTold:
-    """What a job tells.
+class FoldProgress:
+    """How far a job is.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class FoldTold:
     busy: str = ""
 
 
-def run_folds(jobs: Sequence[FoldJob]) -> Iterator[FoldTold]:
+def run_folds(jobs: Sequence[FoldJob]) -> Iterator[FoldProgress]:
     """Do all jobs, one after the other; what is done is read, what another process is at is left to it.
 
     A job that was interrupted goes on from its checkpoint.
@@ -121,7 +121,7 @@ def run_folds(jobs: Sequence[FoldJob]) -> Iterator[FoldTold]:
     done = {job.record: _stored(job) for job in jobs if job.record.is_file()}  # refused before hours of work
     for job in jobs:
         if job.record in done:
-            yield FoldTold(job, record=done[job.record])
+            yield FoldProgress(job, record=done[job.record])
             continue
         path = job.weights / job.place.with_suffix(".lock")
         try:
@@ -134,23 +134,23 @@ def run_folds(jobs: Sequence[FoldJob]) -> Iterator[FoldTold]:
         except CaseError:
             if not (who := holder(path)):
                 raise
-            yield FoldTold(job, busy=who)
+            yield FoldProgress(job, busy=who)
             continue
         try:
             if job.record.is_file():  # another process was quicker
-                yield FoldTold(job, record=_stored(job))
+                yield FoldProgress(job, record=_stored(job))
             else:
                 yield from _run(job)
         finally:
             lock.release()
 
 
-def _run(job: FoldJob) -> Iterator[FoldTold]:
+def _run(job: FoldJob) -> Iterator[FoldProgress]:
     out = job.weights / job.place.with_suffix(".safetensors")
     checkpoint = out.with_suffix(".checkpoint")
     card: ModelCard | None = None
     name = f"{job.recipe.name}-{job.protocol}-fold{job.fold.name}"
-    for told in train_model(
+    for event in train_model(
         job.fold.slices,
         job.fold.split,
         out,
@@ -160,15 +160,15 @@ def _run(job: FoldJob) -> Iterator[FoldTold]:
         budget=job.budget,
         half=job.half,
     ):
-        if isinstance(told, TrainingProgress):
-            yield FoldTold(job, progress=told)
+        if isinstance(event, TrainingProgress):
+            yield FoldProgress(job, progress=event)
         else:
-            card = told
+            card = event
     assert card is not None  # the last
     record = _tested(job, out, card)
     write_record(job.record, record)
     checkpoint.unlink(missing_ok=True)
-    yield FoldTold(job, record=record)
+    yield FoldProgress(job, record=record)
 
 
 def _tested(job: FoldJob, path: Path, card: ModelCard) -> Record:
@@ -316,7 +316,7 @@ def _measured(found: Found, truth: Truth) -> dict[str, Any] | None:
         surfaces(a, b, (1.0, 1.0)) if all_of_it else None
         for a, b, all_of_it in zip(found, there, whole, strict=True)
     ]
-    together = joined([one for one in apart if one is not None])
+    together = joined([surface for surface in apart if surface is not None])
     counts = [count(a[k], b[k]) for a, b, k in zip(found, there, known, strict=True)]
     values = overlaps(sum(counts, Counts(0, 0, 0, 0)))
     values |= {"assd": together.assd, "hd95": together.hd95}
@@ -331,7 +331,7 @@ def _measured(found: Found, truth: Truth) -> dict[str, Any] | None:
         **{name: _short(value) for name, value in values.items()},
         "alone": together.alone,
         "by_slice": by_slice,
-        "assd_by_slice": [None if one is None else _short(one.assd, 2) for one in apart],
+        "assd_by_slice": [None if surface is None else _short(surface.assd, 2) for surface in apart],
     }
 
 

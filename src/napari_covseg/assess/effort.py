@@ -192,21 +192,21 @@ def _predict(model: Model, images: npt.NDArray[np.uint8], corrected: dict[int, M
     """Label the slices as the interface does; corrected ones stay as they are."""
     slices = images.astype(np.int16)
     lungs, lesions, unguided, probability = (np.zeros(images.shape, np.uint8) for _ in range(4))
-    said: list[SlicePrediction] = []
+    predicted: list[SlicePrediction] = []
     found = [channel for channel, name in enumerate(model.card.outputs) if name != "lungs"]
     order = SliceOrder(len(images))
     labelled = predict_slices(slices.__getitem__, model, order, appearance=PREPARED, probabilities=True)
     for predictions in labelled:
-        said += predictions
-    for one in said:
-        assert one.probabilities is not None  # asked for
-        lungs[one.z], unguided[one.z] = one.lungs, one.lesions
-        probability[one.z] = one.probabilities[found].max(0)
+        predicted += predictions
+    for slice_ in predicted:
+        assert slice_.probabilities is not None  # asked for
+        lungs[slice_.z], unguided[slice_.z] = slice_.lungs, slice_.lesions
+        probability[slice_.z] = slice_.probabilities[found].max(0)
     motion = Motion(images.__getitem__, "grey")
     guide = Guide(corrected, model.card, likeness(unguided), motion=motion)
     labeller = Labeller(slices.__getitem__, Ensemble((model,)), PREPARED, None, {})
-    for one in said:
-        lesions[one.z] = labeller.guided(one, guide).lesions
+    for slice_ in predicted:
+        lesions[slice_.z] = labeller.guided(slice_, guide).lesions
     for z, truth in corrected.items():
         lesions[z], probability[z] = truth, (truth > 0) * np.uint8(255)
     return _Labelled(lungs, lesions, unguided, probability)
@@ -282,21 +282,21 @@ def remembered(model: Model, known: tuple[Patient, ...]) -> float:
     """Return the lesion Dice, pooled over each patient's slices and then averaged; NaN without any."""
     if not known:
         return float("nan")
-    return float(
-        np.mean([dice(_predict(model, one.images, {}).lesions > 0, one.lesions > 0) for one in known])
-    )
+    found = [_predict(model, patient.images, {}).lesions > 0 for patient in known]
+    pairs = zip(found, known, strict=True)
+    return float(np.mean([dice(lesions, patient.lesions > 0) for lesions, patient in pairs]))
 
 
 def run(assessed: Assessed, model: Model, protocol: Protocol) -> dict[str, Any]:
     """Simulate one patient and return a record that JSON can hold."""
-    told = list(simulate(assessed, model, protocol))
+    steps = list(simulate(assessed, model, protocol))
     return {
         "patient": assessed.patient.name,
         "slices": len(assessed.patient.images),
         "model": assessed.model.name,
         "protocol": asdict(protocol),
-        "points": [asdict(one) for one in told if isinstance(one, Point)],
-        "rounds": [asdict(one) for one in told if isinstance(one, Round)],
+        "points": [asdict(step) for step in steps if isinstance(step, Point)],
+        "rounds": [asdict(step) for step in steps if isinstance(step, Round)],
     }
 
 
@@ -454,12 +454,12 @@ def run_all(
     out.mkdir(parents=True, exist_ok=True)
     missing = []
     for protocol in protocols:
-        for one in patients:
-            path = out / file_name(one, protocol)
+        for assessed in patients:
+            path = out / file_name(assessed, protocol)
             if path.is_file():
-                yield _read(path, one, protocol)
+                yield _read(path, assessed, protocol)
             else:
-                missing.append((one, protocol, path))
+                missing.append((assessed, protocol, path))
     threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
     if jobs <= 1:
         for work in missing:

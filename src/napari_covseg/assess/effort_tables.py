@@ -46,7 +46,7 @@ def forgotten_at(record: Record, corrected: int, key: str = "forgotten") -> floa
     key : {"forgotten", "unseen"}
         On patients that the first model learned from, or on others; NaN if there are none.
     """
-    rounds = [one for one in record["rounds"] if one["corrected"] <= corrected]
+    rounds = [round_ for round_ in record["rounds"] if round_["corrected"] <= corrected]
     return float(rounds[-1].get(key, "nan")) if rounds else 0.0
 
 
@@ -62,7 +62,9 @@ def by_patient(records: Sequence[Record], strategy: str, condition: str) -> dict
 
 def curve(runs: dict[str, list[Record]], grid: Sequence[int], key: str = "dice") -> Values:
     """Return a value per patient, (patients, len(grid)), averaged over the seeds first."""
-    rows = [[np.mean([value_at(one, k, key) for one in seeds]) for k in grid] for seeds in runs.values()]
+    rows = [
+        [np.mean([value_at(record, k, key) for record in seeds]) for k in grid] for seeds in runs.values()
+    ]
     return np.array(rows, np.float64).reshape(-1, len(grid))
 
 

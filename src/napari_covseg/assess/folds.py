@@ -121,15 +121,15 @@ def _by_slice(data: LabelledSlices, tested: set[str], seed: int) -> list[Fold]:
         part[parts[k]], part[parts[(k + 1) % FOLDS]] = "test", "validation"
         names = np.array(
             [
-                f"{one} ({where} slices)" if one in tested else one
-                for one, where in zip(data.patients.tolist(), part.tolist(), strict=True)
+                f"{name} ({where} slices)" if name in tested else name
+                for name, where in zip(data.patients.tolist(), part.tolist(), strict=True)
             ]
         )
         split = {
             where: sorted(set(names[part == where].tolist())) for where in ("training", "validation", "test")
         }
         known = dict(zip(names.tolist(), data.patients.tolist(), strict=True))
-        weights = {name: data.weights[one] for name, one in known.items() if one in data.weights}
+        weights = {name: data.weights[patient] for name, patient in known.items() if patient in data.weights}
         slices = replace(data, patients=names, weights=weights, folds={}, validation={})
         folds.append(Fold(str(k + 1), slices, split, data.patients, _checksum([split, part.tolist()])))
     return folds
@@ -192,7 +192,7 @@ def _sources(data: LabelledSlices, table: _Names, file: Path) -> _Names:
                     f"No patient of the data is called {pattern}, as the source {source} in {file} says: "
                     f"there are {', '.join(everyone)}."
                 )
-        found[source] = [name for name in everyone if any(fnmatchcase(name, one) for one in patterns)]
+        found[source] = [name for name in everyone if any(fnmatchcase(name, pattern) for pattern in patterns)]
     every = [name for names in found.values() for name in names]
     if twice := sorted({name for name in every if every.count(name) > 1}):
         raise ModelError(f"{', '.join(twice)} would be left out with two sources of {file}: name one.")

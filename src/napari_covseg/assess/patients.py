@@ -137,35 +137,35 @@ def _model_for(name: str, cards: dict[Path, ModelCard]) -> tuple[Path, ModelCard
 def _assessed(
     slices: LabelledSlices, name: str, path: Path, card: ModelCard, memory: int, known: int
 ) -> Assessed:
-    learned = sorted(one for one in card.split.get("training", []) if _sample(slices, one, 1))
+    learned = sorted(name for name in card.split.get("training", []) if _sample(slices, name, 1))
     rehearsed = [*learned[::2], *card.split.get("validation", [])]
-    shown = [part.images for one in rehearsed for part in _sample(slices, one, memory)]
+    shown = [part.images for name in rehearsed for part in _sample(slices, name, memory)]
     others = sorted(set(card.split.get("test", [])) - {name})
     empty = np.zeros((0, *slices.images.shape[1:]), np.uint8)
     return Assessed(
         patient=_patient(slices, name),
         model=path,
         memory=np.concatenate([empty, *shown]),
-        known=tuple(part for one in learned[1::2] for part in _sample(slices, one, known)),
-        unseen=tuple(part for one in others for part in _sample(slices, one, known)),
-        accepted=tuple(part for one in rehearsed for part in _sample(slices, one, memory + 1)),
+        known=tuple(part for name in learned[1::2] for part in _sample(slices, name, known)),
+        unseen=tuple(part for name in others for part in _sample(slices, name, known)),
+        accepted=tuple(part for name in rehearsed for part in _sample(slices, name, memory + 1)),
     )
 
 
 def _sample(slices: LabelledSlices, name: str, number: int) -> list[Patient]:
     """Return a few slices with lesions of a patient; none if the patient has none."""
-    one = _patient(slices, name)
-    with_lesions = np.flatnonzero(one.lesions.any((1, 2)))
+    patient = _patient(slices, name)
+    with_lesions = np.flatnonzero(patient.lesions.any((1, 2)))
     if not len(with_lesions):
         return []
     rows = with_lesions[evenly(len(with_lesions), number)]
-    return [Patient(name, one.images[rows], one.lesions[rows])]
+    return [Patient(name, patient.images[rows], patient.lesions[rows])]
 
 
 def _patient(slices: LabelledSlices, name: str) -> Patient:
-    one = slices.only({name})
-    one = one.rows((one.masks[:, 1] != UNKNOWN).any((1, 2)))  # of others the truth is not known
-    return Patient(name, one.images.astype(np.uint8), (one.masks[:, 1] == 1).astype(np.uint8))
+    mine = slices.only({name})
+    mine = mine.rows((mine.masks[:, 1] != UNKNOWN).any((1, 2)))  # of others the truth is not known
+    return Patient(name, mine.images.astype(np.uint8), (mine.masks[:, 1] == 1).astype(np.uint8))
 
 
 def evenly(count: int, number: int) -> npt.NDArray[np.intp]:

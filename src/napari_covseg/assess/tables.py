@@ -66,14 +66,14 @@ def network_record(networks: Sequence[Network], wanted: Sequence[str] = ()) -> d
     by_patient = under(networks, "patient")
     best = _best(by_patient)
     paired = [
-        {"network": one.recipe, "less": best.recipe, **asdict(difference(one, best))}
-        for one in by_patient
-        if best is not None and one is not best
+        {"network": network.recipe, "less": best.recipe, **asdict(difference(network, best))}
+        for network in by_patient
+        if best is not None and network is not best
     ]
     record = {
-        "networks": [_network_record(one) for one in networks],
+        "networks": [_network_record(network) for network in networks],
         "paired": paired,
-        "sources": [row for one in under(networks, "source") for row in _sources(one)],
+        "sources": [row for network in under(networks, "source") for row in _sources(network)],
         "not_trained": not_trained(networks, wanted),
     }
     return {key: without_nan(value) for key, value in record.items()}
@@ -81,56 +81,56 @@ def network_record(networks: Sequence[Network], wanted: Sequence[str] = ()) -> d
 
 def not_trained(networks: Sequence[Network], wanted: Sequence[str] = ()) -> list[str]:
     """Return those wanted, by default all of the catalogue, of which there is no run by patient or source."""
-    there = {one.recipe for one in networks if one.protocol != "slice"}
+    there = {network.recipe for network in networks if network.protocol != "slice"}
     return [name for name in wanted or [entry.name for entry in CATALOGUE] if name not in there]
 
 
-def _network_record(one: Network) -> dict[str, Any]:
+def _network_record(network: Network) -> dict[str, Any]:
     figures = {
-        output: {metric: asdict(one.mean(output, metric)) for metric in ("dice", *_METRICS)}
-        for output in one.outputs
+        output: {metric: asdict(network.mean(output, metric)) for metric in ("dice", *_METRICS)}
+        for output in network.outputs
     }
-    first = one.records[0]
+    first = network.records[0]
     return {
-        "recipe": one.recipe,
-        "protocol": one.protocol,
-        "folds": [record["fold"] for record in one.records],
+        "recipe": network.recipe,
+        "protocol": network.protocol,
+        "folds": [record["fold"] for record in network.records],
         "of_folds": first["folds"],
         "parameters": first["parameters"],
         "gmac_256": first["gmac_256"],
         **{
-            key: sorted({record[key] for record in one.records})
+            key: sorted({record[key] for record in network.records})
             for key in ("size", "steps", "batch", "device")
         },
-        "seconds": one.seconds,
+        "seconds": network.seconds,
         **figures,
         "patients": {
             name: {
                 "slices": count,
-                **{out: one.by_patient(out, "dice").get(name, math.nan) for out in one.outputs},
+                **{out: network.by_patient(out, "dice").get(name, math.nan) for out in network.outputs},
             }
-            for name, count in one.slices().items()
+            for name, count in network.slices().items()
         },
     }
 
 
 def _main_table(networks: Sequence[Network], title: str, warning: str = "") -> str:
     rows = []
-    for one in networks:
-        first = one.records[0]
-        folds = f"{len(one.records)} of {len(first['folds'])}"
+    for network in networks:
+        first = network.records[0]
+        folds = f"{len(network.records)} of {len(first['folds'])}"
         rows.append(
             [
-                one.recipe,
+                network.recipe,
                 f"{first['parameters'] / 1e6:.3f}",
                 f"{first['gmac_256']:.2f}",
-                f"{one.of('size')}²",
-                one.of("steps"),
-                f"{one.seconds / 60:.1f}",
-                one.of("device"),
+                f"{network.of('size')}²",
+                network.of("steps"),
+                f"{network.seconds / 60:.1f}",
+                network.of("device"),
                 folds,
-                mean_text(one.mean("lungs", "dice")),
-                mean_text(one.mean("lesion", "dice")),
+                mean_text(network.mean("lungs", "dice")),
+                mean_text(network.mean("lesion", "dice")),
             ]
         )
     heads = ["Network", "Parameters (M)", "GMAC at 256²", "Slices", "Steps", "Minutes per fold", "Device"]
@@ -144,9 +144,9 @@ def _main_table(networks: Sequence[Network], title: str, warning: str = "") -> s
 
 def _labels_table(networks: Sequence[Network]) -> str:
     """All labels of networks that tell findings apart."""
-    several = [one for one in networks if one.outputs != PLAIN]
-    labels = list(dict.fromkeys(name for one in several for name in one.outputs if name != "lungs"))
-    rows = [[one.recipe, *(_label(one, name) for name in labels)] for one in several]
+    several = [network for network in networks if network.outputs != PLAIN]
+    labels = list(dict.fromkeys(name for network in several for name in network.outputs if name != "lungs"))
+    rows = [[network.recipe, *(_label(network, name) for name in labels)] for network in several]
     note = (
         "Dice by patient, of patients who have the label; after a semicolon how many, and what is painted "
         "of it, in per cent of the slices, in patients who are known not to have it. Pixels of which "
@@ -155,35 +155,35 @@ def _labels_table(networks: Sequence[Network]) -> str:
     return section("Each label", note, ["Network", *labels], rows)
 
 
-def _label(one: Network, output: str) -> str:
-    mean, (false, *_), n = one.mean(output, "dice"), *_painted(one, output)
+def _label(network: Network, output: str) -> str:
+    mean, (false, *_), n = network.mean(output, "dice"), *_painted(network, output)
     there = f"{mean_text(mean)}; {mean.n}" if mean.n else "–"
     return f"{there}, {number_text(false, '.2f')} % in {n}" if n else there
 
 
-def _painted(one: Network, output: str) -> tuple[tuple[float, float, float], int]:
+def _painted(network: Network, output: str) -> tuple[tuple[float, float, float], int]:
     """Return the mean and interval of what is painted where there is nothing, and of how many patients."""
-    values = np.array(list(one.painted(output).values()))
+    values = np.array(list(network.painted(output).values()))
     return interval(values), len(values)
 
 
-def _sources(one: Network) -> list[dict[str, Any]]:
+def _sources(network: Network) -> list[dict[str, Any]]:
     """Return, for each source that was left out and each label that is known there, the figures."""
     found = []
-    for fold in [record["fold"] for record in one.records]:
-        tested = one.of_folds([fold])
+    for fold in [record["fold"] for record in network.records]:
+        tested = network.of_folds([fold])
         for output in tested.outputs:
             if tested.by_patient(output, "dice"):
                 (false, low, high), n = _painted(tested, output)
                 figures = {"mean": false, "low": low, "high": high, "n": n}
-                row = {"network": one.recipe, "source": fold, "label": output}
+                row = {"network": network.recipe, "source": fold, "label": output}
                 found.append({**row, "dice": asdict(tested.mean(output, "dice")), "painted": figures})
     return found
 
 
 def _sources_table(networks: Sequence[Network]) -> str:
     rows = []
-    for source in (row for one in networks for row in _sources(one)):
+    for source in (row for network in networks for row in _sources(network)):
         dice, painted = Mean(**source["dice"]), source["painted"]
         row = [source["network"], source["source"], source["label"], str(dice.n), mean_text(dice)]
         false = "{mean:.2f} ({low:.2f}–{high:.2f})".format(**painted) if painted["n"] else "–"
@@ -199,8 +199,8 @@ def _sources_table(networks: Sequence[Network]) -> str:
 
 def _metrics_table(networks: Sequence[Network]) -> str:
     rows = [
-        [one.recipe, *(_short_mean(one.mean("lesion", metric), metric) for metric in _METRICS)]
-        for one in networks
+        [network.recipe, *(_short_mean(network.mean("lesion", metric), metric) for metric in _METRICS)]
+        for network in networks
     ]
     note = (
         "Mean ± sd over the patients. Distances in pixels of 256², slice by slice. A patient without a "
@@ -211,14 +211,14 @@ def _metrics_table(networks: Sequence[Network]) -> str:
 
 
 def _cases_table(networks: Sequence[Network]) -> str:
-    slices = {name: count for one in networks for name, count in one.slices().items()}
+    slices = {name: count for network in networks for name, count in network.slices().items()}
     patients = sorted(slices)
     rows = [
         [
-            one.recipe,
-            *(number_text(one.by_patient("lesion", "dice").get(name, math.nan)) for name in patients),
+            network.recipe,
+            *(number_text(network.by_patient("lesion", "dice").get(name, math.nan)) for name in patients),
         ]
-        for one in networks
+        for network in networks
     ]
     heads = ["Network", *(f"{name} ({slices[name]})" for name in patients)]
     return section("Lesion Dice of each patient", "With the number of slices.", heads, rows)
@@ -229,10 +229,10 @@ def _paired_table(networks: Sequence[Network]) -> str:
     if best is None:
         return ""
     rows = []
-    for one in networks:
-        if one is not best:
-            less = difference(one, best)
-            rows.append([one.recipe, str(less.n), difference_text(less), number_text(less.p, ".3g")])
+    for network in networks:
+        if network is not best:
+            less = difference(network, best)
+            rows.append([network.recipe, str(less.n), difference_text(less), number_text(less.p, ".3g")])
     note = (
         "Lesion Dice less that of the best network with all folds, patient by patient, with its 95 % "
         "bootstrap interval; p of Wilcoxon's signed-rank test, not corrected for the number of comparisons."
@@ -242,12 +242,12 @@ def _paired_table(networks: Sequence[Network]) -> str:
 
 def _best(networks: Sequence[Network]) -> Network | None:
     """Return the first network with all folds; the first of all if none has; networks are sorted."""
-    return next((one for one in networks if one.complete), networks[0] if networks else None)
+    return next((network for network in networks if network.complete), networks[0] if networks else None)
 
 
 def under(networks: Sequence[Network], protocol: str) -> list[Network]:
     """Return the networks that were run under a protocol."""
-    return [one for one in networks if one.protocol == protocol]
+    return [network for network in networks if network.protocol == protocol]
 
 
 def mean_text(mean: Mean) -> str:
@@ -290,7 +290,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def without_nan(value: Any) -> Any:
     """Return the same with null where there is no value: JSON knows no NaN."""
     if isinstance(value, dict):
-        return {key: without_nan(one) for key, one in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(one) for one in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -139,14 +139,14 @@ def choose_sides(
         The side of every slice in `ids`.
     """
     wanted = sorted(set(ids))
-    sides: dict[SliceId, Side] = {one: known[one] for one in wanted if one in known} if known else {}
+    sides: dict[SliceId, Side] = {id_: known[id_] for id_ in wanted if id_ in known} if known else {}
     share = 0
     if fraction > 0 and len(wanted) >= HOLD_OUT_FROM:
         share = max(1, int(fraction * len(wanted)))
-    new = sorted((one for one in wanted if one not in sides), key=rank)
+    new = sorted((id_ for id_ in wanted if id_ not in sides), key=rank)
     missing = max(0, share - sum(side == "held-out" for side in sides.values()))
-    for place, one in enumerate(new):
-        sides[one] = "held-out" if place < missing else "learned"
+    for place, id_ in enumerate(new):
+        sides[id_] = "held-out" if place < missing else "learned"
     return sides
 
 
@@ -157,5 +157,5 @@ def rank(id_: SliceId) -> tuple[bytes, SliceId]:
 
 def split(slices: LabelledSlices, sides: Mapping[SliceId, Side]) -> tuple[LabelledSlices, LabelledSlices]:
     """Return the slices to learn from, and those that are held out, by `choose_sides`."""
-    held_out = np.array([sides[one] == "held-out" for one in slices.ids], np.bool_)
+    held_out = np.array([sides[id_] == "held-out" for id_ in slices.ids], np.bool_)
     return slices.rows(~held_out), slices.rows(held_out)

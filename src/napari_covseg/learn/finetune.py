@@ -309,7 +309,8 @@ class AdamW:
     def __init__(self, parameters: Sequence[Tensor], weight_decay: float) -> None:
         self._weight_decay = weight_decay
         self._states = [
-            (one, torch.zeros_like(one), torch.zeros_like(one), torch.zeros(())) for one in parameters
+            (parameter, torch.zeros_like(parameter), torch.zeros_like(parameter), torch.zeros(()))
+            for parameter in parameters
         ]
 
     @torch.no_grad()
@@ -317,13 +318,13 @@ class AdamW:
         """Change every parameter that has a gradient, in place, and clear the gradients."""
         states = [state for state in self._states if state[0].grad is not None]
         parameters, means, squares, steps = (list(part) for part in zip(*states, strict=True))
-        gradients = [one.grad for one in parameters]
+        gradients = [parameter.grad for parameter in parameters]
         adamw(
             parameters, gradients, means, squares, [], steps, amsgrad=False, beta1=0.9, beta2=0.999,
             lr=learning_rate, weight_decay=self._weight_decay, eps=1e-8, maximize=False,
         )  # fmt: skip
-        for one in parameters:
-            one.grad = None
+        for parameter in parameters:
+            parameter.grad = None
 
 
 class _Crops:
@@ -336,7 +337,7 @@ class _Crops:
         targets = torch.from_numpy(slices.masks if soft else labelled).float()
         known = torch.from_numpy(slices.masks != UNKNOWN).float()
         self.targets = torch.cat([targets, known], 1).to(model.device)
-        self.middles = torch.tensor([_middle(one) for one in labelled], dtype=torch.float32)
+        self.middles = torch.tensor([_middle(mask) for mask in labelled], dtype=torch.float32)
 
     def sample(
         self, number: int, size: int, how: Warp | None, random: np.random.Generator

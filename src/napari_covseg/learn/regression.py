@@ -121,7 +121,7 @@ def shipped_phantom(seed: int) -> tuple[Volume, Labels, Labels]:
 @lru_cache(maxsize=8)
 def _phantom_slices(seed: int, preparation: Preparation, outputs: tuple[str, ...]) -> LabelledSlices:
     voxels, *truth = shipped_phantom(seed)
-    images = np.stack([preparation(one, "HU") for one in voxels])
+    images = np.stack([preparation(slice_, "HU") for slice_ in voxels])
     masks = [
         targets_of(lungs, lesions, outputs, preparation.size) for lungs, lesions in zip(*truth, strict=True)
     ]

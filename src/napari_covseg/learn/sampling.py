@@ -79,7 +79,7 @@ def sampling_weights(recipe: Recipe, training: LabelledSlices) -> npt.NDArray[np
         np.char.add(np.char.add(sources.astype(str), "\n"), training.patients.astype(str)),
         return_inverse=True, return_counts=True,
     )  # fmt: skip
-    names = [tuple(str(one).split("\n")) for one in both]
+    names = [tuple(str(name).split("\n")) for name in both]
     given = [training.weights.get(source, training.weights.get(name, 1.0)) for source, name in names]
     share = counts**recipe.balance * given
     negative = np.isin([name for _, name in names], sorted(training.negatives))

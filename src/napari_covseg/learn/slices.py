@@ -142,7 +142,7 @@ class LabelledSlices:
         some = [part for part in parts if len(part)]
         if not some:
             return None
-        ids = [one for part in some for one in part.ids]
+        ids = [id_ for part in some for id_ in part.ids]
         return cls(
             np.concatenate([part.images for part in some]),
             np.concatenate([part.masks for part in some]),

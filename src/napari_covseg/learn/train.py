@@ -509,17 +509,17 @@ def compare_precisions(network: nn.Module, loss: Loss, images: Tensor, masks: Te
     """
     values, gradients = [], []
     for half in (False, True):
-        one = copy.deepcopy(network).train()
-        one.zero_grad()
-        for module in one.modules():
+        copied = copy.deepcopy(network).train()
+        copied.zero_grad()
+        for module in copied.modules():
             if isinstance(module, nn.Dropout):  # it would drop others in bfloat16
                 module.eval()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-            logits = one(images)
+            logits = copied(images)
         value = loss(logits, masks)
         value.backward()
         values.append(float(value.detach()))
-        gradients.append(torch.cat([p.grad.flatten() for p in one.parameters() if p.grad is not None]))
+        gradients.append(torch.cat([p.grad.flatten() for p in copied.parameters() if p.grad is not None]))
     cosine = nn.functional.cosine_similarity(gradients[0], gradients[1], dim=0)
     return Agreement(abs(values[1] - values[0]) / max(abs(values[0]), 1e-6), float(cosine))
 
@@ -583,5 +583,5 @@ def matching_weights(network: nn.Module, path: str | Path) -> dict[str, Tensor]:
 def matching_share(network: nn.Module, path: str | Path) -> float:
     """Return how much of a network's parameters such a start gives, from 0 to 1."""
     taken = matching_weights(network, path)
-    sizes = {name: one.numel() for name, one in network.named_parameters()}
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     return sum(size for name, size in sizes.items() if name in taken) / sum(sizes.values())

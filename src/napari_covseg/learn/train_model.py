@@ -194,7 +194,7 @@ def train_model(
     if budget is not None:
         recipe = within(budget, recipe, training, validation, test, device=device, checkpoint=checkpoint)
     half = device.startswith("cuda") if half is None else half
-    for told in train(
+    for event in train(
         recipe,
         training,
         validation,
@@ -204,11 +204,11 @@ def train_model(
         stop=stop,
         as_it_is=as_it_is,
     ):
-        if isinstance(told, TrainingProgress):
-            yield told
+        if isinstance(event, TrainingProgress):
+            yield event
         else:
-            card = _card(recipe, told, data, split, parts, name or out.stem, device)
-            save_model(out, told.network, card)
+            card = _card(recipe, event, data, split, parts, name or out.stem, device)
+            save_model(out, event.network, card)
             yield card
 
 

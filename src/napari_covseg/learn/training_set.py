@@ -110,7 +110,7 @@ class _Slice:
                 return (self.lungs > 0).astype(np.uint8)
             return np.full(self.values.shape[:2], UNKNOWN, np.uint8)
         value = lesion(name).value
-        united = [lesion(one).value for one in UNITED]
+        united = [lesion(part).value for part in UNITED]
         if name == UNION:
             here = np.isin(self.lesions, [value, *united])
             known = {name} <= self.knows or set(UNITED) <= self.knows
@@ -144,14 +144,14 @@ def _assemble(
         folder = here / _expanded(source["root"]) if "root" in source else root
         _check_source(source, folder)
         label = source.get("name", source[kind])
-        for name, one in _READERS[kind](source, folder):
+        for name, slice_ in _READERS[kind](source, folder):
             if size is None:
-                images.append(prepare(preparation, one.values, one.kind))
+                images.append(prepare(preparation, slice_.values, slice_.kind))
             else:
-                images.append(resize(squared(one.values), size))
+                images.append(resize(squared(slice_.values), size))
             side = size or preparation.size
-            masks.append(np.stack([shrink(one.channel(channel), side) for channel in channels]))
-            rows.append((name, label, one.kind))
+            masks.append(np.stack([shrink(slice_.channel(channel), side) for channel in channels]))
+            rows.append((name, label, slice_.kind))
             if (weight := float(source.get("weight", 1))) != 1:
                 weights[label if "name" in source else name] = weight
             if negative.setdefault(name, source.get("negative", False)) != source.get("negative", False):
@@ -248,7 +248,7 @@ def _read_patients(source: dict[str, Any], root: Path) -> Iterator[tuple[str, _S
     folders = sorted(p for p in (root / source["patients"]).iterdir() if (p / "ct").is_dir())
     for folder in folders:
         if folder.name not in source.get("left_out", ()):
-            yield from ((folder.name, one) for one in _read_pictures(folder, source))
+            yield from ((folder.name, slice_) for slice_ in _read_pictures(folder, source))
 
 
 def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Slice]:
@@ -259,7 +259,7 @@ def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Slice]:
         found: dict[str, Mask | None] = {}
         for part in ("lungs", lesions):
             near = [folder / part / file.name, (folder / part / file.stem).with_suffix(".png")]
-            truth = next((one for one in near if one.is_file()), None)
+            truth = next((path for path in near if path.is_file()), None)
             if truth is None and not partial:
                 raise ScanError(
                     f"The mask {near[0]} is missing: each slice in {folder / 'ct'} needs one of the same "
