@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +107,56 @@ def test_the_revision_is_on_disk_before_the_labels(opened: OpenCase, monkeypatch
     paint(opened, "lungs", np.s_[1:3], 1)
     opened.flush()
     assert order == ["revisions", "touched", "touched", "0", "0", "review", "activity"]
+
+
+@pytest.mark.parametrize("written", range(7))
+def test_after_an_error_it_goes_on_where_it_has_failed(
+    opened: OpenCase, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    opened.flush()
+    order: list[str] = []
+    real, full = chunks._write_file, True
+
+    def write(path: str, data: bytes) -> None:
+        if full and len(order) == written:
+            raise OSError(errno.ENOSPC, "full", path)
+        order.append("/".join(Path(path).parts[-2:]).removesuffix(".partial"))
+        real(path, data)
+
+    monkeypatch.setattr(chunks, "_write_file", write)
+    paint(opened, "lungs", np.s_[1:3], 1)
+    for _ in range(2):
+        with pytest.raises(CaseError, match="full"):
+            opened.flush()
+        assert opened.pending and opened.backlog == 0  # nothing gets shorter while the disk is full
+        assert len(order) == written
+    full = False
+    opened.flush()
+    names = ["touched/c.1.0.0", "touched/c.2.0.0", "0/c.1.0.0", "0/c.2.0.0", "review/c.0", "activity/c.0"]
+    again = ["review/c.0"] if written == 6 else []  # review and activity are written together
+    assert order == ["revisions/c.1.0", *names[:5], *again, "activity/c.0"]
+    assert not opened.pending and opened.backlog == 0
+
+
+def test_it_says_how_much_waits(opened: OpenCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened.flush()
+    waits, goes_on = threading.Event(), threading.Event()
+    real = chunks._write_file
+
+    def write(path: str, data: bytes) -> None:
+        if "revisions" in path:
+            waits.set()
+            assert goes_on.wait(60)
+        real(path, data)
+
+    monkeypatch.setattr(chunks, "_write_file", write)
+    paint(opened, "lungs", np.s_[1:3], 1)
+    assert waits.wait(60)
+    paint(opened, "lungs", np.s_[3:6], 1)
+    assert opened.backlog == 2 * 5
+    goes_on.set()
+    opened.flush()
+    assert opened.backlog == 0
 
 
 def test_only_what_changed_is_written(opened: OpenCase) -> None:

@@ -20,12 +20,8 @@ from napari_covseg.cases.chunks import set_aside
 from napari_covseg.cases.history import History
 from napari_covseg.cases.revision import Packed, Record, Revision, SliceEdit, SliceState
 from napari_covseg.cases.store import DamagedError, write_slice
-from napari_covseg.cases.writer import Key
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS, Group
-
-# Ranks of what is written, in this order: nothing is on disk that no revision explains.
-HISTORY, TOUCHED, LABELS, REVIEW, ACTIVITY = range(5)
 
 T = TypeVar("T", np.uint8, np.bool_)
 Kind = Literal["labels", "touched"]
@@ -68,12 +64,15 @@ class Draft:
     record : Record
     growing : bool
         Whether more may come: a model's write grows until something else happens.
+    due : bool
+        Whether it has to be written.
     changes : deque
         Those that are not packed.
     """
 
     record: Record
     growing: bool = False
+    due: bool = False
     changes: deque[Change] = field(default_factory=deque)
     _slices: set[tuple[Group, int]] = field(default_factory=set)
     _voxels: int = 0
@@ -133,6 +132,8 @@ class EditLog:
         Revisions that are not wholly on disk, by number.
     damaged : dict
         What could not be read, by (what, group, slice); it is kept beside when it is written again.
+    records_due : bool
+        Whether review states and activity have to be written.
     memory : dict of (ndarray, ndarray)
         Labels and touched by group, (z, y, x) each, that the person sees; they also count where
         the disk cannot be read.
@@ -143,6 +144,7 @@ class EditLog:
         self.damaged: dict[tuple[str, str, int], Damage] = {}
         self.drafts: dict[int, Draft] = {}
         self.memory: dict[Group, SliceState] = {}
+        self.records_due = False
         self._packing = threading.RLock()
         self._ahead: dict[tuple[Group, int], _Ahead] = {}
         self.review = self._tolerant("review", lambda: case.review, np.zeros(case.shape[0], np.uint8))
@@ -266,39 +268,52 @@ class EditLog:
 
     # --- writing ----------------------------------------------------------------------
 
-    def save(self, key: Key) -> None:
-        """Write what `key` names: (rank, label group, slice or number). Raises CaseError."""
-        rank, name, z = key
-        group: Group = "lungs" if name == "lungs" else "lesions"
-        if rank == HISTORY:
-            self._write_revision(z)
-        elif rank == REVIEW:
-            self.case.write_review(self.review.copy())
-        elif rank == ACTIVITY:
-            self.case.write_activity(replace(self.activity, revision=self.history.last))
-        elif (ahead := self._ahead.get((group, z))) is not None:
-            if rank == LABELS:
-                self._write("labels", group, z, ahead.state[0])
-                del self._ahead[group, z]
-            elif ahead.touched_changed or ("touched", group, z) in self.damaged:
+    @property
+    def backlog(self) -> int:
+        """How many files of label slices wait to be written."""
+        return 2 * (len(self._ahead) + sum(len(draft.changes) for draft in list(self.drafts.values())))
+
+    def write(self) -> None:
+        """Write all that is due, and nothing that no revision on disk explains.
+
+        Raises
+        ------
+        CaseError
+            If the disk is full, the folder is read-only or gone; done again it goes on there.
+        """
+        for draft in list(self.drafts.values()):
+            if draft.due:
+                draft.due = False  # first, as more may come meanwhile
+                try:
+                    self._write_revision(draft)
+                except BaseException:
+                    draft.due = True
+                    raise
+        for (group, z), ahead in sorted(self._ahead.items()):
+            if ahead.touched_changed or ("touched", group, z) in self.damaged:
                 self._write("touched", group, z, ahead.state[1])
                 ahead.touched_changed = False
+        for (group, z), ahead in sorted(self._ahead.items()):
+            self._write("labels", group, z, ahead.state[0])
+            del self._ahead[group, z]
+        if self.records_due:
+            self.case.write_review(self.review.copy())
+            self.case.write_activity(replace(self.activity, revision=self.history.last))
+            self.records_due = False
 
-    def catch_up(self) -> list[Key]:
-        """Make the changes that slices on disk may not show yet; returns what is to be written."""
-        stale = []
+    def catch_up(self) -> None:
+        """Make the changes that slices on disk may not show yet; `write` writes them."""
         for record in self.history.unsettled():
-            stale += self.apply(record)
-        return stale
+            self.apply(record)
 
-    def apply(self, record: Record) -> list[Key]:
-        """Make all changes of a revision that lies in the history; return what is to be written."""
+    def apply(self, record: Record) -> None:
+        """Make all changes of a revision that lies in the history; `write` writes them."""
         for packed in record.parts:
             # a crash may have come between any two of the slice's files
             self._apply(packed.unpack()).touched_changed = True
         for z, _, state in record.review:
             self.review[z] = state
-        return [key for part in record.parts for key in keys_of(part.group, part.z)]
+        self.records_due |= bool(record.review)
 
     def unsaved(self) -> list[Record]:
         """Return the revisions that are not on disk, whole, asking as little as possible of the disk."""
@@ -318,10 +333,7 @@ class EditLog:
             if there:
                 self._packing.release()
 
-    def _write_revision(self, number: int) -> None:
-        draft = self.drafts.get(number)
-        if draft is None:
-            return
+    def _write_revision(self, draft: Draft) -> None:
         with self._packing:
             while draft.changes:
                 # taken out only when it is packed: the disk may have to be read for it
@@ -334,8 +346,9 @@ class EditLog:
         self.history.write(record)
         for z, _, state in record.review:
             self.review[z] = state
-        if not draft.growing and not draft.changes:
-            self.drafts.pop(number, None)
+        self.records_due = True
+        if not draft.growing and not draft.due:
+            self.drafts.pop(record.number, None)
 
     def _resolved(self, change: Change) -> SliceEdit:
         if isinstance(change, Packed):
@@ -376,11 +389,6 @@ class EditLog:
                 return np.zeros(self.case.shape[1:], np.uint8 if kind == "labels" else np.bool_)
             labels, touched = self.memory[group]
             return np.array(labels[z] if kind == "labels" else touched[z])
-
-
-def keys_of(group: Group, z: int) -> list[Key]:
-    """Return what has to be written of a slice whose labels have changed."""
-    return [(TOUCHED, group, z), (LABELS, group, z)]
 
 
 def _sparse_zeros(shape: tuple[int, ...], dtype: type[T]) -> npt.NDArray[T]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.cases.case import Case, Review, now
-from napari_covseg.cases.edit_log import ACTIVITY, REVIEW, EditLog
+from napari_covseg.cases.edit_log import EditLog
 from napari_covseg.cases.prediction import Prediction
 from napari_covseg.cases.revision import Packed, Record, SliceEdit, SliceState
 from napari_covseg.labels import GROUPS
@@ -87,8 +87,8 @@ def merge_prediction(case: Case, prediction: Prediction, slices: Iterable[int] |
     lock = case.lock()
     try:
         log = EditLog(case)
-        for key in sorted(set(log.catch_up())):
-            log.save(key)
+        log.catch_up()
+        log.write()
         record = Record(log.history.last + 1, now(), prediction.info.model_id, "merge", prediction.id)
         done = np.flatnonzero(prediction.done)
         for z in done if slices is None else np.intersect1d(done, list(slices)):
@@ -115,10 +115,10 @@ def _write(record: Record, log: EditLog) -> None:
     """Write the revision, then slice by slice what it explains."""
     log.history.write(record)
     for part in record.parts:
-        for key in log.apply(replace(record, parts=[part], review=[])):
-            log.save(key)
+        log.apply(replace(record, parts=[part], review=[]))
+        log.write()
     log.apply(replace(record, parts=[]))
     log.activity = replace(log.activity, modified=record.when)
-    log.save((REVIEW, "", 0))
-    log.save((ACTIVITY, "", 0))
+    log.records_due = True
+    log.write()
     log.history.compact()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.cases.case import Damage, Review, now
-from napari_covseg.cases.edit_log import ACTIVITY, HISTORY, REVIEW, Change, Draft, EditLog, State, keys_of
+from napari_covseg.cases.edit_log import Change, Draft, EditLog, State
 from napari_covseg.cases.history import write_csv
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.merge import edits_of, review_after_merge
@@ -23,7 +23,7 @@ from napari_covseg.cases.prediction import Prediction
 from napari_covseg.cases.revision import Record, Revision, SliceEdit, SliceState
 from napari_covseg.cases.store import ROW_BYTES, DamagedError
 from napari_covseg.cases.workspace import Workspace
-from napari_covseg.cases.writer import BackgroundWriter, Key
+from napari_covseg.cases.writer import BackgroundWriter
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.scans.appearance import Appearance, look
@@ -100,7 +100,7 @@ class OpenCase:
         self._writer: BackgroundWriter | None = None
         self.held_by = self.case.held_by() if read_only else ""
         try:
-            stale = self._load()
+            self._load()
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
@@ -113,29 +113,28 @@ class OpenCase:
         self._predictions: dict[str, Prediction] = {}
         self._found: Appearance | None = None
         if self._lock is not None:
-            self._writer = BackgroundWriter(self.log.save, on_error=on_error)
+            self._writer = BackgroundWriter(self.log.write, on_error=on_error)
             # an OpenCase that is forgotten still saves and gives its lock back
             self._finalizer = weakref.finalize(self, _shut, self._writer, self._lock)
             # zarr makes nothing anew when the interpreter ends, where a forgotten case is saved
             with suppress(CaseError):
                 self.log.history.begin()
-            self._writer.schedule([*stale, (REVIEW, "", 0), (ACTIVITY, "", 0)])
+            self.log.records_due = True
+            self._writer.wake()
 
-    def _load(self) -> list[Key]:
-        """Read the case, as after its last whole revision, into memory; returns what is to be written."""
+    def _load(self) -> None:
+        """Read the case, as after its last whole revision, into memory."""
         self.log = EditLog(self.case)
         self.voxels = self._read_voxels()
         self.live, self.touched = self.log.load()
         if not self.read_only:
             self.log.memory = {group: (self.live[group], self.touched[group]) for group in GROUPS}
         self.review = self.log.review.copy()
-        stale = []
         for record in self.log.history.unsettled():
             self._apply(record)
-            if not self.read_only:
-                stale += self.log.apply(record)
+        if not self.read_only:
+            self.log.catch_up()
         self.damaged = tuple(self.log.damaged.values())
-        return stale
 
     def _read_voxels(self) -> npt.NDArray[np.int16]:
         case = self.case
@@ -443,7 +442,7 @@ class OpenCase:
     @property
     def backlog(self) -> int:
         """How much waits to be written, in files; a merge that waits for it keeps memory low."""
-        return 0 if self._writer is None else self._writer.backlog
+        return 0 if self._writer is None or self._writer.failed else self.log.backlog
 
     def flush(self) -> None:
         """Wait until everything is on disk.
@@ -512,7 +511,7 @@ class OpenCase:
         self.check_editable()
         if self._last is not None and self._last.growing:
             self._last.growing = False
-            self._schedule([(HISTORY, "", self._last.record.number)])
+            self._last.due = True
         self.revision += 1
         time = now()
         record = Record(self.revision, time, self.who if who is None else who, tool, prediction_id, note)
@@ -527,16 +526,11 @@ class OpenCase:
                 self.review[z] = state
 
     def _note(self, draft: Draft, changes: Iterable[Change]) -> None:
-        keys: list[Key] = [(HISTORY, "", draft.record.number), (REVIEW, "", 0), (ACTIVITY, "", 0)]
         for change in changes:
-            place = draft.add(change)
-            self.changed.add(place)
-            keys += keys_of(*place)
-        self._schedule(keys)
-
-    def _schedule(self, keys: Iterable[Key]) -> None:
+            self.changed.add(draft.add(change))
+        draft.due = True
         assert self._writer is not None
-        self._writer.schedule(keys)
+        self._writer.wake()
 
     def _note_unknown(self) -> bool:
         """Note down what was changed in the live labels without telling; everything has to be on disk.
