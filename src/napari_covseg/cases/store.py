@@ -35,6 +35,9 @@ ROW_BYTES = 1 << 19
 """Size of a chunk of an array from `create_rows`, before it is compressed."""
 _ROWS = 2**31 - 1
 
+UNREADABLE = (ValueError, RuntimeError, KeyError, TypeError, BaseZarrError)
+"""What zarr and its codecs raise on bytes that they cannot make sense of."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -68,8 +71,7 @@ def reading(what: str, place: str | Path) -> Iterator[None]:
             reason = error.strerror or str(error)
             text = f"{what} of {place} cannot be read ({reason}): check the drive or the network."
         raise (DamagedError if error.errno == errno.EIO else CaseError)(text) from error
-    # zarr and its codecs raise any of these on bytes that they cannot make sense of
-    except (ValueError, RuntimeError, KeyError, TypeError, BaseZarrError) as error:
+    except UNREADABLE as error:
         raise DamagedError(
             f"{what} of {place} is damaged: restore it from a backup or import the scan again."
         ) from error

@@ -21,7 +21,6 @@ from zarr.errors import ContainsGroupError
 
 from napari_covseg.cases.case import APPEARANCE, NEVER, SAID, Activity, Case, now
 from napari_covseg.cases.lock import Lock
-from napari_covseg.cases.ome import image_metadata, label_metadata, labels_metadata
 from napari_covseg.cases.store import (
     FORMAT,
     KEY,
@@ -37,11 +36,12 @@ from napari_covseg.cases.store import (
     writing,
 )
 from napari_covseg.errors import CaseError
-from napari_covseg.labels import GROUPS
+from napari_covseg.labels import GROUPS, Group
 from napari_covseg.scans.appearance import look
 from napari_covseg.scans.scan import LUNG_WINDOW, Scan
 
 _log = logging.getLogger(__name__)
+_OME_VERSION = "0.5"
 
 
 @dataclass(frozen=True)
@@ -234,15 +234,13 @@ def _write_case(
         "shape": list(scan.voxels.shape),
         "header": scan.header(),
     }
-    name = scan.name or "scan"
-    grey_range = LUNG_WINDOW if scan.intensity == "HU" else (0, 255)
-    ome = image_metadata(name, scan.spacing, grey_range)
+    ome = _ome_image(scan)
     attributes: dict[str, Any] = {"ome": ome, KEY: own, APPEARANCE: found.to_json(), SAID: dict(said)}
     case = zarr.open_group(folder, mode="w-", attributes=attributes)
-    labels = case.create_group("labels", attributes={"ome": labels_metadata()})
+    ome = {"version": _OME_VERSION, "labels": list(GROUPS)}
+    labels = case.create_group("labels", attributes={"ome": ome})
     for group in GROUPS:
-        ome = label_metadata(group, scan.spacing)
-        maps = labels.create_group(group, attributes={"ome": ome})
+        maps = labels.create_group(group, attributes={"ome": _ome_labels(group, scan.spacing)})
         create_slices(maps, "0", scan.voxels.shape, np.uint8)
         create_slices(maps, "touched", scan.voxels.shape, np.bool_)
     create_record(case, "review", (count,), np.uint8, ("z",))
@@ -253,6 +251,44 @@ def _write_case(
     for z in range(count):
         write_slice(voxels, z, scan.voxels[z])
         progress(z + 1, count)
+
+
+def _ome_image(scan: Scan) -> dict[str, Any]:
+    """Return the ``ome`` attribute of a case: its scan as an OME-Zarr image with one resolution."""
+    name = scan.name or "scan"
+    low, high = LUNG_WINDOW if scan.intensity == "HU" else (0, 255)
+    window = {"start": low, "end": high, "min": low, "max": high}
+    channel = {"label": name, "color": "FFFFFF", "active": True, "window": window}
+    return {
+        "version": _OME_VERSION,
+        "multiscales": [_multiscale(name, scan.spacing)],
+        "omero": {"channels": [channel], "rdefs": {"model": "greyscale"}},
+    }
+
+
+def _ome_labels(group: Group, spacing: tuple[float, float, float] | None) -> dict[str, Any]:
+    """Return the ``ome`` attribute of one label map: geometry, names and colours."""
+    labels = GROUPS[group]
+    return {
+        "version": _OME_VERSION,
+        "multiscales": [_multiscale(group, spacing)],
+        "image-label": {
+            "colors": [{"label-value": label.value, "rgba": [*label.colour, 255]} for label in labels],
+            "properties": [{"label-value": label.value, "name": label.name} for label in labels],
+            "source": {"image": "../../"},
+        },
+    }
+
+
+def _multiscale(name: str, spacing: tuple[float, float, float] | None) -> dict[str, Any]:
+    """One resolution level "0"; without a spacing the axes have no unit and scale 1."""
+    unit = {} if spacing is None else {"unit": "millimeter"}
+    scale = [1.0, 1.0, 1.0] if spacing is None else [float(step) for step in spacing]
+    return {
+        "name": name,
+        "axes": [{"name": axis, "type": "space", **unit} for axis in "zyx"],
+        "datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}],
+    }
 
 
 def _remove_leftovers(incoming: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -16,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.errors import BaseZarrError
 
 from napari_covseg.cases.case import now
 from napari_covseg.cases.chunks import checksum
 from napari_covseg.cases.store import (
     FORMAT,
     KEY,
+    UNREADABLE,
     check_format,
     create_record,
     read_record,
@@ -147,8 +147,7 @@ class WorkspaceModels:
         ModelError
             If there is none, or it is damaged.
         """
-        group = self._group(model_id)
-        try:
+        with self._reading(model_id) as group:
             own = check_format(group, "model")
             state = read_record(_array(group, "state"), "The decision")[0]
             return WorkspaceModel(
@@ -164,8 +163,6 @@ class WorkspaceModels:
                     for case, seen in own["learned_from"].items()
                 },
             )
-        except (CaseError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._damaged(model_id) from error
 
     def __contains__(self, model_id: object) -> bool:
         """Whether there is a folder of this name, readable or not."""
@@ -180,23 +177,16 @@ class WorkspaceModels:
         ModelError
             If there is no such model, or it is damaged.
         """
-        group = self._group(model_id)
-        try:
+        with self._reading(model_id) as group:
             values = read_record(_array(group, "weights"), "The weights")
             if checksum(values) != check_format(group, "model")["checksum"]:
                 raise ValueError("not the file that was kept")
-        except (CaseError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(model_id) from error
-        return values.tobytes()
+            return values.tobytes()
 
     def curves(self, model_id: str) -> Curves:
         """Return how the fine-tuning went. Raises ModelError as `weights`."""
-        group = self._group(model_id)
-        try:
-            read = {name: read_record(_array(group, name), name) for name in _AXES if name in group}
-        except (CaseError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(model_id) from error
-        return Curves(**read)
+        with self._reading(model_id) as group:
+            return Curves(**{name: read_record(_array(group, name), name) for name in _AXES if name in group})
 
     def add(
         self,
@@ -308,7 +298,8 @@ class WorkspaceModels:
         group.attrs[KEY] = {**own, "checksum": checksum(values)}  # last: with it, it is a model
 
     def _decide(self, model_id: str, state: ModelState) -> None:
-        array = _array(self._group(model_id), "state")
+        with self._reading(model_id) as group:
+            array = _array(group, "state")
         write_record(array, np.array([state], np.uint8), "the decision about the model")
 
     def _kept_ancestor(self, model: WorkspaceModel) -> str:
@@ -339,21 +330,20 @@ class WorkspaceModels:
             place: Any = f"{self._workspace.path}/models" if "://" in self._workspace.path else self._place
             return zarr.open_group(place, mode=mode)
 
-    def _group(self, model_id: str) -> zarr.Group:
+    @contextmanager
+    def _reading(self, model_id: str) -> Iterator[zarr.Group]:
+        """Open a model's group; what cannot be made sense of in it is a ModelError."""
         if model_id not in self:
             raise ModelError(
                 f"{self._workspace.path} has no model {model_id!r}: choose one from its list of models."
             )
         try:
-            return zarr.open_group(self._place / model_id, mode="r+")
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, BaseZarrError) as error:
-            raise self._damaged(model_id) from error
-
-    def _damaged(self, model_id: str) -> ModelError:
-        return ModelError(
-            f"The model {self._place / model_id} is damaged or of a newer napari-covseg: "
-            "make another version current, or restore it from a backup."
-        )
+            yield zarr.open_group(self._place / model_id, mode="r+")
+        except (CaseError, OSError, *UNREADABLE, AttributeError) as error:
+            raise ModelError(
+                f"The model {self._place / model_id} is damaged or of a newer napari-covseg: "
+                "make another version current, or restore it from a backup."
+            ) from error
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
