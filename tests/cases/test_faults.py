@@ -307,7 +307,7 @@ def test_a_drive_that_is_gone(workspace: Workspace, case_id: str) -> None:
         opened.flush,
         lambda: case.review,
         lambda: case.read_slice(0),
-        case.runs,
+        case.predictions,
         workspace.cases,
         lambda: workspace.case(case_id),
         lambda: Workspace.open(workspace.path, create=False),
