@@ -56,7 +56,7 @@ class Protocol:
     Attributes
     ----------
     strategy : str
-        Of `edit.order`: which slice comes next.
+        Of `review.order`: which slice comes next.
     condition : {"none", "guide", "memory", "no-memory"}
         See `CONDITIONS`.
     every : int

@@ -126,7 +126,7 @@ class Output:
             return self._follow(events, doing, show_bar)
 
     def _follow(self, events: Generator[Event, None, None], doing: str, show: Any) -> list[Event]:
-        heard: list[Event] = []
+        received: list[Event] = []
         last: Event | None = None
         self._printed = 0.0
         # Ctrl-C may strike while an event is shown; the job would go on until the traceback is dropped.
@@ -137,15 +137,15 @@ class Output:
                     last = event
                 if isinstance(event, Progress):
                     continue
-                heard.append(event)
+                received.append(event)
                 if isinstance(event, Notice) and not self.as_json:
                     typer.echo(f"Note: {event.text}", err=True)
-        for event in heard:
+        for event in received:
             if isinstance(event, Imported):
                 self.line(f"Imported as {event.case_id}")
             elif isinstance(event, Written):
                 self.line(f"Wrote {event.path}")
-        return heard
+        return received
 
     def _print_record(self, doing: str, event: Event) -> None:
         self.record(as_record(event))

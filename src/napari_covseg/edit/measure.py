@@ -35,9 +35,9 @@ class Reading:
     area_mm2: float | None
 
 
-def ruler(one: Sequence[float], other: Sequence[float], spacing: Spacing | None) -> float:
+def ruler(start: Sequence[float], end: Sequence[float], spacing: Spacing | None) -> float:
     """Return the distance between two places (z, y, x) in voxels: in mm, without a spacing in pixels."""
-    steps = (np.asarray(one, float) - np.asarray(other, float)) * np.asarray(spacing or PIXELS)
+    steps = (np.asarray(start, float) - np.asarray(end, float)) * np.asarray(spacing or PIXELS)
     return float(np.sqrt(np.square(steps).sum()))
 
 

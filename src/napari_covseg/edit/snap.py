@@ -173,7 +173,7 @@ def _fit(image: Distance, looks: Sequence[Sequence[_Look]]) -> Distance:
     surprise = np.stack([np.min([look.surprise(image) for look in some], axis=0) for some in looks])
     surprise -= surprise.min(axis=0)
     np.minimum(surprise, _SURPRISE, out=surprise)
-    return np.stack([-cv2.GaussianBlur(one, (0, 0), 1.0) for one in surprise])
+    return np.stack([-cv2.GaussianBlur(region, (0, 0), 1.0) for region in surprise])
 
 
 def _held_together(new: Mask, shape: Mask) -> Mask:

@@ -170,7 +170,7 @@ class Child:
         self._requests = requests
         self._answers = answers
         self._writing = threading.Lock()
-        self._free_asked = False
+        self._free_wanted = False
         self._scheduler = Scheduler(self._send)
 
     def work(self) -> None:
@@ -178,8 +178,8 @@ class Child:
         threading.Thread(target=self._read, name="covseg-requests", daemon=True).start()
         while not self._scheduler.stopped:
             worked = self._scheduler.turn(IDLE_SECONDS)
-            if not self._scheduler.busy and (self._free_asked or not worked):
-                self._free_asked = False
+            if not self._scheduler.busy and (self._free_wanted or not worked):
+                self._free_wanted = False
                 _free_gpu()
         self._scheduler.close()
 
@@ -197,7 +197,7 @@ class Child:
                 case Focus(job_id, z):
                     self._scheduler.focus(job_id, z)
                 case FreeGPU():
-                    self._free_asked = True
+                    self._free_wanted = True
                     self._scheduler.wake()
                 case Shutdown():
                     self._scheduler.stop()

@@ -1,4 +1,4 @@
-"""Jobs for the viewer: submit, cancel, hear events. Neither torch nor Qt is loaded here."""
+"""Jobs for the viewer: submit, cancel, poll events. Neither torch nor Qt is loaded here."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class JobClient:
         self._wake = wake or (lambda: None)
         self._ids = itertools.count(1)
         self._running: set[int] = set()
-        self._quiet: set[int] = set()  # warm-ups, of which nobody wants to hear
-        self._events: list[tuple[int, Event]] = []  # heard, not yet polled
+        self._quiet: set[int] = set()  # warm-ups, of which no event is passed on
+        self._events: list[tuple[int, Event]] = []  # received, not yet polled
         self._child: ChildProcess | None = None
         self._stop: Callable[[], object] = lambda: None
 
@@ -113,7 +113,7 @@ class JobClient:
 
     def poll(self) -> list[tuple[int, Event]]:
         """Return what has happened since the last call, in order, as (job id, event)."""
-        self._hear()
+        self._receive()
         events, self._events = self._events, []
         return events
 
@@ -123,7 +123,7 @@ class JobClient:
         self._child = None
         self._running.clear()
 
-    def _hear(self, wait: float = 0) -> None:
+    def _receive(self, wait: float = 0) -> None:
         """Take what is in the inbox; with `wait` also what comes until the child's end."""
         while self._child is not None:
             try:
@@ -139,7 +139,7 @@ class JobClient:
 
     def _live_child(self) -> ChildProcess:
         if self._child is not None and not self._child.alive:
-            self._hear(wait=2)  # a death that nobody has polled must not take the next job along
+            self._receive(wait=2)  # a death that nobody has polled must not take the next job along
             if self._child is not None:
                 self._on_death(_Ended("it stopped answering"))
         if self._child is None:
@@ -188,7 +188,7 @@ class ChildProcess:
 
     Parameters
     ----------
-    heard : callable
+    on_message : callable
         Called from a thread, after something was put into `inbox`.
 
     Attributes
@@ -199,10 +199,10 @@ class ChildProcess:
         The last lines the child printed.
     """
 
-    def __init__(self, heard: Callable[[], None]) -> None:
+    def __init__(self, on_message: Callable[[], None]) -> None:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.log: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
-        self._heard = heard
+        self._on_message = on_message
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
         threading.Thread(target=self._live, name="covseg-child", daemon=True).start()
@@ -227,7 +227,7 @@ class ChildProcess:
 
     def stop(self) -> None:
         """End the process within a second; its last slice is finished if that is in time."""
-        self._heard = _nobody_listens
+        self._on_message = _ignore
         if self.alive:
             self.send(Shutdown())
             try:
@@ -254,13 +254,13 @@ class ChildProcess:
             try:
                 while True:
                     self.inbox.put(read_message(answers))
-                    self._heard()
+                    self._on_message()
             except (EOFError, OSError):
                 code = process.wait()
         log.join(timeout=1)
         self._outbox.put(None)
         self.inbox.put(_Ended(_reason(code, self.log)))
-        self._heard()
+        self._on_message()
 
     def _write(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
@@ -280,7 +280,7 @@ class ChildProcess:
                 self.log.append(line.decode(errors="replace").rstrip())
 
 
-def _nobody_listens() -> None:
+def _ignore() -> None:
     """Stand in for a listener that is gone; it may not be called any more."""
 
 

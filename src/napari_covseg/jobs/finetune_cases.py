@@ -108,8 +108,8 @@ def _gather(job: Finetune, settings: FinetuneSettings) -> _Material:
     seen = {
         case_id: LearnedFrom(
             revision,
-            tuple(z for one, z in learned.ids if one == case_id),
-            tuple(z for one, z in held_out.ids if one == case_id),
+            tuple(z for name, z in learned.ids if name == case_id),
+            tuple(z for name, z in held_out.ids if name == case_id),
         )
         for case_id, revision in revisions.items()
     }
@@ -167,15 +167,15 @@ def _first(found: FoundModel, workspace: Workspace, device: str) -> Model | None
         return None
 
 
-def _is_measured(one: SliceId, known: Mapping[SliceId, Side]) -> bool:
+def _is_measured(slice_id: SliceId, known: Mapping[SliceId, Side]) -> bool:
     """Whether an accepted slice is measured, not remembered; which others there are does not matter.
 
     What a model has learned from does not judge, and what is held out is not shown to it.
     """
-    if one in known:
-        return known[one] == "held-out"
+    if slice_id in known:
+        return known[slice_id] == "held-out"
     # the lower half, of which `choose_sides` would hold some out: they are no memory before either
-    return rank(one)[0] < _HALF
+    return rank(slice_id)[0] < _HALF
 
 
 def _propose(

@@ -80,7 +80,7 @@ def loaded_ensemble(
         If a model cannot be used, or they do not go together.
     """
     names = (name, *options.also)
-    models = tuple(loaded_model(find_model(one, workspace), device) for one in names)
+    models = tuple(loaded_model(find_model(each, workspace), device) for each in names)
     crops = any(model.preparation.crop != "none" for model in models)
     finder = options.lungs_from or (DEFAULT if crops else None)
     lungs_from = None
@@ -103,9 +103,9 @@ def free_gpu() -> None:
 
 def core_count() -> int:
     """Return how many cores this process may use: what OMP_NUM_THREADS says, or all that it is given."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    if said.isdigit() and int(said) > 0:
-        return int(said)
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    if text.isdigit() and int(text) > 0:
+        return int(text)
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

@@ -215,8 +215,8 @@ def find_parts(
         stops.append(stop + number * plane)
     start, stop = np.concatenate(starts), np.concatenate(stops)
     links = [_overlaps(start, stop, step) for step in ((row, plane) if three_d else (row,))]
-    one, other = (np.concatenate(ends) for ends in zip(*links, strict=True))
-    graph = sparse.coo_array((np.ones(len(one), bool), (one, other)), (len(start), len(start)))
+    first, second = (np.concatenate(ends) for ends in zip(*links, strict=True))
+    graph = sparse.coo_array((np.ones(len(first), bool), (first, second)), (len(start), len(start)))
     number, part = csgraph.connected_components(graph, directed=False) if len(start) else (0, start)
     sizes = np.bincount(part, weights=stop - start, minlength=number).astype(np.int64)
     return Parts(box, start, stop, part.astype(np.int32, copy=False), sizes)
@@ -239,6 +239,6 @@ def _overlaps(start: Runs, stop: Runs, step: int) -> tuple[Runs, Runs]:
     """Return pairs of runs that lie over each other, one row or slice of `step` places apart."""
     low = np.searchsorted(stop, start + step, side="right")
     count = np.searchsorted(start, stop + step, side="left") - low
-    one = np.repeat(np.arange(len(start)), count)
-    other = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
-    return one, other
+    first = np.repeat(np.arange(len(start)), count)
+    second = np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
+    return first, second

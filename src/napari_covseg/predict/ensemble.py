@@ -62,8 +62,10 @@ class Ensemble:
         first, *others = self.models
         for other in others:
             if set(other.card.outputs) != set(first.card.outputs):
-                one, two = (f"{card.id} ({', '.join(card.outputs)})" for card in (first.card, other.card))
-                raise ModelError(f"{one} and {two} find different things: choose models that find the same.")
+                found = [f"{card.id} ({', '.join(card.outputs)})" for card in (first.card, other.card)]
+                raise ModelError(
+                    f"{' and '.join(found)} find different things: choose models that find the same."
+                )
         finder = self.lungs_from
         if finder is not None and not finds_lungs(finder):
             raise ModelError(
@@ -299,7 +301,7 @@ def _of_model(ensemble: Ensemble, model: Model, images: list[Mask], adjust: Adju
     mean = _mean(passes) if adjust is None else adjust(model, images, _mean(passes))
     if not ensemble.uncertainty:
         return _Mean(mean)
-    found = torch.stack([ensemble.finding(one) for one in passes], 1)
+    found = torch.stack([ensemble.finding(output) for output in passes], 1)
     return _Mean(mean, found.mean(1, keepdim=True), found.var(1, correction=0, keepdim=True))
 
 

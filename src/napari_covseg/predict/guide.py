@@ -79,10 +79,15 @@ class Guide:
         """Return the corrected slices that speak for slice `z`, and how strongly; none for one of them."""
         if z in self._corrected:
             return {}
-        sides = ([one for one in self._corrected if one < z], [one for one in self._corrected if one > z])
+        sides = (
+            [source for source in self._corrected if source < z],
+            [source for source in self._corrected if source > z],
+        )
         nearest = [choose(side) for side, choose in zip(sides, (max, min), strict=True) if side]
-        strengths = {one: self._strength * float(np.exp((1 - abs(z - one)) / self._reach)) for one in nearest}
-        return {one: strength for one, strength in strengths.items() if strength >= _WEAKEST}
+        strengths = {
+            source: self._strength * float(np.exp((1 - abs(z - source)) / self._reach)) for source in nearest
+        }
+        return {source: strength for source, strength in strengths.items() if strength >= _WEAKEST}
 
     def __call__(self, z: int, probabilities: Mask) -> Values:
         """Return the probabilities of a slice that are likely now.
@@ -106,22 +111,24 @@ class Guide:
             likely[channel] = 1 / (1 + np.exp(-odds))
         return likely
 
-    def _field_at(self, z: int, one: int, value: int) -> Values:
-        """Return what corrected slice `one` shows of a label on slice `z`."""
-        drawn = self._field(one, value)
+    def _field_at(self, z: int, source: int, value: int) -> Values:
+        """Return what corrected slice `source` shows of a label on slice `z`."""
+        drawn = self._field(source, value)
         if self._motion is None:
             return drawn
-        step = 1 if z > one else -1
+        step = 1 if z > source else -1
         # from the last slice on the way that it is known for
-        start = next(at for at in range(z, one - step, -step) if at == one or (at, one, value) in self._moved)
-        field = self._motion.small(drawn) if start == one else self._unpacked(start, one, value)
+        start = next(
+            at for at in range(z, source - step, -step) if at == source or (at, source, value) in self._moved
+        )
+        field = self._motion.small(drawn) if start == source else self._unpacked(start, source, value)
         for at in range(start, z, step):
             field = self._motion.carry(field, at, at + step)
-            self._moved[at + step, one, value] = np.rint(field * 127).astype(np.int8)
+            self._moved[at + step, source, value] = np.rint(field * 127).astype(np.int8)
         return np.asarray(cv2.resize(field, drawn.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
-    def _unpacked(self, z: int, one: int, value: int) -> Values:
-        return np.asarray(self._moved[z, one, value] / np.float32(127), np.float32)
+    def _unpacked(self, z: int, source: int, value: int) -> Values:
+        return np.asarray(self._moved[z, source, value] / np.float32(127), np.float32)
 
     def _field(self, z: int, value: int) -> Values:
         """Return 1 deep inside what corrected slice `z` has labelled with `value`, -1 far outside."""
@@ -149,9 +156,9 @@ def likeness(lesions: npt.NDArray[np.uint8]) -> float:
         As labelled so far, by whomever.
     """
     both = total = 0
-    for one, other in pairwise(lesions > 0):
-        both += int(np.count_nonzero(one & other))
-        total += int(np.count_nonzero(one) + np.count_nonzero(other))
+    for below, above in pairwise(lesions > 0):
+        both += int(np.count_nonzero(below & above))
+        total += int(np.count_nonzero(below) + np.count_nonzero(above))
     return 2 * both / total if total else 0.7
 
 

@@ -141,7 +141,10 @@ class Labeller:
         lungs, lesions = to_labels(inferred.probability, outputs, self.levels)
         if "lungs" not in outputs:
             lungs = np.stack(
-                [mine if one.lungs is None else one.lungs for mine, one in zip(lungs, slices, strict=True)]
+                [
+                    mine if slice_.lungs is None else slice_.lungs
+                    for mine, slice_ in zip(lungs, slices, strict=True)
+                ]
             )
         kept = list(as_bytes(inferred.probability)) if self.probabilities else [None] * len(slices)
         return Thresholded(lungs, lesions, kept, inferred.uncertainty, inferred.entropies)
@@ -172,7 +175,7 @@ class Labeller:
         likely = guide(predicted.z, predicted.probabilities)
         # it turns with the slice; what is added around it holds nothing
         turned = replace(self.appearance, inverted=False)
-        probability = np.stack([reorient(one, turned) for one in likely])
+        probability = np.stack([reorient(channel, turned) for channel in likely])
         _, lesions = to_labels(torch.from_numpy(probability)[None], self.ensemble.card.outputs, self.levels)
         voxels, lungs = (
             reorient(self.read_slice(predicted.z), self.appearance),
@@ -184,11 +187,11 @@ class Labeller:
         voxels = reorient(self.read_slice(z), self.appearance)
         finder = self.ensemble.lungs_from
         first = self.ensemble.models if finder is None else (finder,)
-        return PreparedSlice(z, voxels, tuple(view(one, voxels, self.appearance) for one in first))
+        return PreparedSlice(z, voxels, tuple(view(model, voxels, self.appearance) for model in first))
 
     def _prepare_again(self, prepared: PreparedSlice, found: Mask) -> PreparedSlice:
         lungs = self._lungs(found, prepared.voxels)
-        views = tuple(view(one, prepared.voxels, self.appearance, lungs) for one in self.ensemble.models)
+        views = tuple(view(model, prepared.voxels, self.appearance, lungs) for model in self.ensemble.models)
         return PreparedSlice(prepared.z, prepared.voxels, views, lungs)
 
     def _label(

@@ -290,8 +290,8 @@ class _Groups:
         numbered = np.where(parts > 0, parts + np.int32(first - 1), np.int32(-1))
         if before is not None:
             both = (numbered >= 0) & (before >= 0)
-            for one, other in np.unique(np.stack([numbered[both], before[both]]), axis=1).T.tolist():
-                self._leader[self._of(one)] = self._of(other)
+            for part, below in np.unique(np.stack([numbered[both], before[both]]), axis=1).T.tolist():
+                self._leader[self._of(part)] = self._of(below)
         return numbered
 
     def sizes(self) -> npt.NDArray[np.intp]:

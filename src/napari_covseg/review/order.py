@@ -79,7 +79,7 @@ def slice_features(
         # half the range for probabilities; any value of a mask
         level = 128 if lungs.size and int(lungs.max()) > 3 else 1
         shown = np.asarray((lungs >= level).any((1, 2)) | (lesions >= 128).any((1, 2)))
-    return SliceFeatures(np.array([slice_entropy(one) for one in lesions]), disagreement, shown)
+    return SliceFeatures(np.array([slice_entropy(slice_) for slice_ in lesions]), disagreement, shown)
 
 
 def next_slice(strategy: Strategy, features: SliceFeatures, corrected: Collection[int]) -> int:
@@ -162,5 +162,5 @@ def _gain(features: SliceFeatures, done: npt.NDArray[np.bool_]) -> npt.NDArray[n
     taught = np.exp(-np.abs(z[:, None] - z) / reach)  # [from, to]
     already = taught[done].max(0) if done.any() else np.zeros(len(done))
     # a trace of entropy everywhere: a model that is sure of all still asks for slices far apart
-    asked = features.entropy + 1e-3 * max(1.0, float(features.entropy.max()))
-    return np.asarray(np.maximum(taught - already, 0) @ asked, np.float64)
+    trusted = features.entropy + 1e-3 * max(1.0, float(features.entropy.max()))
+    return np.asarray(np.maximum(taught - already, 0) @ trusted, np.float64)
