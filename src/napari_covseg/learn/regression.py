@@ -33,7 +33,7 @@ MEMORY_SEEDS = (11,)
 """Phantoms that are remembered are never those that are measured."""
 SEEDS = (*MEMORY_SEEDS, *REGRESSION_SEEDS)
 FILE = Path(__file__).with_name("phantoms.npz")
-"""Slices of these phantoms, from ``benchmarks/regression_phantoms.py``: making them takes seconds."""
+"""Slices of these phantoms, from ``sample_data/make_regression.py``: making them takes seconds."""
 
 Volume = npt.NDArray[np.int16]
 Labels = npt.NDArray[np.uint8]

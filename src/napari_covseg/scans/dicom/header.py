@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
 TAGS = (
     "BitsAllocated BitsStored Columns FrameOfReferenceUID ImageOrientationPatient ImagePositionPatient "
-    "ImageType "
-    "Modality NumberOfFrames PatientID PhotometricInterpretation PixelRepresentation PixelSpacing "
-    "RescaleIntercept "
-    "RescaleSlope Rows SOPClassUID SOPInstanceUID SamplesPerPixel SeriesDescription SeriesInstanceUID "
-    "SeriesNumber "
-    "SliceThickness StudyInstanceUID"
+    "ImageType Modality NumberOfFrames PatientID PhotometricInterpretation PixelRepresentation PixelSpacing "
+    "RescaleIntercept RescaleSlope Rows SOPClassUID SOPInstanceUID SamplesPerPixel SeriesDescription "
+    "SeriesInstanceUID SeriesNumber SliceThickness StudyInstanceUID"
 ).split()
 """Read from a header, nothing else is: the patient's name is never looked at."""
 

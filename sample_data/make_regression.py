@@ -1,6 +1,6 @@
 """Make the phantoms that ship with the models: what a fine-tuned version is not to forget.
 
-    python benchmarks/regression_phantoms.py
+    python sample_data/make_regression.py
 
 Writes src/napari_covseg/learn/phantoms.npz: slices of a few phantoms, 30 mm apart, with
 their truth. They are made once, because a phantom takes seconds and a person waits.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_covseg.learn.regression import FILE, SEEDS
-from phantom_generator import Phantom, phantom
+from phantom import Phantom, phantom
 
 
 def made(seed: int) -> Phantom:
