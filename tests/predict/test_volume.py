@@ -57,7 +57,7 @@ def test_lungs_with_sides_and_findings(model: Model) -> None:
     np.testing.assert_array_equal(lungs, right + 2 * left)
     np.testing.assert_array_equal(lesions, lesion("lesion").value * spot)
     assert lungs.dtype == lesions.dtype == np.uint8
-    assert told == [(1, 6), (3, 6), (5, 6), (6, 6)]
+    assert told == [(0, 6), (1, 6), (3, 6), (5, 6), (6, 6)]
 
 
 def test_thresholds_reach_the_slices(model: Model) -> None:
