@@ -129,7 +129,7 @@ def test_a_case_keeps_what_is_said_when_it_is_imported(folder: Path, tmp_path: P
     events = records(covseg(*command, "--seen-as", "turned=270", "--seen-as", "cropped=yes"))
     (imported,) = [event for event in events if event["event"] == "imported"]
     case = Workspace.open(place).case(imported["case_id"])
-    assert case.said == {"turned": 270, "cropped": True}
+    assert case.overrides == {"turned": 270, "cropped": True}
     assert (case.appearance.turned, case.appearance.cropped, case.appearance.inverted) == (270, True, True)
     assert case.found.turned == TURN
     assert any("turned by 270°" in event.get("text", "") for event in events)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_covseg.cases.case import APPEARANCE, SAID, Case
+from napari_covseg.cases.case import APPEARANCE, OVERRIDES, Case
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError, ScanError
@@ -42,23 +42,23 @@ def test_what_is_said_stands_before_what_was_found(place: Workspace, scan: Scan)
     found = look(scan.voxels, scan.intensity)
     assert stored(place, case_id).appearance == found
     with OpenCase(place, case_id) as case:
-        case.say_appearance({"turned": 270, "kind": "chest CT"})
+        case.override_appearance({"turned": 270, "kind": "chest CT"})
         assert case.appearance.turned == 270 and case.found == found
     assert stored(place, case_id).appearance == found.overruled(turned=270, kind="chest CT")
     with OpenCase(place, case_id) as case:
-        case.say_appearance({})
+        case.override_appearance({})
     assert stored(place, case_id).appearance == found
 
 
 def test_a_case_that_nobody_has_looked_at_is_looked_at(place: Workspace, scan: Scan) -> None:
     case_id = place.add_case(scan)
     group = stored(place, case_id).group
-    for name in (APPEARANCE, SAID):
+    for name in (APPEARANCE, OVERRIDES):
         del group.attrs[name]
     assert stored(place, case_id).stored_appearance is None
     with OpenCase(place, case_id) as case:
         assert case.found == look(scan.voxels, scan.intensity)
-        case.say_appearance({"inverted": True})
+        case.override_appearance({"inverted": True})
     assert stored(place, case_id).appearance.inverted
     assert stored(place, case_id).stored_appearance == look(scan.voxels, scan.intensity)
 
@@ -67,10 +67,10 @@ def test_what_cannot_be_said_is_not_written(place: Workspace, scan: Scan) -> Non
     case_id = place.add_case(scan)
     with OpenCase(place, case_id) as case:
         with pytest.raises(ScanError, match="turned cannot be 45"):
-            case.say_appearance({"turned": 45})
+            case.override_appearance({"turned": 45})
         with pytest.raises(CaseError, match="read-only"):
-            OpenCase(place, case_id, read_only=True).say_appearance({"turned": 90})
-    assert stored(place, case_id).said == {}
+            OpenCase(place, case_id, read_only=True).override_appearance({"turned": 90})
+    assert stored(place, case_id).overrides == {}
     with pytest.raises(ScanError, match="nothing called size"):
-        place.add_case(scan, said={"size": 3})
+        place.add_case(scan, overrides={"size": 3})
     assert [case.id for case in place.cases()] == [case_id]

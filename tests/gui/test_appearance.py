@@ -85,7 +85,7 @@ def test_a_picture_is_described_and_can_be_said_to_be_otherwise(
     assert "turned by 180°" in part.sentences.text() and "inverted" not in part.sentences.text()
     case_id = dock.session.case.id
     on_disk = Workspace.open(workspace_folder).case(case_id)
-    assert on_disk.said == {"turned": 180, "inverted": False}
+    assert on_disk.overrides == {"turned": 180, "inverted": False}
     assert (on_disk.appearance.turned, on_disk.appearance.inverted) == (180, False)
 
     # closed and opened again it is still what the person said, and can become what was found
@@ -99,7 +99,7 @@ def test_a_picture_is_described_and_can_be_said_to_be_otherwise(
     choose(part, "turned", None)
     choose(part, "inverted", None)
     assert part.sentences.text() == text
-    assert Workspace.open(workspace_folder).case(case_id).said == {}
+    assert Workspace.open(workspace_folder).case(case_id).overrides == {}
 
 
 def test_what_the_model_sees_follows_the_slice_and_goes_with_the_case(

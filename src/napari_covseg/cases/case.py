@@ -101,7 +101,7 @@ class Damage:
 
 APPEARANCE = "napari_covseg_appearance"
 """The attribute that says what the scan looks like; beside the others, as it alone can change."""
-SAID = "napari_covseg_appearance_said"
+OVERRIDES = "napari_covseg_appearance_said"
 """The attribute with what a person says instead: some of the fields."""
 
 
@@ -156,7 +156,7 @@ class Case:
     @property
     def appearance(self) -> Appearance:
         """What the scan looks like: as it was found, or as a person has said. Raises CaseError."""
-        return self.found.overruled(**self.said)
+        return self.found.overruled(**self.overrides)
 
     @property
     def stored_appearance(self) -> Appearance | None:
@@ -174,13 +174,13 @@ class Case:
         return look(np.stack([self.read_slice(int(z)) for z in few]), self.intensity)
 
     @property
-    def said(self) -> dict[str, Any]:
+    def overrides(self) -> dict[str, Any]:
         """What a person says of how it looks, by field; see `Appearance.overruled`. Raises CaseError."""
         with reading("What the scan looks like", self.path):
-            stored = self.group.attrs.get(SAID)
+            stored = self.group.attrs.get(OVERRIDES)
         return dict(stored) if isinstance(stored, dict) else {}
 
-    def write_appearance(self, found: Appearance, said: Mapping[str, Any]) -> None:
+    def write_appearance(self, found: Appearance, overrides: Mapping[str, Any]) -> None:
         """Keep what the scan looks like, and what a person says instead; only for who holds the lock.
 
         Raises
@@ -190,9 +190,9 @@ class Case:
         ScanError
             If there is no such field or value; see `Appearance.overruled`.
         """
-        found.overruled(**said)
+        found.overruled(**overrides)
         with writing("what the scan looks like", self.path):
-            self.group.attrs.update({APPEARANCE: found.to_json(), SAID: dict(said)})
+            self.group.attrs.update({APPEARANCE: found.to_json(), OVERRIDES: dict(overrides)})
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -163,7 +163,7 @@ class EditLog:
     # --- what the case is now ---------------------------------------------------------
 
     def load(self) -> tuple[Labels, Touched]:
-        """Read labels and touched as after the revisions that are settled.
+        """Read labels and touched as after the revisions that they surely show.
 
         What is damaged is empty there, or made again from the history if that goes back to the
         case's beginning, and listed in `damaged`.
@@ -303,7 +303,7 @@ class EditLog:
 
     def catch_up(self) -> None:
         """Make the changes that slices on disk may not show yet; `write` writes them."""
-        for record in self.history.unsettled():
+        for record in self.history.unapplied():
             self.apply(record)
 
     def apply(self, record: Record) -> None:

@@ -65,9 +65,9 @@ class History:
         self._session: tuple[int, dict[int, Record]] = (-1, {})  # the one that was read last
         self.first = self._first(counted)
         """Number of the first revision that is kept; a case from before there was a history only counted."""
-        self.settled = max([self.first - 1, *self._sessions()])
+        self.applied = max([self.first - 1, *self._sessions()])
         """Number up to which all label slices on disk are known to be up to date."""
-        self.last = max([self.settled, counted, *self.open_numbers()])
+        self.last = max([self.applied, counted, *self.open_numbers()])
         """Number of the last revision that there ever was, even if it cannot be read."""
 
     # --- reading ------------------------------------------------------------------
@@ -77,10 +77,10 @@ class History:
         array = self._find("revisions")
         return [] if array is None else rows(array)
 
-    def unsettled(self) -> Iterator[Record]:
+    def unapplied(self) -> Iterator[Record]:
         """Yield the revisions that label slices on disk may not show yet, oldest first."""
         for number in self.open_numbers():
-            if number > self.settled and (record := self._read_open(number)) is not None:
+            if number > self.applied and (record := self._read_open(number)) is not None:
                 yield record
 
     def summaries(self) -> dict[int, Revision]:
@@ -224,7 +224,7 @@ class History:
             for index in chunk_indices(sessions):
                 if index[0] == row:
                     to_disk(sessions, index)
-        self.settled = max(self.settled, row)
+        self.applied = max(self.applied, row)
         self._summaries = None
         self.tidy(whole)
 
@@ -239,7 +239,7 @@ class History:
         revisions = self._find("revisions")
         if revisions is None:
             return
-        left = [index for index in chunk_indices(revisions) if index[0] <= self.settled]
+        left = [index for index in chunk_indices(revisions) if index[0] <= self.applied]
         if not left:
             return
         kept: dict[int, Record] = {}
@@ -319,18 +319,18 @@ def write_csv(revisions: Iterable[Revision], path: str | os.PathLike[str]) -> No
     with writing("the history", path), open(path, "w", newline="", encoding="utf-8-sig") as file:  # type: ignore[arg-type]
         table = csv.writer(file)
         table.writerow(_COLUMNS)
-        for one in revisions:
+        for revision in revisions:
             table.writerow(
                 [
-                    one.number,
-                    one.when.isoformat(),
-                    _plain(one.who),
-                    one.tool,
-                    " ".join(one.groups),
-                    " ".join(map(str, one.slices)),
-                    one.voxels,
-                    one.prediction_id,
-                    _plain(one.note),
+                    revision.number,
+                    revision.when.isoformat(),
+                    _plain(revision.who),
+                    revision.tool,
+                    " ".join(revision.groups),
+                    " ".join(map(str, revision.slices)),
+                    revision.voxels,
+                    revision.prediction_id,
+                    _plain(revision.note),
                 ]
             )
 

@@ -130,7 +130,7 @@ class OpenCase:
         if not self.read_only:
             self.log.memory = {group: (self.live[group], self.touched[group]) for group in GROUPS}
         self.review = self.log.review.copy()
-        for record in self.log.history.unsettled():
+        for record in self.log.history.unapplied():
             self._apply(record)
         if not self.read_only:
             self.log.catch_up()
@@ -171,14 +171,14 @@ class OpenCase:
     @property
     def appearance(self) -> Appearance:
         """What the scan looks like: as it was found, or as a person has said. Raises CaseError."""
-        return self.found.overruled(**self.case.said)
+        return self.found.overruled(**self.case.overrides)
 
-    def say_appearance(self, said: Mapping[str, Any]) -> None:
-        """Keep what a person says of how the scan looks, in place of all that was said before.
+    def override_appearance(self, overrides: Mapping[str, Any]) -> None:
+        """Keep what a person says of how the scan looks, in place of all before.
 
         Parameters
         ----------
-        said : mapping of str
+        overrides : mapping of str
             Fields of `appearance` and their values; the others are as they were found.
 
         Raises
@@ -189,7 +189,7 @@ class OpenCase:
             If there is no such field or value; see `scans.appearance.Appearance.overruled`.
         """
         self.check_editable()
-        self.case.write_appearance(self.found, said)
+        self.case.write_appearance(self.found, overrides)
 
     # --- what a person does ----------------------------------------------------------
 

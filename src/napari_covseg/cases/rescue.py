@@ -186,9 +186,9 @@ def bring_back(case: OpenCase, path: str | os.PathLike[str]) -> list[Restored]:
     with suppress(CaseError):  # in memory they are in the next file that is saved elsewhere
         case.flush()
     history, mark = case.history(), f"file {(state.extra or {})['id']}"
-    known = {(one.when, one.tool) for one in history}
-    new = [one for one in revisions if (one.when, one.tool) not in known]
-    if any(one.note == mark for one in history) or (revisions and revisions[-1] not in new):
+    known = {(revision.when, revision.tool) for revision in history}
+    new = [record for record in revisions if (record.when, record.tool) not in known]
+    if any(revision.note == mark for revision in history) or (revisions and revisions[-1] not in new):
         return []
     follows = bool(new) and new[0].number == case.revision + 1
     changes = case.adopt(new) if follows else []
@@ -198,7 +198,7 @@ def bring_back(case: OpenCase, path: str | os.PathLike[str]) -> list[Restored]:
         slices[part.group, part.z] = np.zeros(shape, np.uint8), np.zeros(shape, np.bool_)
         part.unpack().apply(slices[part.group, part.z])
     review = case.review.copy()
-    seen = {z for _, z in slices} | {z for one in revisions for z, _, _ in one.review}
+    seen = {z for _, z in slices} | {z for record in revisions for z, _, _ in record.review}
     for z, _, then in state.review:
         if z in seen:
             review[z] = then

@@ -19,7 +19,7 @@ import platformdirs
 import zarr
 from zarr.errors import ContainsGroupError
 
-from napari_covseg.cases.case import APPEARANCE, NEVER, SAID, Activity, Case, now
+from napari_covseg.cases.case import APPEARANCE, NEVER, OVERRIDES, Activity, Case, now
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.store import (
     FORMAT,
@@ -149,7 +149,7 @@ class Workspace:
         self,
         scan: Scan,
         progress: Callable[[int, int], None] | None = None,
-        said: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> str:
         """Import a scan as a new case.
 
@@ -162,7 +162,7 @@ class Workspace:
         scan : Scan
         progress : callable, optional
             Called with slices written and slices in all; what it raises cancels the import.
-        said : mapping, optional
+        overrides : mapping, optional
             What a person says of how the scan looks, see `scans.appearance.Appearance.overruled`.
 
         Returns
@@ -175,7 +175,7 @@ class Workspace:
         CaseError
             If the disk is full or the workspace is read-only.
         ScanError
-            If the scan cannot look as it is said to.
+            If the scan cannot look like that.
         """
         if self._group.read_only:
             raise CaseError(f"{self.path} can only be read: choose a workspace on this computer.")
@@ -186,7 +186,7 @@ class Workspace:
             case_id = self._free_id(scan)
             lock = Lock(incoming / f"{case_id}.lock", f"The import of {case_id}")
             try:
-                _write_case(incoming / case_id, scan, progress or (lambda done, total: None), said or {})
+                _write_case(incoming / case_id, scan, progress or (lambda done, total: None), overrides or {})
                 (incoming / case_id).rename(Path(self.path, "cases", case_id))
             finally:
                 shutil.rmtree(incoming / case_id, ignore_errors=True)
@@ -222,10 +222,10 @@ def _begin_workspace(folder: Path, create: bool) -> None:
 
 
 def _write_case(
-    folder: Path, scan: Scan, progress: Callable[[int, int], None], said: Mapping[str, Any]
+    folder: Path, scan: Scan, progress: Callable[[int, int], None], overrides: Mapping[str, Any]
 ) -> None:
     found = look(scan.voxels, scan.intensity)
-    found.overruled(**said)
+    found.overruled(**overrides)
     count = scan.voxels.shape[0]
     own: dict[str, Any] = {
         "kind": "case",
@@ -235,7 +235,12 @@ def _write_case(
         "header": scan.header(),
     }
     ome = _ome_image(scan)
-    attributes: dict[str, Any] = {"ome": ome, KEY: own, APPEARANCE: found.to_json(), SAID: dict(said)}
+    attributes: dict[str, Any] = {
+        "ome": ome,
+        KEY: own,
+        APPEARANCE: found.to_json(),
+        OVERRIDES: dict(overrides),
+    }
     case = zarr.open_group(folder, mode="w-", attributes=attributes)
     ome = {"version": _OME_VERSION, "labels": list(GROUPS)}
     labels = case.create_group("labels", attributes={"ome": ome})

@@ -98,7 +98,7 @@ class AppearancePart(QWidget):
         self._on_busy(self._session.busy_with)
         if case is None:
             return
-        found, appearance, said = case.found, case.appearance, case.case.said
+        found, appearance, said = case.found, case.appearance, case.case.overrides
         self.sentences.setText(in_rich_text(appearance))
         for name, box in self.boxes.items():
             shown = name == "kind" or appearance.intensity == "grey"
@@ -125,13 +125,13 @@ class AppearancePart(QWidget):
         case = self._session.case
         if case is None:
             return
-        said = {field: kept for field, kept in case.case.said.items() if field != name}
+        said = {field: kept for field, kept in case.case.overrides.items() if field != name}
         if value is not None:
             said[name] = value
-        if said == case.case.said:
+        if said == case.case.overrides:
             return
         with errors_shown():
-            case.say_appearance(said)
+            case.override_appearance(said)
         self._session.appearance_changed.emit()
 
 

@@ -185,7 +185,7 @@ def test_what_learned_in_it_is_there(old: tuple[Workspace, str]) -> None:
     assert versions.curves("unet-1").losses.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_it_is_the_version_before_that_wrote_it(old: tuple[Workspace, str]) -> None:
+def test_it_is_the_old_workspace_that_wrote_it(old: tuple[Workspace, str]) -> None:
     """The killed session has left its revisions alone, and labels that do not show them."""
     workspace, case_id = old
     folder = Path(workspace.path, "cases", case_id)
