@@ -154,17 +154,18 @@ def write_labels(labels: Labels, scan: Scan, path: str | os.PathLike[str]) -> No
             f"The labels have the shape {labels.shape}, which is not that of {scan.name or 'the scan'}; "
             "export them with the scan they were drawn on."
         )
-    name = path.name.lower()
-    known = next((each for each in VOLUMES if name.endswith(each.written)), None)
-    if known is None:
+    endings = {suffix: known for known in VOLUMES for suffix in known.written}
+    ending = next((suffix for suffix in endings if path.name.lower().endswith(suffix)), None)
+    if ending is None:
         raise ScanError(
             f"{path.name} has an ending that labels cannot be written to; use {', '.join(LABEL_SUFFIXES)}."
         )
-    # The ending stays, because libraries choose the format by it.
-    part = path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")
+    # In small letters, because libraries choose the format by it.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{ending}")
     try:
         try:
-            known.write(part, stored, scan.source_affine)
+            part.touch(exist_ok=False)  # libraries do not say as exactly why a file cannot be made
+            endings[ending].write(part, stored, scan.source_affine)
             with part.open("r+b") as file:
                 os.fsync(file.fileno())
             os.replace(part, path)
