@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari import Viewer
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QProgressBar
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QProgressBar, QScrollArea
 
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.workbench import WORKBENCHES, workbench_of
@@ -29,6 +29,14 @@ def test_steps_fold_and_open(workbench: tuple[Viewer, CovSegDock], qtbot: Any) -
     scan.toggleButton().click()
     qtbot.waitUntil(lambda: dock.scan.height() == 0)
     assert segment.isExpanded()
+
+
+def test_no_step_is_wider_than_the_dock(workbench: tuple[Viewer, CovSegDock], qtbot: Any) -> None:
+    area = workbench[1].findChild(QScrollArea)
+    for section in workbench[1].sections:
+        section.expand(animate=False)
+    qtbot.waitUntil(lambda: area.verticalScrollBar().isVisible())
+    qtbot.waitUntil(lambda: area.widget().width() <= area.viewport().width())
 
 
 def test_text_is_never_cut_off(workbench: tuple[Viewer, CovSegDock], qtbot: Any) -> None:

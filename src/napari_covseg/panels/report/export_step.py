@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from napari import Viewer
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLineEdit, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QWidget
 
 from napari_covseg.cases.case import Review
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import in_background
-from napari_covseg.panels.step import Paragraph, Step, button
+from napari_covseg.panels.step import ElidedComboBox, Paragraph, Step, button
 from napari_covseg.scans import LABEL_SUFFIXES, VOLUMES, Scan, write_labels
 
 ENDINGS = {f"{known.name} ({known.written[0]})": known.written[0] for known in VOLUMES}
@@ -38,8 +38,8 @@ class ExportStep(Step):
         for group in GROUPS:
             tooltip = f"Values in the file: {MEANINGS[group]}."
             self.groups[group] = QCheckBox(group.capitalize(), checked=True, toolTip=tooltip)
-        self.format = QComboBox(
-            toolTip="NIfTI for most research tools, NRRD for 3D Slicer. Both lie on the scan voxel by voxel."
+        self.format = ElidedComboBox(
+            "NIfTI for most research tools, NRRD for 3D Slicer. Both lie on the scan voxel by voxel."
         )
         self.format.addItems(list(ENDINGS))
         self.path = QLineEdit(
@@ -53,7 +53,7 @@ class ExportStep(Step):
             "Export", "Write the labels as they are now, in the geometry of the file that was read."
         )
         self.hint = Paragraph(small=True)
-        self.add_row(*self.groups.values(), self.format)
+        self.add_row(*self.groups.values(), self.format, stretch=len(self.groups))
         self.add_row(self.path, self.browse, stretch=0)
         self.column.addWidget(self.save)
         self.column.addWidget(self.hint)
