@@ -28,6 +28,7 @@ import numpy as np
 import skimage
 from scipy import ndimage, optimize, special
 
+from napari_covseg.masks.parts import numbered
 from napari_covseg.scans import appearance as looks
 from napari_covseg.scans import read_scan
 from phantom_generator import phantom
@@ -72,17 +73,14 @@ def data() -> Path:
 def lungs_in_hu(values: Array) -> Array:
     """Lung in a slice of HU by threshold: air inside of the body, in parts of at least 0.5 % of the slice."""
     body = ndimage.binary_opening(values > -300, iterations=2)
-    parts, count = ndimage.label(body)
-    if count == 0:
+    parts, sizes = numbered(body)
+    if len(sizes) == 1:
         return np.zeros(values.shape, bool)
-    body = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    body = parts == np.argmax(sizes)
     inside = ndimage.binary_fill_holes(body) & (values < -400)
     inside = ndimage.binary_opening(inside, iterations=1)
-    parts, count = ndimage.label(inside)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    keep = sizes >= 0.005 * values.size
-    keep[0] = False
-    return np.asarray(keep[parts])
+    parts, sizes = numbered(inside)
+    return np.asarray((sizes >= 0.005 * values.size)[parts])
 
 
 def hu_slices(patient: str, voxels: Array, most: int, other: str | None = None) -> Iterator[Source]:

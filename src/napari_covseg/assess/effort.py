@@ -28,7 +28,7 @@ from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, finet
 from napari_covseg.learn.regression import MOST_FORGOTTEN, farthest
 from napari_covseg.learn.score import model_probabilities
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices, SliceId
-from napari_covseg.masks.parts import numbered
+from napari_covseg.masks.parts import numbered, outlines
 from napari_covseg.metrics import dice
 from napari_covseg.models.file import Model, load_model
 from napari_covseg.predict.ensemble import Ensemble
@@ -337,7 +337,7 @@ def correction_cost(labels: Mask, truth: Mask) -> Cost:
     labelled, true = labels > 0, truth > 0
     near = _distance_to_outline(labelled)
     strokes = 0
-    for outline in _outlines(true):
+    for outline in outlines(true):
         corners = cv2.approxPolyDP(outline, _SIMPLIFY_PX, True)[:, 0]
         strokes += int(np.count_nonzero(near[corners[:, 1], corners[:, 0]] > _FAR_PX))
     return Cost(
@@ -345,15 +345,10 @@ def correction_cost(labels: Mask, truth: Mask) -> Cost:
     )
 
 
-def _outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int32]]:
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return [np.asarray(outline, np.int32) for outline in found]
-
-
 def _distance_to_outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     """Distance of each pixel, in pixels, to the outline of the mask; large if it is empty."""
     away = np.ones(mask.shape, np.uint8)
-    for outline in _outlines(mask):
+    for outline in outlines(mask):
         away[outline[:, 0, 1], outline[:, 0, 0]] = 0
     if away.all():
         return np.full(mask.shape, np.inf, np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.labels import LESIONS, Label
-from napari_covseg.masks.parts import outlined
+from napari_covseg.masks.parts import measured, outlined, outlines
 from napari_covseg.predict.options import RULES, Rule
 
 _PIXEL_MM = 1.4
@@ -99,7 +99,8 @@ def keep_raised(
     if not inside.any():
         return lesions
     box = _around(lungs | inside)
-    number, found, facts, middles = cv2.connectedComponentsWithStats(inside[box], ltype=cv2.CV_16U)
+    found, sizes, boxes, middles = measured(inside[box], touching="corners")
+    number = len(sizes)
     rows, columns = (
         max(1, round(n * min(1.0, mm / _PIXEL_MM))) for n, mm in zip(found.shape, pixel, strict=True)
     )
@@ -107,7 +108,11 @@ def keep_raised(
     def coarse(values: Any, interpolation: int = cv2.INTER_NEAREST) -> Any:
         return cv2.resize(values, (columns, rows), interpolation=interpolation)
 
-    values, lung, parts = coarse(voxels[box], cv2.INTER_AREA), coarse(lungs[box]), coarse(found)
+    values, lung, parts = (
+        coarse(voxels[box], cv2.INTER_AREA),
+        coarse(lungs[box]),
+        coarse(found.astype(np.uint16)),
+    )
     inner = np.flatnonzero(parts)
     part_of = parts.ravel()[inner]
     size = np.maximum(np.bincount(part_of, minlength=number), 1)
@@ -132,7 +137,7 @@ def keep_raised(
         drop |= share((values > _FAT_HU[0]) & (values <= _FAT_HU[1])) > 0.6
     if "vessels" in rules:
         drop |= raised(_VESSEL_MM) < _BETWEEN_SHARE
-    suspect = ("hilum" in rules) & ~drop & (facts[:, cv2.CC_STAT_AREA] * pixel[0] * pixel[1] < _LARGE_MM2)
+    suspect = ("hilum" in rules) & ~drop & (sizes * pixel[0] * pixel[1] < _LARGE_MM2)
     suspect[0] = False
     if suspect.any():
         suspect &= raised(_LARGE_VESSEL_MM) < _BETWEEN_LARGE_SHARE
@@ -145,7 +150,7 @@ def keep_raised(
         return lesions
     out = lesions.copy()
     for part in np.flatnonzero(drop):
-        left, top, width, height = facts[part, :4]
+        left, top, width, height = boxes[part]
         here = (slice(top, top + height), slice(left, left + width))
         out[box][here][found[here] == part] = 0
     return out
@@ -168,10 +173,10 @@ def _around(mask: npt.NDArray[np.uint8]) -> tuple[slice, slice]:
 
 def _depth(lungs: npt.NDArray[np.uint8], points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Distance in pixels of points (x, y) from the hull around both lungs, that is from the ribs."""
-    outlines, _ = cv2.findContours(lungs, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    if not outlines:
+    found = outlines(lungs)
+    if not found:
         return np.zeros(len(points))
-    hull = cv2.convexHull(np.concatenate(outlines))
+    hull = cv2.convexHull(np.concatenate(found))
     return np.array([cv2.pointPolygonTest(hull, tuple(map(float, point)), True) for point in points])
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
+from napari_covseg.masks.parts import measured
 from napari_covseg.scans.scan import LUNG_WINDOW, Intensity
 
 Array = npt.NDArray[Any]
@@ -92,18 +93,18 @@ def _parted(coarse: Array, threshold: float) -> Shape:
     bright = cv2.morphologyEx(
         (coarse > threshold).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)
     )
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
-    large = stats[:, cv2.CC_STAT_AREA] >= 0.012 * coarse.size
+    parts, sizes = measured(bright)[:2]
+    large = sizes >= 0.012 * coarse.size
     # of a crop to the lungs little more than the corners is chest wall
-    large[_at_corners(parts)] |= stats[_at_corners(parts), cv2.CC_STAT_AREA] >= 0.002 * coarse.size
+    large[_at_corners(parts)] |= sizes[_at_corners(parts)] >= 0.002 * coarse.size
     large[0] = False
     points = cv2.findNonZero(large[parts].astype(np.uint8))
     if points is not None:
         cv2.fillConvexPoly(body, cv2.convexHull(points), 1)
     dark = cv2.morphologyEx((coarse <= threshold).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(dark, connectivity=4)
-    area = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
-    inside = np.bincount(parts[body > 0], minlength=count) / area
+    parts, sizes = measured(dark)[:2]
+    area = np.maximum(sizes, 1)
+    inside = np.bincount(parts[body > 0], minlength=len(sizes)) / area
     keep = (area >= 0.006 * coarse.size) & ((inside > 0.7) | (area >= 0.04 * coarse.size))
     keep[0] = keep[_at_corners(parts)] = False  # what reaches a corner is outside air
     lungs = keep[parts]
@@ -172,11 +173,11 @@ def _of_shape(found: Shape) -> list[float]:
     other = grey[rest] if rest.any() else np.zeros(1)
     outside = float(grey[~found.body].mean()) if not found.body.all() else 0.0
     share = float(lungs.mean())
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(lungs.astype(np.uint8), connectivity=4)
-    areas = np.sort(stats[1:, cv2.CC_STAT_AREA])[::-1]
+    parts, sizes = measured(lungs)[:2]
+    areas = np.sort(sizes[1:])[::-1]
     hull = 0.0
     if len(areas):
-        points = cv2.findNonZero((parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])).astype(np.uint8))
+        points = cv2.findNonZero((parts == 1 + np.argmax(sizes[1:])).astype(np.uint8))
         hull = float(areas[0] / max(cv2.contourArea(cv2.convexHull(points)), float(areas[0])))
     return [
         *np.quantile(lung, (0.1, 0.5, 0.9)), *np.quantile(other, (0.1, 0.5, 0.9)),
@@ -791,10 +792,10 @@ def _text(grey: Array, found: Shape, inverted: bool) -> float:
     if outside.mean() < 0.01 or float(np.quantile(fine[outside], 0.7)) > 100:
         return 0.3
     bright = ((fine > 130) & outside).astype(np.uint8)
-    count, _, stats, centres = cv2.connectedComponentsWithStats(bright, connectivity=8)
-    if count > 150:  # noise, or a page of text
+    _, area, boxes, centres = measured(bright, touching="corners")
+    if len(area) > 150:  # noise, or a page of text
         return 0.4
-    wide, high, area = stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT], stats[:, cv2.CC_STAT_AREA]
+    wide, high = boxes[:, 2], boxes[:, 3]
     letters = (high >= 6) & (high <= 32) & (wide >= 2) & (wide <= 1.4 * high) & (area < 0.85 * wide * high)
     letters &= area > 0.15 * wide * high
     letters[0] = False
