@@ -58,14 +58,14 @@ def grow(
             break
         count = np.bincount(group, minlength=len(at))
         middle = np.stack([np.bincount(group, points[:, a], len(at)) for a in range(3)], 1) / count[:, None]
-        way = middle - at
+        vector = middle - at
         share = rng.uniform(0.40, 0.62, (len(at), 1)) if level else 0.45
-        length = np.linalg.norm(way, axis=1, keepdims=True)
-        end = at + way * share + rng.normal(0, 0.06, way.shape) * length
+        length = np.linalg.norm(vector, axis=1, keepdims=True)
+        end = at + vector * share + rng.normal(0, 0.06, vector.shape) * length
         size = radius * (count / whole) ** fall
-        bend = (at + end) / 2 + rng.normal(0, 0.05, way.shape) * length
+        bend = (at + end) / 2 + rng.normal(0, 0.05, vector.shape) * length
         pieces += [(at, bend, size), (bend, end, size * 0.94)]
-        side = _divide(points - middle[group], group, way / np.maximum(length, 1e-6), rng)
+        side = _divide(points - middle[group], group, vector / np.maximum(length, 1e-6), rng)
         child = 2 * group + side
         names, small, counts = np.unique(child, return_inverse=True, return_counts=True)
         keep = counts[small] > leaf
@@ -78,26 +78,26 @@ def grow(
 
 
 def _divide(
-    offset: Points, group: npt.NDArray[np.intp], way: Points, rng: np.random.Generator
+    offset: Points, group: npt.NDArray[np.intp], vector: Points, rng: np.random.Generator
 ) -> npt.NDArray[np.intp]:
     """Which half (0 or 1) of its group each point belongs to."""
-    offset = offset - (offset * way[group]).sum(1, keepdims=True) * way[group] * 0.85
-    spread = np.empty((len(way), 3, 3))
+    offset = offset - (offset * vector[group]).sum(1, keepdims=True) * vector[group] * 0.85
+    spread = np.empty((len(vector), 3, 3))
     for a in range(3):
         for b in range(3):
-            spread[:, a, b] = np.bincount(group, offset[:, a] * offset[:, b], len(way))
+            spread[:, a, b] = np.bincount(group, offset[:, a] * offset[:, b], len(vector))
     axis = np.linalg.eigh(spread)[1][:, :, 2]
     along = (offset * axis[group]).sum(1)
     scale = np.sqrt(
-        np.bincount(group, along**2, len(way)) / np.maximum(np.bincount(group, minlength=len(way)), 1)
+        np.bincount(group, along**2, len(vector)) / np.maximum(np.bincount(group, minlength=len(vector)), 1)
     )
-    return np.asarray(along > rng.uniform(-0.45, 0.45, len(way))[group] * scale[group], np.intp)
+    return np.asarray(along > rng.uniform(-0.45, 0.45, len(vector))[group] * scale[group], np.intp)
 
 
 def beside(tree: Branches, shift: float, factor: float) -> Branches:
     """Move a tree sideways by `shift` radii and scale its radii: an artery along its bronchus."""
-    way = tree.end - tree.start
-    aside = np.cross(way, [0.3, 1.0, 0.2])
+    vector = tree.end - tree.start
+    aside = np.cross(vector, [0.3, 1.0, 0.2])
     aside *= shift * tree.radius[:, None] / np.maximum(np.linalg.norm(aside, axis=1, keepdims=True), 1e-6)
     return Branches(tree.start + aside, tree.end + aside, tree.radius * factor)
 
@@ -127,8 +127,8 @@ def _sample(
     start: Points, end: Points, radius: npt.NDArray[np.float64], step: float
 ) -> tuple[Points, npt.NDArray[np.float64]]:
     """Points inside the branches and the volume in mm3 that each stands for."""
-    way = end - start
-    length = np.linalg.norm(way, axis=1) + 1e-9
+    vector = end - start
+    length = np.linalg.norm(vector, axis=1) + 1e-9
     along = np.ceil(length / step).astype(int)
     across = np.ceil(np.pi * radius**2 / step**2 * 0.8).astype(int)
     total = along * across
@@ -138,11 +138,11 @@ def _sample(
     ring = np.sqrt((place + 0.5) / across[branch]) * radius[branch]
     ring[across[branch] == 1] = 0
     angle = 2.399963 * place + 1.1 * slot
-    unit = way / length[:, None]
+    unit = vector / length[:, None]
     first = np.cross(unit, np.eye(3)[np.argmin(np.abs(unit), axis=1)])
     first /= np.linalg.norm(first, axis=1, keepdims=True) + 1e-9
     second = np.cross(unit, first)
-    points = start[branch] + way[branch] * ((slot + 0.5) / along[branch])[:, None]
+    points = start[branch] + vector[branch] * ((slot + 0.5) / along[branch])[:, None]
     points += (ring * np.cos(angle))[:, None] * first[branch] + (ring * np.sin(angle))[:, None] * second[
         branch
     ]

@@ -154,9 +154,9 @@ def test_it_is_kept_as_json(chest):
 
 def test_what_a_person_says_replaces_what_was_seen(chest):
     found = look(windowed(chest, -1350, 150), "grey")
-    told = found.overruled(turned=270, mirrored=None)
-    assert (told.turned, told.mirrored, told.confidence["turned"]) == (270, None, 1.0)
-    assert told.contrast == found.contrast
+    overruled = found.overruled(turned=270, mirrored=None)
+    assert (overruled.turned, overruled.mirrored, overruled.confidence["turned"]) == (270, None, 1.0)
+    assert overruled.contrast == found.contrast
     assert found.turned == 0
     with pytest.raises(ScanError, match="turned cannot be 45; choose of 0, 90, 180, 270"):
         found.overruled(turned=45)
