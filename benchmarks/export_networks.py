@@ -18,7 +18,7 @@ import torch
 
 from napari_covseg.models.export import FORMATS, export_network
 from napari_covseg.networks.build import build_network
-from napari_covseg.networks.catalogue import CATALOGUE, find_network
+from napari_covseg.networks.catalogue import BY_NAME, CATALOGUE
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{'network':<34} {'max difference':>14} {'MB':>7} {'s':>7}")
     failed = []
-    for entry in [find_network(name) for name in arguments.names] or CATALOGUE:
+    for entry in [BY_NAME[name] for name in arguments.names] or CATALOGUE:
         torch.manual_seed(0)
         network = build_network(entry.network, ("lungs", "lesion"), entry.settings)
         start = time.perf_counter()

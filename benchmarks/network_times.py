@@ -37,7 +37,7 @@ from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.file import Model, choose_device, load_model, model_bytes
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network
-from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry, find_network
+from napari_covseg.networks.catalogue import BY_NAME, CATALOGUE, NetworkEntry
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.slices import Workers, default_batch
 from phantom_generator import phantom
@@ -197,13 +197,13 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
-    entries = [find_network(name) for name in arguments.names] or list(CATALOGUE)
+    entries = [BY_NAME[name] for name in arguments.names] or list(CATALOGUE)
     default = load_model(find(DEFAULT).path, str(device))
     images = chest(default.preparation)
     some = images[2 * BATCH : 3 * BATCH]
     with Workers(device) as workers:
         # the default model comes right after what it is measured against
-        timed = {AGAINST: Timed(bare(as_used(find_network(AGAINST), str(device)), some, workers), BATCH)}
+        timed = {AGAINST: Timed(bare(as_used(BY_NAME[AGAINST], str(device)), some, workers), BATCH)}
         timed[DEFAULT] = Timed(whole(default, images, workers), len(images))
         for entry in entries:
             if entry.name != AGAINST:

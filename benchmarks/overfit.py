@@ -24,7 +24,7 @@ from napari_covseg.learn.regression import shipped_phantom
 from napari_covseg.models.file import choose_device
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network
-from napari_covseg.networks.catalogue import CATALOGUE, find_network
+from napari_covseg.networks.catalogue import BY_NAME, CATALOGUE
 
 OUTPUTS = ("lungs", "lesion")
 ENOUGH = 0.9
@@ -83,7 +83,7 @@ def main() -> None:
     images, targets = (one.to(device) for one in four_slices(arguments.size))
     print(f"{'network':<34} {'steps':>5} {'lesion Dice':>11} {'s':>7}")
     failed = []
-    for entry in [find_network(name) for name in arguments.names] or CATALOGUE:
+    for entry in [BY_NAME[name] for name in arguments.names] or CATALOGUE:
         torch.manual_seed(0)
         network = build_network(entry.network, OUTPUTS, entry.settings).to(device).train()
         start = time.perf_counter()

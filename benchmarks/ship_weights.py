@@ -18,7 +18,7 @@ from typing import Any
 from napari_covseg.assess.comparison import Network, read_networks
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import load_network, save_model
-from napari_covseg.networks.catalogue import find_network
+from napari_covseg.networks.catalogue import BY_NAME
 
 HERE = Path(__file__).parent
 RUNS, TRAINED, SHIPPED = HERE / "runs", HERE / "runs-weights", HERE.parent / "weights"
@@ -51,7 +51,7 @@ def main() -> None:
 
 def shipped_card(card: ModelCard, runs: Network, fold: str) -> ModelCard:
     """Name the model after its recipe, and say how that scored and what it cannot do."""
-    entry = find_network(runs.recipe)
+    entry = BY_NAME[runs.recipe]
     tested = {name: round(value, 3) for name, value in card.scores.get("test", {}).items()}
     size, steps = card.preparation["size"], card.recipe["trained"]["steps"]
     sources = len(card.split["training"])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.build import build_network
-from napari_covseg.networks.catalogue import find_network
+from napari_covseg.networks.catalogue import BY_NAME
 from napari_covseg.networks.elbana2020 import AtrousPyramid, DeepLabV3Plus
 from napari_covseg.networks.size import parameters
 from napari_covseg.networks.xception import Xception65
@@ -24,8 +24,8 @@ def network() -> nn.Module:
 
 
 def test_the_papers_network_has_the_papers_rates() -> None:
-    assert find_network("elbana2020-deeplabv3plus").settings["rates"] == [6, 12, 18]
-    assert round(find_network("elbana2020-deeplabv3plus").parameters / 1e6, 2) == 41.05
+    assert BY_NAME["elbana2020-deeplabv3plus"].settings["rates"] == [6, 12, 18]
+    assert round(BY_NAME["elbana2020-deeplabv3plus"].parameters / 1e6, 2) == 41.05
 
 
 def test_the_backbone_is_as_large_as_xception_65_for_one_channel() -> None:

@@ -8,9 +8,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from napari_covseg.networks.spectral import by_fft, by_matrices, spectral_pool, spectral_smooth
+from napari_covseg.networks.spectral import by_matrices, spectral_pool, spectral_smooth
 
 lengths = st.integers(1, 40)
+
+
+def by_fft(x: Tensor, band: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Do what `by_matrices` does with the fast Fourier transform: what it is measured against."""
+    spectrum = torch.fft.fft2(x.float(), norm="forward")
+    spectrum = _keep(_keep(spectrum, -2, band[0], size[0]), -1, band[1], size[1])
+    out: Tensor = torch.fft.ifft2(spectrum, norm="forward").real
+    return out.to(x.dtype)
+
+
+def _keep(spectrum: Tensor, axis: int, band: int, size: int) -> Tensor:
+    """Keep the lowest `band` frequencies along `axis` as the spectrum of `size` samples."""
+    low = (band - 1) // 2
+    positive = spectrum.narrow(axis, 0, low + 1)
+    negative = spectrum.narrow(axis, spectrum.shape[axis] - low, low)
+    missing = size - 2 * low - 1
+    shape = list(spectrum.shape)
+    shape[axis] = missing
+    between = spectrum.new_zeros(shape)
+    if band % 2 == 0:
+        between.narrow(axis, 0, 1).add_(spectrum.narrow(axis, band // 2, 1) / 2)
+        outermost = spectrum.narrow(axis, spectrum.shape[axis] - band // 2, 1) / 2
+        between.narrow(axis, missing - 1, 1).add_(outermost)
+    return torch.cat([positive, between, negative], axis)
 
 
 @st.composite

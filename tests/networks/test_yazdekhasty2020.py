@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.build import build_network
-from napari_covseg.networks.catalogue import find_network
+from napari_covseg.networks.catalogue import BY_NAME
 from napari_covseg.networks.size import parameters
 
 SMALL: dict[str, Any] = {"features": [4, 4, 8, 8], "merge_features": [4, 4, 4]}
@@ -25,7 +25,7 @@ def small(outputs: tuple[str, ...] = ("lesion",), **settings: Any) -> nn.Module:
 @pytest.mark.parametrize(("preset", "millions"), [("", 2.578), ("-small", 0.647), ("-wide", 4.005)])
 def test_presets_are_as_large_as_was_meant(preset: str, millions: float) -> None:
     """To 1 %: the widths of the wide one's decoders are a guess at what gives its size."""
-    entry = find_network(f"yazdekhasty2020-bifurcated{preset}")
+    entry = BY_NAME[f"yazdekhasty2020-bifurcated{preset}"]
     assert entry.parameters / 1e6 == pytest.approx(millions, rel=0.01)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from napari_covseg.errors import ModelError
-
 AMER, PUNN, SALEHI = "Amer 2021", "Punn 2022", "Salehi 2022"
 YAZDEKHASTY, ELBANA = "Yazdekhasty 2020", "Elbana 2020"
 
@@ -277,17 +275,4 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
     ),
 )
 
-
-def find_network(name: str) -> NetworkEntry:
-    """Return the entry of this name.
-
-    Raises
-    ------
-    ModelError
-        If there is none.
-    """
-    for entry in CATALOGUE:
-        if entry.name == name:
-            return entry
-    known = ", ".join(entry.name for entry in CATALOGUE)
-    raise ModelError(f"There is no network called {name!r} in the catalogue: known are {known}.")
+BY_NAME = {entry.name: entry for entry in CATALOGUE}

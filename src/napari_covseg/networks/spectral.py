@@ -1,7 +1,7 @@
-"""Pooling in the frequency domain (Rippel 2015), by matrices and by the fast Fourier transform.
+"""Pooling in the frequency domain (Rippel 2015), by matrices.
 
-Both forms keep the lowest frequencies of a map and sample what is left on a coarser grid, or on
-its own. They are scaled so that a map keeps its mean at any size, which the unitary transform of
+It keeps the lowest frequencies of a map and samples what is left on a coarser grid, or on
+its own. It is scaled so that a map keeps its mean at any size, which the unitary transform of
 Punn 2022 (equation 2) does not. Of an even number of frequencies the outermost is shared
 equally between both signs, so that real maps stay real without anything being thrown away.
 """
@@ -41,7 +41,8 @@ def spectral_smooth(x: Tensor) -> Tensor:
 def by_matrices(x: Tensor, band: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Keep `band` frequencies of the rows and columns and sample them at `size`, by two real matrices.
 
-    Equal to `by_fft`, and made of products alone: graphs for other runtimes have no complex numbers.
+    Equal to what the fast Fourier transform gives, and made of products alone: graphs for other runtimes
+    have no complex numbers.
 
     Parameters
     ----------
@@ -62,30 +63,6 @@ def by_matrices(x: Tensor, band: tuple[int, int], size: tuple[int, int]) -> Tens
         with torch.autocast(x.device.type, enabled=False):  # half precision would lose the fine frequencies
             return _multiply(x, down, across)
     return _multiply(x, down, across)
-
-
-def by_fft(x: Tensor, band: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Do what `by_matrices` does with the fast Fourier transform."""
-    spectrum = torch.fft.fft2(x.float(), norm="forward")
-    spectrum = _keep(_keep(spectrum, -2, band[0], size[0]), -1, band[1], size[1])
-    out: Tensor = torch.fft.ifft2(spectrum, norm="forward").real
-    return out.to(x.dtype)
-
-
-def _keep(spectrum: Tensor, axis: int, band: int, size: int) -> Tensor:
-    """Keep the lowest `band` frequencies along `axis` as the spectrum of `size` samples."""
-    low = (band - 1) // 2
-    positive = spectrum.narrow(axis, 0, low + 1)
-    negative = spectrum.narrow(axis, spectrum.shape[axis] - low, low)
-    missing = size - 2 * low - 1
-    shape = list(spectrum.shape)
-    shape[axis] = missing
-    between = spectrum.new_zeros(shape)
-    if band % 2 == 0:
-        between.narrow(axis, 0, 1).add_(spectrum.narrow(axis, band // 2, 1) / 2)
-        outermost = spectrum.narrow(axis, spectrum.shape[axis] - band // 2, 1) / 2
-        between.narrow(axis, missing - 1, 1).add_(outermost)
-    return torch.cat([positive, between, negative], axis)
 
 
 def _multiply(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
