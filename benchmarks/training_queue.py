@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from napari_covseg.errors import JobError, ModelError
-from napari_covseg.files import write_text
+from napari_covseg.files import replacing, write_text
 from napari_covseg.models.card import ModelCard, read_card
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -662,9 +662,8 @@ def ship(places: Places, training: Training, record: Record) -> None:
             raise JobError(f"{model} holds {wrong} weights: let covseg train write half precision.")
         places.weights.mkdir(exist_ok=True)
         target = places.weights / model.name
-        part = target.with_name(target.name + ".part")
-        shutil.copyfile(model, part)
-        os.replace(part, target)
+        with replacing(target) as part:
+            shutil.copyfile(model, part)
 
 
 def keep_figures(places: Places, training: Training, record: Record, card: ModelCard) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from napari_covseg.errors import ModelError
-from napari_covseg.files import write_text
+from napari_covseg.files import replacing, write_text
 from napari_covseg.learn.augment import augmentation
 from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.recipe import Recipe
@@ -348,11 +348,10 @@ class TrainingRun:
             "state": state,
             **parts,
         }
-        part = path.with_name(path.name + ".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(saved, part)
-            part.replace(path)
+            with replacing(path) as part:
+                torch.save(saved, part)
         except (OSError, RuntimeError) as error:  # torch's own error where the disk is full
             raise ModelError(
                 f"The checkpoint {path} cannot be written ({_first_line(error)}): make room or choose "

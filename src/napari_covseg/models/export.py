@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from napari_covseg.errors import ModelError
+from napari_covseg.files import write_bytes
 
 Format = Literal["onnx", "torch"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -165,14 +166,10 @@ def _difference(network: nn.Module, run: _Run) -> float:
 
 
 def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
+        write_bytes(path, data)
     except OSError as error:
-        if part.is_file():
-            part.unlink()
         raise ModelError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_covseg.errors import ModelError
+from napari_covseg.files import write_bytes
 from napari_covseg.models.card import ModelCard, card_of, read_card
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network
@@ -78,14 +79,10 @@ def save_model(
     """
     path = Path(path)
     data = model_bytes(network, card, half=half)
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)  # save_file's is for the owner only
-        os.replace(part, path)
+        write_bytes(path, data)  # save_file's is for the owner only
     except OSError as error:
-        if part.is_file():
-            part.unlink()
         raise ModelError(
             f"The model file {path} cannot be written ({error}): choose another folder."
         ) from error

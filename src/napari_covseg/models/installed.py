@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import shutil
 import struct
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from napari_covseg.errors import ModelError
+from napari_covseg.files import replacing
 from napari_covseg.models.card import ModelCard, read_card
 
 SUFFIX = ".safetensors"
@@ -67,14 +67,10 @@ def install(name: str, source: str | os.PathLike[str] | None = None) -> tuple[Mo
     _check_complete(file)
     folder = models_folder()
     target = _installed_path(name)
-    part = folder / f"{target.name}.{secrets.token_hex(4)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(target) as part:
             shutil.copyfile(file, part)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise ModelError(
             f"The model cannot be copied to {folder} ({error.strerror or error}): free some space, or name "

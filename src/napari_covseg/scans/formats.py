@@ -7,7 +7,6 @@ a `VolumeFormat` also says which suffixes labels can be written to, and how.
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
+from napari_covseg.files import replacing
 from napari_covseg.scans.dicom import Dicom
 from napari_covseg.scans.itk import MetaImage, Nrrd
 from napari_covseg.scans.nifti import Nifti
@@ -161,16 +161,10 @@ def write_labels(labels: Labels, scan: Scan, path: str | os.PathLike[str]) -> No
             f"{path.name} has an ending that labels cannot be written to; use {', '.join(LABEL_SUFFIXES)}."
         )
     # In small letters, because libraries choose the format by it.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{ending}")
     try:
-        try:
+        with replacing(path, ending) as part:
             part.touch(exist_ok=False)  # libraries do not say as exactly why a file cannot be made
             endings[ending].write(part, stored, scan.source_affine)
-            with part.open("r+b") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise ScanError(
             f"{path} cannot be written ({error.strerror or error}); choose another folder or free some space."
