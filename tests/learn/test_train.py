@@ -267,7 +267,7 @@ def test_a_damaged_checkpoint(data: LabelledSlices, recipe: Recipe, tmp_path: Pa
     for damaged in (b"", content[: len(content) // 2], b"\0" * 500, b"\x80\x02K\x01."):
         path.write_bytes(damaged)
         with pytest.raises(
-            ModelError, match=r"a\.checkpoint cannot be read .*: delete it to start anew"
+            ModelError, match=r"a\.checkpoint cannot be read .*: delete it to start over"
         ) as error:
             run(recipe, data, checkpoint=path)
         assert "\n" not in str(error.value)

@@ -102,7 +102,8 @@ class Recipe:
     phases : tuple of (float, str)
         (share of the steps done, output): which part of a network of several is learned until then, one
         after the other, see `networks.punn2022.CHSNet`. A phase begins with what validated best in the one
-        before, and with optimiser and rate anew; only the last may end early. Empty: all parts at once.
+        before, and with a new optimiser and the first rate; only the last may end early. Empty: all parts at
+        once.
     augmentation : str
         See `learn.augment`.
     average : float

@@ -386,7 +386,7 @@ class TrainingRun:
         if not same:  # other patients above all: the card would deny that the weights have seen them
             raise ModelError(
                 f"The checkpoint {path} was written with another recipe or other slices: delete it to start "
-                "anew, or give its settings."
+                "over, or give its settings."
             )
         return True
 
@@ -410,7 +410,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, error: Exception) -> ModelError:
     return ModelError(
-        f"The checkpoint {path} cannot be read ({_first_line(error)}): delete it to start anew."
+        f"The checkpoint {path} cannot be read ({_first_line(error)}): delete it to start over."
     )
 
 

@@ -27,7 +27,7 @@ _WINDOW = 2.5
 
 @dataclass(frozen=True)
 class Hints:
-    """How far a scribble speaks for what is around it; `covseg assess refine` measures the settings.
+    """How far a scribble speaks for what is around it; `benchmarks/refine.py` measures the settings.
 
     Attributes
     ----------
