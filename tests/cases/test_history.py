@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from napari_covseg.cases import chunks
 from napari_covseg.cases import history as history_module
 from napari_covseg.cases.case import Review
+from napari_covseg.cases.history import write_csv
 from napari_covseg.cases.merge import merge_prediction
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.store import read_row, write_row
@@ -385,7 +386,7 @@ def test_what_is_known_of_a_revision(workspace: Workspace, case_id: str, tmp_pat
         assert (review.tool, review.who, review.slices, review.voxels) == ("review", "user", (4,), 0)
         assert (merge.tool, merge.who, merge.slices) == ("merge", "m", (0, 3))
         assert merge.prediction_id == opened.case.predictions()[0].id
-        opened.history_csv(tmp_path / "audit.csv")
+        write_csv(opened.history(), tmp_path / "audit.csv")
     with OpenCase(workspace, case_id) as again:
         assert again.history() == expected
     with open(tmp_path / "audit.csv", encoding="utf-8-sig", newline="") as file:
@@ -394,7 +395,7 @@ def test_what_is_known_of_a_revision(workspace: Workspace, case_id: str, tmp_pat
     assert [row["who"] for row in table] == ["'=Ada", "user", "m"]  # nothing that a spreadsheet runs
     assert table[0]["slices"] == "1 2" and table[0]["when"] == fill.when.isoformat()
     with pytest.raises(CaseError, match="is not saved"), OpenCase(workspace, case_id) as it:
-        it.history_csv(tmp_path / "no/such/folder.csv")
+        write_csv(it.history(), tmp_path / "no/such/folder.csv")
 
 
 def test_of_a_voxel_that_is_told_twice_the_first_value_counts(workspace: Workspace, case_id: str) -> None:

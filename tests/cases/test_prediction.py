@@ -74,13 +74,13 @@ def test_how_unsure_it_was_of_each_voxel_is_kept_if_asked(case: Case, run: Predi
 
 
 def test_its_description(case: Case, run: Prediction) -> None:
-    assert not case.prediction(run.id).finished
+    assert not case.prediction(run.id).info.finished
     run.finish()
-    assert run.finished
+    assert run.info.finished
     info = case.predictions()[0]
     assert (info.model_id, info.settings, info.revision) == ("unet", {"batch": 4}, 7)
     assert (info.class_names, info.probabilities, info.finished) == (("lungs", "lesion"), True, True)
-    assert case.voxels.metadata.dimension_names == ("z", "y", "x")
+    assert case.array("0").metadata.dimension_names == ("z", "y", "x")
     assert run._probabilities.metadata.dimension_names == ("c", "z", "y", "x")
     assert run._probabilities.chunks == (2, 1, *SHAPE)
 

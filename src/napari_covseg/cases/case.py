@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,11 +199,6 @@ class Case:
         z, y, x = self._own["shape"]
         return z, y, x
 
-    @cached_property
-    def voxels(self) -> zarr.Array[Any]:
-        """The scan, int16 (z, y, x); `read_slice` also notices a slice that is missing."""
-        return self.array("0")
-
     def read_slice(self, z: int) -> npt.NDArray[np.int16]:
         """Return one slice of the scan, int16 (y, x).
 
@@ -213,7 +207,7 @@ class Case:
         CaseError
             If it is missing, damaged or cannot be read.
         """
-        values = read_slice(self.voxels, z)
+        values = read_slice(self.array("0"), z)
         if values is None:
             raise DamagedError(f"Slice {z} of {self.path} is missing: restore it or import the scan again.")
         return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,6 @@ import numpy.typing as npt
 
 from napari_covseg.cases.case import Damage, Review, now
 from napari_covseg.cases.edit_log import Change, Draft, EditLog, State
-from napari_covseg.cases.history import write_csv
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.merge import edits_of, review_after_merge
 from napari_covseg.cases.prediction import Prediction
@@ -331,10 +329,6 @@ class OpenCase:
     def history(self) -> list[Revision]:
         """Return all revisions that can be read, oldest first."""
         return self.log.revisions()
-
-    def history_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the audit trail as a table. Raises CaseError if the file cannot be written."""
-        write_csv(self.history(), path)
 
     def state_at(self, number: int) -> State:
         """Return labels, touched and review states as they were after a revision.

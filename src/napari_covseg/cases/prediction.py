@@ -105,11 +105,6 @@ class Prediction:
         )
 
     @property
-    def finished(self) -> bool:
-        """Whether the prediction went to its end, read from disk."""
-        return Prediction(zarr.open_group(self._group.store_path, mode="r")).info.finished
-
-    @property
     def done(self) -> npt.NDArray[np.bool_]:
         """Which slices are complete, shape (z,), read from disk."""
         return np.array([self.is_done(z) for z in range(self._record.shape[0])], np.bool_)

@@ -254,17 +254,8 @@ def create_rows(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
     A row is as many chunks of `ROW_BYTES` as its bytes need, usually one.
     """
-    return group.create_array(
-        name,
-        shape=(_ROWS, _ROWS),
-        dtype=np.uint8,
-        chunks=(1, ROW_BYTES),
-        compressors=compressors(),
-        chunk_key_encoding=CHUNK_NAMES,
-        dimension_names=("number", "byte"),
-        fill_value=0,
-        config={"write_empty_chunks": True},
-    )
+    shape = (_ROWS, _ROWS)
+    return _create(group, name, shape, np.uint8, ("number", "byte"), chunks=(1, ROW_BYTES))
 
 
 def rows(array: zarr.Array[Any]) -> list[int]:

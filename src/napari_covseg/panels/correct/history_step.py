@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableVi
 from superqt.utils import QSignalDebouncer
 
 from napari_covseg.cases.edit_log import State
+from napari_covseg.cases.history import write_csv
 from napari_covseg.cases.revision import Revision
 from napari_covseg.panels.background import errors_shown, in_background
 from napari_covseg.panels.layers import add_aid, labels_layer, remove_layers
@@ -194,7 +195,7 @@ class HistoryStep(Step):
         """Write the list as a table."""
         case = self.session.case
         if case is not None:
-            in_background(lambda: case.history_csv(path), lambda _: show_info(f"Saved {path}"))
+            in_background(lambda: write_csv(case.history(), path), lambda _: show_info(f"Saved {path}"))
 
 
 class RevisionTable(QAbstractTableModel):
