@@ -95,8 +95,8 @@ def window() -> tuple[Any, Any, dict[str, Any]]:
     import napari
     import numpy as np
 
-    from napari_covseg.panels.layers import METADATA_KEY, geometry, labels_layer
-    from napari_covseg.scans import Scan
+    from napari_covseg.panels.layers import geometry, labels_layer
+    from napari_covseg.scans.scan import METADATA_KEY, Scan
 
     voxels = np.random.default_rng(0).integers(-1000, 200, SHAPE, np.int16)
     affine = np.eye(4)
