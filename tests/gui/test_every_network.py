@@ -67,7 +67,7 @@ def labelled(dock: CovSegDock, qtbot: Any) -> Prediction:
     dock.segment.run.click()
     qtbot.waitUntil(lambda: not session.busy_with, timeout=LONG)
     run = session.case.case.prediction(session.case.case.predictions()[-1].id)
-    assert run.finished and (session.case.review == Review.PREDICTED).all()
+    assert run.info.finished and (session.case.review == Review.PREDICTED).all()
     return run
 
 

@@ -36,7 +36,7 @@ def test_three_kills_in_the_middle_of_a_prediction(
         run = case.prediction(next(e.run_id for e in events if isinstance(e, RunStarted)))
         told = {z for e in events if isinstance(e, SlicesDone) for z in e.slices}
         assert told <= set(np.flatnonzero(run.done).tolist())
-        assert not run.finished
+        assert not run.info.finished
         for z in np.flatnonzero(run.done):
             run.read_slice(int(z))  # raises unless it fits its checksum
     small = workspace.case(workspace.add_case(tiny_scan()))

@@ -48,7 +48,7 @@ def test_a_case_is_labelled_from_the_focus_outwards(case: Case, predict: Predict
     assert order[0] == 3 and sorted(order) == list(range(7))
     assert [abs(z - 3) for z in order] == sorted(abs(z - 3) for z in order)
     kept = run_of(case, events)
-    assert kept.done.all() and kept.finished
+    assert kept.done.all() and kept.info.finished
     assert set(np.unique(kept.read_slice(3)[0])) <= {0, 1, 2, 3}
     assert kept.info.model_id == "tiny" and kept.info.revision == 0
     assert kept.info.class_names == ("lungs", "lesion")
@@ -174,7 +174,7 @@ def test_small_findings_go_in_the_last_pass(case: Case, predict: Predict, tmp_pa
 
     def voxels(**options: float) -> int:
         kept = run_of(case, list(run(replace(predict, model=sure, options=PredictOptions(**options)))))
-        assert kept.finished
+        assert kept.info.finished
         return sum(int(np.count_nonzero(kept.read_slice(z)[1])) for z in range(7))
 
     all_of_it = voxels()
@@ -223,7 +223,7 @@ def test_a_cancelled_run_keeps_its_slices(workspace: Workspace, model: str, how:
             while True:
                 events.append(next(steps))
     kept = run_of(case, events)
-    assert not kept.finished
+    assert not kept.info.finished
     done = set(np.flatnonzero(kept.done))
     assert set(slices(events)) <= done < set(range(40))
     if how == "throw":
