@@ -22,7 +22,7 @@ import numpy as np
 from napari_covseg.cases.case import Case
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.client import JobClient
-from napari_covseg.jobs.events import END, Event, Failed, Finished, RunStarted, SlicesDone
+from napari_covseg.jobs.events import END, Event, Failed, Finished, PredictionStarted, SlicesDone
 from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.models.catalogue import DEFAULT
 from phantom_generator import phantom
@@ -56,9 +56,11 @@ class Listener:
         """Return the slices that were told to be done."""
         return {z for event in self.events if isinstance(event, SlicesDone) for z in event.slices}
 
-    def run_id(self) -> str | None:
+    def prediction_id(self) -> str | None:
         """Return the id of the run, None before it has begun."""
-        return next((event.run_id for event in self.events if isinstance(event, RunStarted)), None)
+        return next(
+            (event.prediction_id for event in self.events if isinstance(event, PredictionStarted)), None
+        )
 
 
 def check(case: Case, listener: Listener, deaths: list[str]) -> int:
@@ -66,10 +68,10 @@ def check(case: Case, listener: Listener, deaths: list[str]) -> int:
     last = listener.events[-1]
     if not isinstance(last, Failed) or deaths != [last.message]:
         raise SystemExit(f"the client did not tell of the death: {last}, {deaths}")
-    run_id = listener.run_id()
-    if run_id is None:
+    prediction_id = listener.prediction_id()
+    if prediction_id is None:
         return 0
-    run = case.prediction(run_id)
+    run = case.prediction(prediction_id)
     done = set(np.flatnonzero(run.done).tolist())
     if lost := listener.told() - done:
         raise SystemExit(f"slices {sorted(lost)} were told but are not on disk")
@@ -81,7 +83,7 @@ def check(case: Case, listener: Listener, deaths: list[str]) -> int:
 def predict(client: JobClient, job: Predict) -> Listener:
     """Begin a prediction and wait until its run is there."""
     listener = Listener(client, client.submit(job))
-    listener.until(lambda: listener.run_id() is not None)
+    listener.until(lambda: listener.prediction_id() is not None)
     return listener
 
 
@@ -114,8 +116,12 @@ def kill_often(kills: int, seed: int, case: Case, client: JobClient, job: Predic
             print(f"kill {len(kept)} of {kills}: {kept[-1]} slices kept", file=sys.stderr, flush=True)
     last = predict(client, job)
     last.until()
-    run_id = last.run_id()
-    if not isinstance(last.events[-1], Finished) or run_id is None or not case.prediction(run_id).done.all():
+    prediction_id = last.prediction_id()
+    if (
+        not isinstance(last.events[-1], Finished)
+        or prediction_id is None
+        or not case.prediction(prediction_id).done.all()
+    ):
         raise SystemExit(f"the prediction after the last kill did not finish: {last.events[-1]}")
     return kept, seconds
 

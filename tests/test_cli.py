@@ -229,7 +229,7 @@ def test_import_cases_predict_export(
     result = covseg("predict", "--case", case, "--workspace", workspace, "--model", model, "--json")
     assert result.exit_code == 0, result.output
     told = [r["event"] for r in records(result) if r["event"] != "progress"]
-    assert told[0] == "run_started" and told[-2:] == ["finished", "merged"] and "slices_done" in told
+    assert told[0] == "prediction_started" and told[-2:] == ["finished", "merged"] and "slices_done" in told
 
     lungs = tmp_path / "lungs.nii.gz"
     result = covseg("export", case, "--workspace", workspace, "--lungs", lungs)
@@ -255,7 +255,7 @@ def test_a_case_that_is_open_keeps_the_run(workspace: Path, case: str, model: Pa
         line = refused_with_progress(
             covseg("predict", "--case", case, "--workspace", workspace, "--model", model)
         )
-    assert "is kept as run" in line
+    assert "is kept as" in line
     (info,) = Workspace.open(workspace).case(case).predictions()
     assert info.finished
 

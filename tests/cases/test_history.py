@@ -430,23 +430,23 @@ def test_a_stroke_that_is_not_finished_is_not_on_disk(workspace: Workspace, case
 def test_a_runs_merge_is_one_revision_until_something_else_happens(
     workspace: Workspace, case_id: str
 ) -> None:
-    run_id = predict(workspace, case_id, 2)
+    prediction_id = predict(workspace, case_id, 2)
     with OpenCase(workspace, case_id) as opened:
         for z in (3, 4):
-            opened.merge_slices(run_id, [z])
+            opened.merge_slices(prediction_id, [z])
             opened.flush()
         assert [one.slices for one in opened.history()] == [(3, 4)]
         paint(opened, "lungs", ((1, 1), (2, 3), (3, 4)), 1)
         for z in (0, 5):
-            opened.merge_slices(run_id, [z])
+            opened.merge_slices(prediction_id, [z])
         assert [(one.tool, one.slices) for one in opened.history()] == [
             ("merge", (3, 4)),
             ("brush", (1,)),
             ("merge", (0, 5)),
         ]
-        Path(opened.case.path, "predictions", run_id, "lungs/c.3.0.0").unlink()
+        Path(opened.case.path, "predictions", prediction_id, "lungs/c.3.0.0").unlink()
         assert opened.state_at(1).labels["lungs"][3].any()
-    assert [one.prediction_id for one in opened.history()] == [run_id, "", run_id]
+    assert [one.prediction_id for one in opened.history()] == [prediction_id, "", prediction_id]
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])

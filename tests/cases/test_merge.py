@@ -84,13 +84,13 @@ def test_merging_on_disk_and_in_memory_agree(workspace: Workspace, scan_maker: A
             paint(opened, "lungs", np.s_[1, 2:5, 3], 3)
             opened.set_review(2, Review.ACCEPTED)
     case = workspace.case(ids[0])
-    run_id = predicted_run(workspace, ids[0], 2, range(5))
-    assert merge_prediction(case, case.prediction(run_id)) == [0, 1, 3, 4]
-    assert merge_prediction(case, case.prediction(run_id)) == []
-    run_id = predicted_run(workspace, ids[1], 2, range(5))
+    prediction_id = predicted_run(workspace, ids[0], 2, range(5))
+    assert merge_prediction(case, case.prediction(prediction_id)) == [0, 1, 3, 4]
+    assert merge_prediction(case, case.prediction(prediction_id)) == []
+    prediction_id = predicted_run(workspace, ids[1], 2, range(5))
     with OpenCase(workspace, ids[1]) as opened:
-        assert opened.merge_slices(run_id, range(6)) == [0, 1, 3, 4]
-        assert opened.merge_slices(run_id, range(6)) == []
+        assert opened.merge_slices(prediction_id, range(6)) == [0, 1, 3, 4]
+        assert opened.merge_slices(prediction_id, range(6)) == []
     one, two = (OpenCase(workspace, case_id, read_only=True) for case_id in ids)
     assert np.array_equal(one.live["lungs"], two.live["lungs"])
     assert np.array_equal(one.live["lesions"], two.live["lesions"])
@@ -107,9 +107,9 @@ def test_only_the_named_slices_are_merged(workspace: Workspace, case_id: str) ->
 
 
 def test_what_a_person_erased_stays_erased(workspace: Workspace, case_id: str) -> None:
-    run_id = predicted_run(workspace, case_id, 2, range(6))
+    prediction_id = predicted_run(workspace, case_id, 2, range(6))
     with OpenCase(workspace, case_id) as opened:
-        opened.merge_slices(run_id, [3])
+        opened.merge_slices(prediction_id, [3])
         paint(opened, "lesions", np.s_[3, 4:9, 4:9], 0)
         again = predicted_run(workspace, case_id, 4, range(6))
         opened.merge_slices(again, [3])
@@ -186,7 +186,7 @@ def test_merging_on_disk_needs_the_lock(workspace: Workspace, case_id: str) -> N
 
 
 def test_a_writer_of_its_own_gets_the_changes(workspace: Workspace, case_id: str) -> None:
-    run_id = predicted_run(workspace, case_id, 2, range(2))
+    prediction_id = predicted_run(workspace, case_id, 2, range(2))
     got = []
     with OpenCase(workspace, case_id) as opened:
         opened.live["lungs"][0, :, 5:] = 2
@@ -195,7 +195,7 @@ def test_a_writer_of_its_own_gets_the_changes(workspace: Workspace, case_id: str
             got.append((group, len(values)))
             opened.live[group][indices] = values
 
-        assert opened.merge_slices(run_id, [0], write) == [0]
+        assert opened.merge_slices(prediction_id, [0], write) == [0]
         assert (opened.live["lungs"][0] == 2).all()
     rows, columns = opened.case.shape[1:]
     assert got == [("lungs", rows * 5), ("lesions", rows * columns)]

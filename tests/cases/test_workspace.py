@@ -161,11 +161,11 @@ def test_a_newer_format_is_refused(workspace: Workspace, case_id: str) -> None:
     def newer(values: Any) -> None:
         values["attributes"]["covseg"]["format"] = 2
 
-    run_id = workspace.case(case_id).begin_prediction("m", {}, [], 0, probabilities=False).id
+    prediction_id = workspace.case(case_id).begin_prediction("m", {}, [], 0, probabilities=False).id
     case = Path(workspace.case(case_id).path)
-    edit_json(case / "predictions" / run_id / "zarr.json", newer)
+    edit_json(case / "predictions" / prediction_id / "zarr.json", newer)
     with pytest.raises(CaseError, match=r"newer napari-covseg \(format 2, .* update"):
-        workspace.case(case_id).prediction(run_id)
+        workspace.case(case_id).prediction(prediction_id)
     edit_json(case / "zarr.json", newer)
     with pytest.raises(CaseError, match=r"newer napari-covseg \(format 2, .* update"):
         OpenCase(workspace, case_id)

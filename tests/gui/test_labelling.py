@@ -19,7 +19,7 @@ from napari_covseg.jobs.events import (
     Failed,
     Finished,
     Notice,
-    RunStarted,
+    PredictionStarted,
     SlicesDone,
     VolumeDone,
 )
@@ -53,7 +53,7 @@ class Job:
         self.run: Prediction = case.case.begin_prediction(
             "m", {}, ("lungs", "lesion"), 0, probabilities=False
         )
-        hear(RunStarted(self.run.id))
+        hear(PredictionStarted(self.run.id))
 
     def label(self, slices: tuple[int, ...]) -> None:
         """Label the lungs, side undetermined, and a lesion."""
@@ -174,7 +174,7 @@ def test_slices_of_which_a_dead_child_could_not_tell(
 def test_a_damaged_run_is_told_once(
     case: OpenCase, layers: CaseLayers, prediction: PredictionMerger, qtbot: Any
 ) -> None:
-    prediction.on_event(RunStarted("there-is-none"))
+    prediction.on_event(PredictionStarted("there-is-none"))
     failures: list[str] = []
     prediction.failed.connect(failures.append)
     prediction.on_event(SlicesDone("there-is-none", (3, 4, 5)))

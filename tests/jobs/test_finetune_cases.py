@@ -26,8 +26,8 @@ from napari_covseg.jobs.events import (
     Finished,
     ModelProposed,
     Notice,
+    PredictionStarted,
     Progress,
-    RunStarted,
     TrainingStep,
 )
 from napari_covseg.jobs.requests import Finetune, Predict, Refine
@@ -135,8 +135,8 @@ def test_a_version_predicts_and_learns_on(workspace: Workspace, case: Case, fine
     first = proposed(list(run(finetune))).model_id
     sides = WorkspaceModels(workspace).sides()
     job = Predict(workspace.path, case.id, first, 0, device="cpu")
-    run_id = next(event.run_id for event in run(job) if isinstance(event, RunStarted))
-    assert case.prediction(run_id).info.model_id == first
+    prediction_id = next(event.prediction_id for event in run(job) if isinstance(event, PredictionStarted))
+    assert case.prediction(prediction_id).info.model_id == first
     correct(workspace, case.id, (2, 5))
     second = proposed(list(run(replace(finetune, model=first)))).model_id
     version = WorkspaceModels(workspace).get(second)

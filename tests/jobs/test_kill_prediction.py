@@ -12,7 +12,7 @@ from tiny_model import tiny_scan
 
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.jobs.client import JobClient
-from napari_covseg.jobs.events import Failed, Finished, RunStarted, SlicesDone
+from napari_covseg.jobs.events import Failed, Finished, PredictionStarted, SlicesDone
 from napari_covseg.jobs.requests import Predict
 
 
@@ -33,7 +33,7 @@ def test_three_kills_in_the_middle_of_a_prediction(
         os.kill(client.pid, signal.SIGKILL)
         events = listener.until_end(job_id)
         assert isinstance(events[-1], Failed) and deaths == [e.message for e in (events[-1],)] * (kill + 1)
-        run = case.prediction(next(e.run_id for e in events if isinstance(e, RunStarted)))
+        run = case.prediction(next(e.prediction_id for e in events if isinstance(e, PredictionStarted)))
         told = {z for e in events if isinstance(e, SlicesDone) for z in e.slices}
         assert told <= set(np.flatnonzero(run.done).tolist())
         assert not run.info.finished
@@ -42,4 +42,6 @@ def test_three_kills_in_the_middle_of_a_prediction(
     small = workspace.case(workspace.add_case(tiny_scan()))
     events = listener.until_end(client.submit(Predict(workspace.path, small.id, model, 0, device="cpu")))
     assert events[-1] == Finished()
-    assert small.prediction(next(e.run_id for e in events if isinstance(e, RunStarted))).done.all()
+    assert small.prediction(
+        next(e.prediction_id for e in events if isinstance(e, PredictionStarted))
+    ).done.all()

@@ -21,7 +21,7 @@ EXAMPLES = [
     events.Started(1),
     events.Notice("text"),
     events.Progress(1, 2, "slices", 3.0, 4.0),
-    events.RunStarted("run"),
+    events.PredictionStarted("run"),
     events.SlicesDone("run", (1, 2)),
     events.VolumeDone("run"),
     events.Imported("case"),
@@ -87,6 +87,6 @@ def test_a_torn_message_is_an_end(kept: int) -> None:
 def test_records_are_named_in_snake_case() -> None:
     assert events.as_record(events.SlicesDone("run", (1, 2))) == {
         "event": "slices_done",
-        "run_id": "run",
+        "prediction_id": "run",
         "slices": (1, 2),
     }

@@ -17,7 +17,7 @@ from napari_covseg.cases.prediction import Prediction
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError, JobError, ModelError
 from napari_covseg.jobs import predict_case
-from napari_covseg.jobs.events import Finished, Notice, Progress, RunStarted, SlicesDone, VolumeDone
+from napari_covseg.jobs.events import Finished, Notice, PredictionStarted, Progress, SlicesDone, VolumeDone
 from napari_covseg.jobs.predict_case import AHEAD
 from napari_covseg.jobs.requests import Predict, WarmUp
 from napari_covseg.jobs.run import run
@@ -36,14 +36,16 @@ def slices(events: list) -> list[int]:
 
 
 def run_of(case: Case, events: list) -> Prediction:
-    return case.prediction(next(event.run_id for event in events if isinstance(event, RunStarted)))
+    return case.prediction(
+        next(event.prediction_id for event in events if isinstance(event, PredictionStarted))
+    )
 
 
 def test_a_case_is_labelled_from_the_focus_outwards(case: Case, predict: Predict) -> None:
     events = list(run(predict))
     told = events_but_progress(events)
-    assert isinstance(told[0], RunStarted)
-    assert told[-2:] == [VolumeDone(told[0].run_id), Finished()]
+    assert isinstance(told[0], PredictionStarted)
+    assert told[-2:] == [VolumeDone(told[0].prediction_id), Finished()]
     order = slices(events)
     assert order[0] == 3 and sorted(order) == list(range(7))
     assert [abs(z - 3) for z in order] == sorted(abs(z - 3) for z in order)
@@ -85,12 +87,12 @@ def test_progress_counts_slices(predict: Predict) -> None:
 
 
 def test_slices_are_on_disk_when_they_are_told(case: Case, predict: Predict) -> None:
-    run_id = ""
+    prediction_id = ""
     for event in run(predict):
-        if isinstance(event, RunStarted):
-            run_id = event.run_id
+        if isinstance(event, PredictionStarted):
+            prediction_id = event.prediction_id
         if isinstance(event, SlicesDone):
-            done = Workspace.open(predict.workspace).case(case.id).prediction(run_id).done
+            done = Workspace.open(predict.workspace).case(case.id).prediction(prediction_id).done
             assert done[list(event.slices)].all()
 
 

@@ -8,7 +8,7 @@ import pytest
 from napari_covseg.cases.case import Case
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import ModelError
-from napari_covseg.jobs.events import Finished, RunStarted, SlicesDone
+from napari_covseg.jobs.events import Finished, PredictionStarted, SlicesDone
 from napari_covseg.jobs.messages import pack
 from napari_covseg.jobs.requests import Refine
 from napari_covseg.jobs.run import run
@@ -24,9 +24,9 @@ def refine(workspace: Workspace, case: Case, model: str) -> Refine:
 
 def labels(case: Case, job: Refine) -> np.ndarray:
     events = list(run(job))
-    run_id = next(event.run_id for event in events if isinstance(event, RunStarted))
-    assert SlicesDone(run_id, (4,)) in events and events[-1] == Finished()
-    kept = case.prediction(run_id)
+    prediction_id = next(event.prediction_id for event in events if isinstance(event, PredictionStarted))
+    assert SlicesDone(prediction_id, (4,)) in events and events[-1] == Finished()
+    kept = case.prediction(prediction_id)
     assert np.flatnonzero(kept.done).tolist() == [4]
     return kept.read_slice(4)[1]
 

@@ -12,7 +12,7 @@ import pytest
 from napari_covseg.cases.case import Case
 from napari_covseg.cases.merge import merge_prediction
 from napari_covseg.cases.workspace import Workspace
-from napari_covseg.jobs.events import RunStarted
+from napari_covseg.jobs.events import PredictionStarted
 from napari_covseg.jobs.requests import Predict, Refine
 from napari_covseg.jobs.run import run
 from napari_covseg.predict.options import PredictOptions
@@ -40,7 +40,7 @@ def scans() -> list[object]:
 
 def prediction(case: Case, job: Predict | Refine) -> list[tuple[np.ndarray, np.ndarray]]:
     """The labels of a job: of all slices, or of the one that it labels."""
-    name = next(event.run_id for event in list(run(job)) if isinstance(event, RunStarted))
+    name = next(event.prediction_id for event in list(run(job)) if isinstance(event, PredictionStarted))
     kept = case.prediction(name)
     return [kept.read_slice(int(z)) for z in np.flatnonzero(kept.done)]
 

@@ -18,7 +18,7 @@ from napari_covseg.cli.output import (
     seen_as,
 )
 from napari_covseg.errors import CaseError, JobError
-from napari_covseg.jobs.events import RunStarted
+from napari_covseg.jobs.events import PredictionStarted
 from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.predict.options import PredictOptions
 
@@ -129,28 +129,28 @@ def predict(
         options=options,
     )
     events = output.follow(run(job), "Labelling")
-    run_id = next(event.run_id for event in events if isinstance(event, RunStarted))
-    _merge(output, opened, run_id)
+    prediction_id = next(event.prediction_id for event in events if isinstance(event, PredictionStarted))
+    _merge(output, opened, prediction_id)
     write_case_labels(output, opened, out, lungs_out)
     if uncertainty_out is not None:
-        _write_uncertainty(output, opened, run_id, uncertainty_out)
+        _write_uncertainty(output, opened, prediction_id, uncertainty_out)
 
 
-def _write_uncertainty(output: Output, case: Case, run_id: str, path: str) -> None:
+def _write_uncertainty(output: Output, case: Case, prediction_id: str, path: str) -> None:
     import numpy as np
 
-    made = case.prediction(run_id)
+    made = case.prediction(prediction_id)
     slices = [made.read_uncertainty(z) for z in range(case.shape[0])]
     write_map(output, case, path, np.stack([one for one in slices if one is not None]))
 
 
-def _merge(output: Output, case: Case, run_id: str) -> None:
-    """Bring a run into the case's labels; where a viewer has the case open, that is left to it."""
+def _merge(output: Output, case: Case, prediction_id: str) -> None:
+    """Bring a prediction into the case's labels; where a viewer has the case open, that is left to it."""
     from napari_covseg.cases.merge import merge_prediction
 
     try:
-        changed = merge_prediction(case, case.prediction(run_id))
+        changed = merge_prediction(case, case.prediction(prediction_id))
     except CaseError as error:
-        raise CaseError(f"The prediction is kept as run {run_id}, but not merged: {error}") from error
-    output.record({"event": "merged", "run_id": run_id, "slices": changed})
+        raise CaseError(f"The prediction is kept as {prediction_id}, but not merged: {error}") from error
+    output.record({"event": "merged", "prediction_id": prediction_id, "slices": changed})
     output.line(f"Labelled {case.id}: {len(changed)} slices have new labels")

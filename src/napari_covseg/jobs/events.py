@@ -1,7 +1,7 @@
 """What a job says while it runs: frozen dataclasses that pickle, without torch.
 
 A job ends with exactly one of `Finished`, `Cancelled` and `Failed`. Slices that were
-finished by then are in the run, also those that no `SlicesDone` has named yet.
+finished by then are in the prediction, also those that no `SlicesDone` has named yet.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class RunStarted:
+class PredictionStarted:
     """A prediction has its place in the case."""
 
-    run_id: str
+    prediction_id: str
 
 
 @dataclass(frozen=True)
 class SlicesDone:
-    """These slices of a run are on disk."""
+    """These slices of a prediction are on disk."""
 
-    run_id: str
+    prediction_id: str
     slices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class VolumeDone:
-    """The last pass in 3-D has rewritten the run's slices."""
+    """The last pass in 3-D has rewritten the slices."""
 
-    run_id: str
+    prediction_id: str
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ Event = (
     Started
     | Notice
     | Progress
-    | RunStarted
+    | PredictionStarted
     | SlicesDone
     | VolumeDone
     | TrainingStep

@@ -19,7 +19,7 @@ from napari_covseg.cases.prediction import Prediction
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.allocator import give_back_memory
-from napari_covseg.jobs.events import Event, Notice, Progress, RunStarted, SlicesDone, VolumeDone
+from napari_covseg.jobs.events import Event, Notice, PredictionStarted, Progress, SlicesDone, VolumeDone
 from napari_covseg.jobs.find_model import find_model
 from napari_covseg.jobs.memory import loaded_ensemble, warm_model
 from napari_covseg.jobs.requests import Predict, WarmUp
@@ -42,7 +42,7 @@ Change = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 
 def predict_case(job: Predict, control: Control) -> Iterator[Event]:
-    """Label a case into a new run: slices outwards from the focus, then the last pass in 3-D.
+    """Label a case into a new prediction: slices outwards from the focus, then the last pass in 3-D.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
         return case, appearance, ensemble, _guide(job, case, ensemble) if job.guided else None
 
     case, appearance, ensemble, guide = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
-    run = case.begin_prediction(
+    prediction = case.begin_prediction(
         ensemble.card.id,
         _settings(job, ensemble, guided=guide is not None),
         ensemble.card.outputs,
@@ -72,12 +72,12 @@ def predict_case(job: Predict, control: Control) -> Iterator[Event]:
         probabilities=job.probabilities,
         uncertainty=job.options.uncertainty,
     )
-    yield RunStarted(run.id)
-    coarse = yield from _slices(job, case, appearance, ensemble, run, control, guide)
+    yield PredictionStarted(prediction.id)
+    coarse = yield from _slices(job, case, appearance, ensemble, prediction, control, guide)
     give_back_memory()  # of the network: the viewer needs its own for what comes now
-    yield from _last_pass(job, case, ensemble, run, coarse)
-    run.finish()
-    yield VolumeDone(run.id)
+    yield from _last_pass(job, case, ensemble, prediction, coarse)
+    prediction.finish()
+    yield VolumeDone(prediction.id)
 
 
 def warm_up_model(job: WarmUp, control: Control) -> Iterator[Event]:
@@ -110,7 +110,7 @@ def approved(appearance: Appearance, options: PredictOptions, name: str) -> Appe
 
 
 def _settings(job: Predict, ensemble: Ensemble, *, guided: bool) -> dict[str, Any]:
-    """Return what the run was made with, as JSON values; models by their ids."""
+    """Return what the prediction was made with, as JSON values; models by their ids."""
     finder = ensemble.lungs_from
     return {
         **asdict(job.options),
@@ -140,7 +140,7 @@ def _slices(
     case: Case,
     appearance: Appearance,
     ensemble: Ensemble,
-    run: Prediction,
+    prediction: Prediction,
     control: Control,
     guide: Guide | None,
 ) -> Generator[Event, None, list[Coarse]]:
@@ -168,11 +168,11 @@ def _slices(
     def write(slice_: SlicePrediction) -> None:
         kept = slice_.probabilities if job.probabilities else None
         labels = slice_.lungs, slice_.lesions
-        run.write_slice(slice_.z, *labels, kept, slice_.entropy, slice_.uncertainty)
+        prediction.write_slice(slice_.z, *labels, kept, slice_.entropy, slice_.uncertainty)
 
     def written(*, wait: bool) -> Iterator[Event]:
         if done := writer.written(wait=wait):
-            yield SlicesDone(run.id, tuple(slice_.z for slice_ in done))
+            yield SlicesDone(prediction.id, tuple(slice_.z for slice_ in done))
             yield meter.at(meter.progress.done + len(done))
 
     with SliceWriter(write) as writer, closing(batches):
@@ -195,13 +195,13 @@ def _slices(
 
 
 def _last_pass(
-    job: Predict, case: Case, ensemble: Ensemble, run: Prediction, coarse: list[Coarse]
+    job: Predict, case: Case, ensemble: Ensemble, prediction: Prediction, coarse: list[Coarse]
 ) -> Iterator[Event]:
     count = case.shape[0]
     yield from _rewrite(
-        run,
+        prediction,
         finish_volume(
-            run.read_slice,
+            prediction.read_slice,
             count,
             spacing=case.spacing,
             intensity=case.intensity,
@@ -213,18 +213,20 @@ def _last_pass(
     if job.options.min_ml > 0 and case.spacing is not None:
         least = job.options.min_ml
         yield from _rewrite(
-            run, drop_small_findings(run.read_slice, count, spacing=case.spacing, min_ml=least), count
+            prediction,
+            drop_small_findings(prediction.read_slice, count, spacing=case.spacing, min_ml=least),
+            count,
         )
 
 
-def _rewrite(run: Prediction, passing: Iterator[Change | None], count: int) -> Iterator[Event]:
+def _rewrite(prediction: Prediction, passing: Iterator[Change | None], count: int) -> Iterator[Event]:
     """Write what a pass over the volume changes, to its end."""
     now = Progress(count, count, "slices")
 
     def write(change: Change) -> None:
         z, *labels = change
         for group, values in zip(GROUPS, labels, strict=True):
-            run.write_final(group, z, values)
+            prediction.write_final(group, z, values)
 
     with SliceWriter(write) as writer:
         changes: list[Change] | None = []

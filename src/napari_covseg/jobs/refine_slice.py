@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_covseg.cases.case import Case
 from napari_covseg.cases.prediction import Prediction
 from napari_covseg.cases.workspace import Workspace
-from napari_covseg.jobs.events import Event, Progress, RunStarted, SlicesDone
+from napari_covseg.jobs.events import Event, PredictionStarted, Progress, SlicesDone
 from napari_covseg.jobs.memory import loaded_ensemble
 from napari_covseg.jobs.predict_case import appearance_of
 from napari_covseg.jobs.requests import Refine
@@ -45,14 +45,14 @@ def refine_slice(job: Refine, control: Control) -> Iterator[Event]:
         lungs, lesions = _refined(job, case, ensemble)
         used = {"device": str(ensemble.device), "refined": job.z, "label": job.label}
         outputs = ensemble.card.outputs
-        run = case.begin_prediction(ensemble.card.id, used, outputs, job.revision, probabilities=False)
-        run.write_slice(job.z, lungs, lesions)
-        run.finish()
-        return run
+        prediction = case.begin_prediction(ensemble.card.id, used, outputs, job.revision, probabilities=False)
+        prediction.write_slice(job.z, lungs, lesions)
+        prediction.finish()
+        return prediction
 
-    run = yield from in_thread(work, lambda: Progress(0, 1, "slices"))
-    yield RunStarted(run.id)
-    yield SlicesDone(run.id, (job.z,))
+    prediction = yield from in_thread(work, lambda: Progress(0, 1, "slices"))
+    yield PredictionStarted(prediction.id)
+    yield SlicesDone(prediction.id, (job.z,))
 
 
 def _refined(job: Refine, case: Case, ensemble: Ensemble) -> tuple[Mask, Mask]:

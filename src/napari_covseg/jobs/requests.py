@@ -36,7 +36,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Predict:
-    """Label a case with a model; the result is a run in the case's predictions.
+    """Label a case with a model; the result is one of the case's predictions.
 
     Attributes
     ----------
@@ -158,7 +158,7 @@ REFINE_PRIORITY = 100
 
 @dataclass(frozen=True, eq=False)
 class Refine:
-    """Label one slice again, with a person's scribbles as hints; the result is a run of this slice.
+    """Label one slice again, with a person's scribbles as hints; the result is a prediction of this slice.
 
     Submit it with `REFINE_PRIORITY`.
 

@@ -18,7 +18,7 @@ _SMALLEST_RANGE = 0.1
 _CHOICES = {"scaling": ("slice", "window"), "crop": ("none", "lungs")}
 LUNG_WINDOW = (-1000.0, 400.0)
 """HU that papers show lungs in."""
-_PICTURE_MARGIN = 0.15
+PICTURE_MARGIN = 0.15
 """Of a side: what a picture that is cropped to the lungs gets around it."""
 
 
@@ -233,7 +233,7 @@ def reorient_back(labels: npt.NDArray[Any], appearance: Appearance) -> npt.NDArr
 
 
 def _picture_margin(shape: tuple[int, ...], appearance: Appearance) -> int:
-    return round(_PICTURE_MARGIN * max(shape)) if appearance.cropped and appearance.intensity == "grey" else 0
+    return round(PICTURE_MARGIN * max(shape)) if appearance.cropped and appearance.intensity == "grey" else 0
 
 
 def as_shown(

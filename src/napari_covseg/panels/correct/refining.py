@@ -66,8 +66,8 @@ class Refining:
             show_info("Paint on the finding, or erase beside it: the strokes tell the model what to change.")
             return
 
-        def merge(run_id: str) -> None:
-            self._merge(case, run_id, z)
+        def merge(prediction_id: str) -> None:
+            self._merge(case, prediction_id, z)
 
         self.label_slice(self._learning.in_use, z, value, positive, negative, merge)
 
@@ -96,7 +96,7 @@ class Refining:
             if self._session.case is not case:
                 return
             if isinstance(event, SlicesDone):
-                then(event.run_id)
+                then(event.prediction_id)
             elif isinstance(event, Failed):
                 show_error(event.message)
 
@@ -115,11 +115,11 @@ class Refining:
         with errors_shown():
             self._jobs.submit(request, on_event, REFINE_PRIORITY)
 
-    def _merge(self, case: OpenCase, run_id: str, z: int) -> None:
+    def _merge(self, case: OpenCase, prediction_id: str, z: int) -> None:
         """Take the slice over, except what is the person's, as one step that Ctrl+Z takes back."""
         writer = UndoableWriter(case.live)
         with errors_shown():
-            changed = case.merge_slices(run_id, [z], writer.write)
+            changed = case.merge_slices(prediction_id, [z], writer.write)
             layers = self._session.layers
             if layers is None or not changed:
                 show_info("The model has nothing to change on this slice.")

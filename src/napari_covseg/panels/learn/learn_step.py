@@ -352,8 +352,8 @@ class SideBySide(QWidget):
         for column, z in enumerate(chosen):
             for side, name in enumerate((self._learning.in_use, proposal.model_id)):
 
-                def draw(run_id: str, side: int = side, column: int = column, z: int = z) -> None:
-                    lesions = case.case.prediction(run_id).read_slice(z)[1]
+                def draw(prediction_id: str, side: int = side, column: int = column, z: int = z) -> None:
+                    lesions = case.case.prediction(prediction_id).read_slice(z)[1]
                     truth = case.live["lesions"][z]
                     self.pictures[side][column].setPixmap(picture(case, z, lesions, truth))
                     scores[column][side] = dice(lesions > 0, truth > 0)

@@ -20,8 +20,8 @@ from napari_covseg.jobs.events import (
     Event,
     Failed,
     Notice,
+    PredictionStarted,
     Progress,
-    RunStarted,
     SlicesDone,
     VolumeDone,
 )
@@ -135,7 +135,7 @@ class Labelling(QObject):
         prediction.progressed.connect(self._session.progressed)
         prediction.noticed.connect(show_info)
         prediction.slices_changed.connect(self._on_slices_changed)
-        prediction.slice_came.connect(lambda z: self.uncertainty.take(prediction.run_id, z))
+        prediction.slice_came.connect(lambda z: self.uncertainty.take(prediction.prediction_id, z))
         prediction.failed.connect(self._on_merge_failed)
         prediction.ended.connect(self._on_ended)
         return prediction
@@ -211,7 +211,7 @@ class PredictionMerger(QObject):
         super().__init__(parent)
         self._case = case
         self._add_step = add_step
-        self._run_id = ""
+        self._prediction_id = ""
         self._abandoned = False
         self._waiting: dict[int, None] = {}  # slices to merge, in the order they came
         self._late: set[int] = set()
@@ -222,16 +222,16 @@ class PredictionMerger(QObject):
         self._timer.timeout.connect(self._merge_some)
 
     @property
-    def run_id(self) -> str:
+    def prediction_id(self) -> str:
         """Id of the run in the case, empty before the job has begun it."""
-        return self._run_id
+        return self._prediction_id
 
     def on_event(self, event: Event) -> None:
         """Take one event of the job."""
         if self._abandoned:
             return
-        if isinstance(event, RunStarted):
-            self._run_id = event.run_id
+        if isinstance(event, PredictionStarted):
+            self._prediction_id = event.prediction_id
         elif isinstance(event, Progress):
             self.progressed.emit(event)
         elif isinstance(event, Notice):
@@ -247,7 +247,7 @@ class PredictionMerger(QObject):
             self._timer.start()
         elif isinstance(event, END):
             self._end = event
-            if isinstance(event, Failed) and self._run_id:
+            if isinstance(event, Failed) and self._prediction_id:
                 # a child that died has finished slices of which it could not tell
                 self._waiting.update(dict.fromkeys(range(len(self._case.voxels))))
             self._timer.start()
@@ -280,7 +280,7 @@ class PredictionMerger(QObject):
 
     def _merge(self, z: int) -> list[int]:
         writer = self._last_pass if z not in self._late else None
-        return self._case.merge_slices(self._run_id, [z], writer.write if writer is not None else None)
+        return self._case.merge_slices(self._prediction_id, [z], writer.write if writer is not None else None)
 
     def _finish_pass(self) -> None:
         """Turn what the 3-D pass changed into one step that Ctrl+Z takes back."""
@@ -326,14 +326,14 @@ class Uncertainty:
         )
         add_aid(session.viewer, self._layer, over=session.layers.scan)
 
-    def take(self, run_id: str, z: int) -> None:
+    def take(self, prediction_id: str, z: int) -> None:
         """Draw what a run says of slice `z`, once."""
         session, layer = self._session, self.layer
         if layer is None or session.case is None or z in self._come:
             return
         try:
-            if self._run is None or self._run.id != run_id:
-                self._run = session.case.case.prediction(run_id)
+            if self._run is None or self._run.id != prediction_id:
+                self._run = session.case.case.prediction(prediction_id)
             values = self._run.read_uncertainty(z) if self._run.is_done(z) else None
         except CovsegError as error:
             self._layer = None
