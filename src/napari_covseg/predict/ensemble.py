@@ -166,7 +166,7 @@ class Ensemble:
 def united(probability: Tensor, outputs: tuple[str, ...]) -> Tensor:
     """Return the probability of ground-glass or consolidation, (n, y, x), of (n, outputs, y, x)."""
     first, second = (probability[:, outputs.index(name)] for name in UNITED)
-    return 1 - (1 - first) * (1 - second)
+    return torch.addcmul(first + second, first, second, value=-1)  # 1 - (1 - p)(1 - q)
 
 
 def _span(found: Tensor) -> slice:
