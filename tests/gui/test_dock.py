@@ -37,6 +37,7 @@ def test_no_step_is_wider_than_the_dock(workbench: tuple[Viewer, CovSegDock], qt
         section.expand(animate=False)
     qtbot.waitUntil(lambda: area.verticalScrollBar().isVisible())
     qtbot.waitUntil(lambda: area.widget().width() <= area.viewport().width())
+    assert area.horizontalScrollBar().maximum() == 0
 
 
 def test_text_is_never_cut_off(workbench: tuple[Viewer, CovSegDock], qtbot: Any) -> None:

@@ -163,6 +163,7 @@ def test_close_kills_a_child_that_does_not_listen(client: JobClient, listener: L
     child = psutil.Process(client.pid)
     client.close()
     child.wait(PATIENCE)
+    assert not child.is_running()
 
 
 PARENT = """
@@ -200,6 +201,7 @@ def test_no_child_outlives_a_killed_viewer(tmp_path: Path) -> None:
     parent.kill()
     parent.communicate()
     child.wait(timeout=5)
+    assert not child.is_running()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
@@ -209,6 +211,7 @@ def test_not_even_a_child_that_cannot_notice_outlives_its_viewer(tmp_path: Path)
     parent.kill()
     parent.communicate()
     child.wait(timeout=5)
+    assert not child.is_running()
 
 
 def test_no_child_outlives_a_viewer_that_exits(tmp_path: Path) -> None:
