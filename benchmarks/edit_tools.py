@@ -24,7 +24,7 @@ from napari_covseg.edit.grow import grow
 from napari_covseg.edit.hu_range import PRESETS, in_range
 from napari_covseg.edit.layers import add, subtract
 from napari_covseg.edit.lungs import split_lungs
-from napari_covseg.edit.measure import Reading, read_label, read_part
+from napari_covseg.edit.measure import Reading, read_part
 from napari_covseg.edit.relabel import relabel
 from napari_covseg.edit.shape import clip_to_lungs, fill_holes, keep_largest, remove_islands, smooth
 from napari_covseg.edit.snap import copy_to
@@ -90,10 +90,6 @@ def tools(case: Phantom, z: int, lungs: Labels) -> dict[str, tuple[Run, Run | No
             lambda: add(case.lungs, labels, spacing),
         ),
         "subtract lungs": (lambda: subtract(labels, lungs, z=z), lambda: subtract(labels, lungs)),
-        "HU of a label": (
-            lambda: read_label(labels, voxels, 2, spacing, z=z),
-            lambda: read_label(labels, voxels, 2, spacing),
-        ),
         "HU of a part": (
             lambda: read_part(labels, voxels, point, spacing),
             lambda: read_part(labels, voxels, point, spacing, three_d=True),

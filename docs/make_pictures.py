@@ -89,7 +89,7 @@ class Story:
         """Paint the dense part of a finding in the range of consolidation, and accept slices around it."""
         import numpy as np
 
-        from napari_covseg.edit import PRESETS
+        from napari_covseg.edit.hu_range import PRESETS
 
         correction, lesions = self.workbench.correction, self.session.layers.labels["lesions"]
         self.viewer.layers.selection.active = lesions
