@@ -61,10 +61,10 @@ def test_findings_that_nobody_told_apart_teach_their_union(pictures: Path) -> No
     assert data.outputs == (*FOUR, "lesion")
     assert states(data, 0, 5, 5) == {
         "lungs": 1, "ground-glass": UNKNOWN, "consolidation": UNKNOWN,
-        "pleural effusion": UNKNOWN, "lesion": 1,
+        "pleural effusion": 0, "lesion": 1,
     }  # fmt: skip
     assert states(data, 0, 20, 20) == {
-        "lungs": 1, "ground-glass": 0, "consolidation": 0, "pleural effusion": UNKNOWN, "lesion": 0,
+        "lungs": 1, "ground-glass": 0, "consolidation": 0, "pleural effusion": 0, "lesion": 0,
     }  # fmt: skip
 
 
@@ -83,9 +83,10 @@ def test_findings_that_are_told_apart(pictures: Path) -> None:
         ["B"],
     )
     assert states(data, 0, 5, 5) == {
-        "lungs": UNKNOWN, "ground-glass": 1, "consolidation": 0, "pleural effusion": UNKNOWN, "lesion": 1,
+        "lungs": UNKNOWN, "ground-glass": 1, "consolidation": 0, "pleural effusion": 0, "lesion": 1,
     }  # fmt: skip
     assert states(data, 0, 5, 9)["consolidation"] == 1
+    assert states(data, 0, 20, 20)["pleural effusion"] == UNKNOWN  # nobody looked for it there
     assert states(data, 0, 20, 20)["lesion"] == 0
 
 
@@ -105,7 +106,9 @@ def test_a_scan_that_is_free_of_something(tmp_path: Path) -> None:
     data = read(tmp_path, '[[source]]\nscan = "scan.nii.gz"\neffusion = "fluid.nii.gz"\nslices = [2, 2]\n')
     assert data.kinds is not None and data.kinds.tolist() == ["HU"]
     np.testing.assert_array_equal(data.images[0], voxels[2])
-    assert states(data, 0, 4, 4) == dict.fromkeys((*FOUR, "lesion"), UNKNOWN) | {"pleural effusion": 1}
+    absent = dict.fromkeys(("ground-glass", "consolidation", "lesion"), 0)
+    assert states(data, 0, 4, 4) == {"lungs": UNKNOWN, "pleural effusion": 1, **absent}
+    assert states(data, 0, 20, 20) == dict.fromkeys((*FOUR, "lesion"), UNKNOWN) | {"pleural effusion": 0}
     free = 'free_of = ["ground-glass", "consolidation"]\nunlabelled = [[1, 1, 0, 9, 0, 9]]\nslices = [1, 1]'
     data = read(tmp_path, f'[[source]]\nscan = "scan.nii.gz"\n{free}\n')
     assert states(data, 0, 20, 20) == dict.fromkeys(FOUR, UNKNOWN) | {

@@ -209,8 +209,8 @@ class Guises:
     mediastinal: float = 0.06
     whole: float = 0.2
     equalise: float = 0.5
-    invert: float = 0.1
-    quarter: float = 0.4
+    invert: float = 0.05
+    quarter: float = 0.15
     mirror: float = 0.3
     crop: float = 0.25
     zoom: float = 1.35

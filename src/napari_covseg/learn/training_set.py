@@ -111,6 +111,10 @@ class _Slice:
             return np.full(self.values.shape[:2], UNKNOWN, np.uint8)
         value = lesion(name).value
         united = [lesion(part).value for part in UNITED]
+        # a voxel has one label, so that the others are absent there even where nobody looked for them
+        labelled = (self.lesions != 0) & (self.lesions != UNKNOWN)
+        if name == "pleural effusion" and self.lungs is not None:
+            labelled |= self.lungs > 0
         if name == UNION:
             here = np.isin(self.lesions, [value, *united])
             known = {name} <= self.knows or set(UNITED) <= self.knows
@@ -121,6 +125,7 @@ class _Slice:
             # a lesion that nobody has told apart may be either
             unclear = (self.lesions == lesion(UNION).value) & (name in UNITED)
         out = np.where(here, 1, 0 if known else UNKNOWN).astype(np.uint8)
+        out[labelled & ~here] = 0
         out[unclear | (self.lesions == UNKNOWN)] = UNKNOWN
         return out
 
