@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from napari import Viewer
 
 from napari_covseg.cases.workspace import Workspace
@@ -204,3 +205,20 @@ def test_a_chest_ct_is_labelled_at_the_first_click(
     qtbot.waitUntil(lambda: len(asked) == 1, timeout=LONG)
     assert not asked[0].options.anyway and not dock.segment.refusal.isVisible()
     dock.session.end()
+
+
+def test_values_of_the_file_can_be_said_to_be_otherwise(
+    workbench: tuple[Viewer, CovSegDock], scan: Scan, tmp_path: Path, qtbot: Any
+) -> None:
+    stored = scan.voxels.astype(np.int32) + 1024
+    sitk.WriteImage(sitk.GetImageFromArray(stored.astype(np.int16)), str(tmp_path / "raw.nrrd"))
+    _, dock = workbench
+    dock.workbench.opening.path(tmp_path / "raw.nrrd")
+    qtbot.waitUntil(lambda: dock.session.case is not None and not dock.session.busy_with, timeout=LONG)
+    case = dock.session.case
+    assert case is not None and case.case.intensity == "grey"
+    values = dock.scan.appearance.values
+    values.activated.emit(values.findData("HU+1024"))
+    qtbot.waitUntil(lambda: dock.session.case is not case and not dock.session.busy_with, timeout=LONG)
+    assert dock.session.case is not None and dock.session.case.case.intensity == "HU"
+    np.testing.assert_array_equal(dock.session.case.voxels, scan.voxels)

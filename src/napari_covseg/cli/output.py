@@ -12,14 +12,17 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import closing, suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from napari_covseg.errors import CovsegError
+from napari_covseg.errors import CovsegError, ScanError
 from napari_covseg.jobs.events import Cancelled, Event, Failed, Imported, Notice, Progress, Written, as_record
 from napari_covseg.jobs.steps import WORK_THREAD
+
+if TYPE_CHECKING:
+    from napari_covseg.scans import Values
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 WorkspaceOption = Annotated[
@@ -28,6 +31,14 @@ WorkspaceOption = Annotated[
 ]
 SeriesOption = Annotated[
     str | None, typer.Option(help="UID of the series to take from a DICOM folder; `covseg info` lists them.")
+]
+ValuesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--values",
+        metavar="HU|HU+1024|grey",
+        help="Say what the values of the file are where `covseg info` is wrong: HU, HU plus 1024, or grey.",
+    ),
 ]
 ModelOption = Annotated[
     str | None,
@@ -165,6 +176,18 @@ def seen_as(texts: list[str] | None) -> tuple[tuple[str, bool | int | str | None
     from napari_covseg.scans.appearance import parse_choices
 
     return tuple(parse_choices(texts).items())
+
+
+def said_values(text: str | None) -> Values | None:
+    """Return what a person says that the values of a scan are; raises ScanError."""
+    if text is None:
+        return None
+    from napari_covseg.scans import VALUES
+
+    for values in VALUES:
+        if values.lower() == text.lower():
+            return values
+    raise ScanError(f"--values cannot be {text}; say one of {', '.join(VALUES)}.")
 
 
 def _last_word(context: Any, event: Event) -> None:

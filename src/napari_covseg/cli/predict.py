@@ -14,10 +14,12 @@ from napari_covseg.cli.output import (
     Output,
     SeenAsOption,
     SeriesOption,
+    ValuesOption,
     WorkspaceOption,
+    said_values,
     seen_as,
 )
-from napari_covseg.errors import CaseError, JobError
+from napari_covseg.errors import CaseError, JobError, ScanError
 from napari_covseg.jobs.events import PredictionStarted
 from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.predict.options import PredictOptions
@@ -84,6 +86,7 @@ def predict(
         bool, typer.Option("--anyway", help="Label also what does not look like a chest CT.")
     ] = False,
     seen_as_: SeenAsOption = None,
+    values: ValuesOption = None,
     series: SeriesOption = None,
     case: Annotated[str | None, typer.Option(help="Label this case of the workspace instead.")] = None,
     workspace: WorkspaceOption = None,
@@ -111,14 +114,15 @@ def predict(
     options = PredictOptions(threshold, tta.value, also, lungs_from, min_ml, min_pixels, unsure, anyway, said)
     if scan is not None:
         files = (out, lungs_out, uncertainty_out)
-        output.follow(
-            run(PredictFile(scan, first or DEFAULT, *files, series, device, batch, options)), "Labelling"
-        )
+        job = PredictFile(scan, first or DEFAULT, *files, series, device, batch, options, said_values(values))
+        output.follow(run(job), "Labelling")
         return
     assert case is not None
     place = open_workspace(workspace)
     opened = place.case(case)
-    job = Predict(
+    if values is not None:
+        raise ScanError("--values is for a scan; a case keeps the values it was imported with.")
+    label = Predict(
         place.path,
         case,
         first or model_in_use(place, DEFAULT),
@@ -128,7 +132,7 @@ def predict(
         batch=batch,
         options=options,
     )
-    events = output.follow(run(job), "Labelling")
+    events = output.follow(run(label), "Labelling")
     prediction_id = next(event.prediction_id for event in events if isinstance(event, PredictionStarted))
     _merge(output, opened, prediction_id)
     write_case_labels(output, opened, out, lungs_out)

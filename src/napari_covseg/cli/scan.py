@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_covseg.cli.output import JsonOption, Output, SeenAsOption, SeriesOption, WorkspaceOption, seen_as
+from napari_covseg.cli.output import (
+    JsonOption,
+    Output,
+    SeenAsOption,
+    SeriesOption,
+    ValuesOption,
+    WorkspaceOption,
+    said_values,
+    seen_as,
+)
 from napari_covseg.errors import ScanError
 
 if TYPE_CHECKING:
@@ -36,6 +45,7 @@ def info(
         typer.Option("--slice", min=1, help="The slice for --show, from 1; by default the middle one."),
     ] = None,
     seen_as_: SeenAsOption = None,
+    values: ValuesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a scan is: size, spacing, series, what it looks like, and what is unusual about it."""
@@ -48,7 +58,7 @@ def info(
     from napari_covseg.scans.appearance import look
 
     said = dict(seen_as(seen_as_))
-    scan = read_scan(path, series=series)
+    scan = read_scan(path, series=series, values=said_values(values))
     appearance = look(scan.voxels, scan.intensity).overruled(**said)
     if show is not None:
         _show(scan, appearance, slice_, show)
@@ -98,6 +108,7 @@ def import_scan(
     workspace: WorkspaceOption = None,
     series: SeriesOption = None,
     seen_as_: SeenAsOption = None,
+    values: ValuesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Keep a scan as a case of the workspace."""
@@ -107,7 +118,7 @@ def import_scan(
     from napari_covseg.jobs.run import run
 
     folder = workspace or str(default_workspace())
-    output.follow(run(Import(folder, path, series, seen_as(seen_as_))), "Importing")
+    output.follow(run(Import(folder, path, series, seen_as(seen_as_), said_values(values))), "Importing")
 
 
 def _show(scan: Scan, appearance: Appearance, number: int | None, path: str) -> None:

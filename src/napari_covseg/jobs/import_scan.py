@@ -40,7 +40,7 @@ def import_scan(job: Import, control: Control) -> Iterator[Event]:
     def work() -> tuple[str, list[str]]:
         nonlocal meter
         workspace = Workspace.open(job.workspace)
-        scan = read_scan(job.path, series=job.series)
+        scan = read_scan(job.path, series=job.series, values=job.values)
         meter = ProgressMeter(len(scan.voxels))
         case_id = workspace.add_case(scan, progress, dict(job.seen_as))
         return case_id, [*scan.notes, *workspace.case(case_id).appearance.remarks()]

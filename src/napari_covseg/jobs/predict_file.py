@@ -56,6 +56,7 @@ def predict_file(job: PredictFile, control: Control) -> Iterator[Event]:
             device=job.device,
             options=options,
             series=job.series,
+            values=job.values,
             batch=job.batch,
             progress=progress,
             notice=notices.append,

@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # arrays come from those who have loaded NumPy
     import numpy as np
     import numpy.typing as npt
 
+    from napari_covseg.scans import Values
+
 
 @dataclass(frozen=True)
 class Import:
@@ -26,12 +28,15 @@ class Import:
         Series UID to take from a DICOM folder with several.
     seen_as : tuple of (str, value)
         What a person says of how the scan looks, see `scans.appearance.Appearance.overruled`.
+    values : str, optional
+        What a person says that its values are, see `scans.read_scan`.
     """
 
     workspace: str
     path: str
     series: str | None = None
     seen_as: tuple[tuple[str, bool | int | str | None], ...] = ()
+    values: Values | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class PredictFile:
         Series UID to take from a DICOM folder with several.
     device, batch, options
         As in `Predict`; uncertainty is asked for by its file.
+    values : str, optional
+        What a person says that the scan's values are, see `scans.read_scan`.
     """
 
     path: str
@@ -98,6 +105,7 @@ class PredictFile:
     device: str = "auto"
     batch: int | None = None
     options: PredictOptions = PLAIN
+    values: Values | None = None
 
 
 @dataclass(frozen=True)

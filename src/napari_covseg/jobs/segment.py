@@ -15,7 +15,7 @@ from napari_covseg.jobs.predict_case import approved, check_measurable
 from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.predict.options import PLAIN, PredictOptions
 from napari_covseg.predict.volume import predict_volume
-from napari_covseg.scans import Scan, read_scan, write_labels
+from napari_covseg.scans import Scan, Values, read_scan, write_labels
 from napari_covseg.scans.appearance import look
 
 Labels = npt.NDArray[np.uint8]
@@ -77,6 +77,7 @@ def segment(
     options: PredictOptions = PLAIN,
     probabilities: bool = False,
     series: str | None = None,
+    values: Values | None = None,
     batch: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
@@ -97,6 +98,8 @@ def segment(
         Also keep the probabilities.
     series : str, optional
         Series UID to take from a DICOM folder with several.
+    values : {"HU", "HU+1024", "grey"}, optional
+        What the values of the file are, see `read_scan`.
     batch : int, optional
         Slices per forward pass; by default what suits the device.
     progress : callable
@@ -119,7 +122,7 @@ def segment(
         findings are to be measured in ml where the size of a voxel is not known.
     """
     ensemble = loaded_ensemble(str(model), options, device)
-    scan = scan if isinstance(scan, Scan) else read_scan(scan, series=series)
+    scan = scan if isinstance(scan, Scan) else read_scan(scan, series=series, values=values)
     check_measurable(options, scan.spacing, scan.name)
     appearance = approved(look(scan.voxels, scan.intensity), options, scan.name)
     notes: list[str] = []

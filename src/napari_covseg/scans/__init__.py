@@ -9,14 +9,17 @@ from napari_covseg.scans.formats import (
     read_scan,
     write_labels,
 )
-from napari_covseg.scans.scan import Scan
+from napari_covseg.scans.intensity import VALUES
+from napari_covseg.scans.scan import Scan, Values
 
 __all__ = [
     "LABEL_SUFFIXES",
     "READABLE_SUFFIXES",
+    "VALUES",
     "VOLUMES",
     "Scan",
     "SeriesInfo",
+    "Values",
     "appearance",
     "list_series",
     "read_mask",

@@ -16,11 +16,12 @@ import numpy.typing as npt
 from napari_covseg.errors import ScanError
 from napari_covseg.files import replacing
 from napari_covseg.scans.dicom import Dicom
+from napari_covseg.scans.intensity import VALUES
 from napari_covseg.scans.itk import MetaImage, Nrrd
 from napari_covseg.scans.nifti import Nifti
 from napari_covseg.scans.orientation import Labels, as_stored
 from napari_covseg.scans.pictures import Pictures
-from napari_covseg.scans.scan import Format, Scan
+from napari_covseg.scans.scan import Format, Scan, Values
 from napari_covseg.scans.volumes import VolumeFormat
 
 VOLUMES: tuple[VolumeFormat, ...] = (Nifti(), Nrrd(), MetaImage())
@@ -33,7 +34,9 @@ LABEL_SUFFIXES = tuple(suffix for known in VOLUMES for suffix in known.written)
 READABLE = "a DICOM folder or file, NIfTI, NRRD, MHA, or PNG, JPEG or TIFF pictures"
 
 
-def read_scan(path: str | os.PathLike[str], *, series: str | None = None) -> Scan:
+def read_scan(
+    path: str | os.PathLike[str], *, series: str | None = None, values: Values | None = None
+) -> Scan:
     """Read a chest CT scan.
 
     Parameters
@@ -57,12 +60,14 @@ def read_scan(path: str | os.PathLike[str], *, series: str | None = None) -> Sca
         If the path holds no scan, or one that is damaged, incomplete or not CT.
     """
     path = Path(path)
+    if values is not None and values not in VALUES:
+        raise ScanError(f"Values cannot be {values!r}; say one of {', '.join(VALUES)}.")
     try:
         if path.is_dir():
-            return _read_folder(path, series)
+            return _read_folder(path, series, values)
         if not path.exists():
             raise ScanError(f"{path} does not exist; check the path.")
-        return _read_file(path)
+        return _read_file(path, values)
     except OSError as error:
         raise ScanError(
             f"{path} cannot be read ({error.strerror or error}); check the disk and your permissions."
@@ -73,10 +78,10 @@ def read_scan(path: str | os.PathLike[str], *, series: str | None = None) -> Sca
         ) from error
 
 
-def _read_file(path: Path) -> Scan:
+def _read_file(path: Path, values: Values | None) -> Scan:
     for known in FORMATS:
         if known.recognises(path):
-            return known.read(path)
+            return known.read(path, values)
     if path.suffix.lower() in DICOM.suffixes:
         raise ScanError(
             f"{path.name} is not a DICOM file although its name says so, or it is truncated; copy it "
@@ -85,16 +90,16 @@ def _read_file(path: Path) -> Scan:
     raise ScanError(f"{path.name} is not an image that can be read; choose {READABLE}.")
 
 
-def _read_folder(folder: Path, series: str | None) -> Scan:
-    if (scan := DICOM.read_folder(folder, series)) is not None:
+def _read_folder(folder: Path, series: str | None, values: Values | None) -> Scan:
+    if (scan := DICOM.read_folder(folder, series, values)) is not None:
         return scan
     inside = sorted(folder.iterdir())
     files = [path for path in inside if path.is_file()]
     if pictures := [path for path in files if PICTURES.recognises(path)]:
-        return PICTURES.read_stack(pictures, folder)
+        return PICTURES.read_stack(pictures, folder, values)
     volumes = [path for path in files if any(known.recognises(path) for known in VOLUMES)]
     if len(volumes) == 1:
-        return _read_file(volumes[0])
+        return _read_file(volumes[0], values)
     if volumes:
         names = ", ".join(path.name for path in volumes[:5])
         raise ScanError(f"{folder.name} holds {len(volumes)} volumes ({names}); choose one of the files.")

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.intensity import Scaling, to_int16, understand
-from napari_covseg.scans.scan import Format, Scan
+from napari_covseg.scans.intensity import Census, Scaling, to_int16, understand
+from napari_covseg.scans.scan import Format, Scan, Values
 
 MOST_PIXELS = 1 << 26
 """In one picture; 8192 x 8192. A larger size comes from a damaged header."""
@@ -47,11 +47,11 @@ class Pictures(Format):
         """Whether the name is that of a picture file."""
         return super().recognises(path) and not path.name.startswith(".")
 
-    def read(self, path: Path) -> Scan:
+    def read(self, path: Path, values: Values | None = None) -> Scan:
         """Read one picture file as a scan; see `read_stack`."""
-        return self.read_stack([path], path)
+        return self.read_stack([path], path, values)
 
-    def read_stack(self, paths: Sequence[Path], source: Path) -> Scan:
+    def read_stack(self, paths: Sequence[Path], source: Path, values: Values | None = None) -> Scan:
         """Read picture files as one scan.
 
         Parameters
@@ -60,6 +60,8 @@ class Pictures(Format):
             The pictures; z follows their natural file-name order.
         source : Path
             The folder or file that was asked for.
+        values : {"HU", "HU+1024", "grey"}, optional
+            As in `formats.read_scan`; pictures of 8 bits are grey as stored.
 
         Raises
         ------
@@ -68,7 +70,7 @@ class Pictures(Format):
         """
         paths = sorted(paths, key=natural_order)
         with warnings.catch_warnings(action="ignore"):  # sizes are checked here, odd EXIF does not matter
-            voxels, scaling = _stack(paths, source)
+            voxels, scaling = _stack(paths, source, values)
         return Scan.placed(
             voxels,
             voxels.shape,
@@ -81,21 +83,23 @@ class Pictures(Format):
         )
 
 
-def _stack(paths: Sequence[Path], source: Path) -> tuple[npt.NDArray[np.int16], Scaling]:
+def _stack(
+    paths: Sequence[Path], source: Path, values: Values | None
+) -> tuple[npt.NDArray[np.int16], Scaling]:
     pages: list[npt.NDArray[Any]] = []
     for path in paths:
         for page in _pages(path):
             if page.shape != (pages or [page])[0].shape:
                 raise _mixed_sizes(path, page.shape, pages[0].shape)
             pages.append(page)
-    low, high = float(min(page.min() for page in pages)), float(max(page.max() for page in pages))
-    if low == high:
+    census = Census.sum(map(Census.of, pages))
+    if census.low == census.high:
         raise ScanError(
-            f"{source.name} holds the value {low:g} everywhere, so there is no picture in it; choose "
+            f"{source.name} holds the value {census.low:g} everywhere, so there is no picture in it; choose "
             "another file."
         )
     eight_bit = all(page.dtype == np.uint8 for page in pages)
-    scaling = Scaling("grey") if eight_bit else understand(low, high)
+    scaling = Scaling("grey") if eight_bit else understand(census, values)
     voxels = np.empty((len(pages), *pages[0].shape), np.int16)
     for page, plane in zip(pages, voxels, strict=True):
         to_int16(scaling.apply(page), plane)

@@ -14,6 +14,9 @@ from napari_covseg.scans.orientation import canonical_affine, canonical_axes, sp
 
 Intensity = Literal["HU", "grey"]
 
+Values = Literal["HU", "HU+1024", "grey"]
+"""What a person may say that values are: HU as they stand, HU plus 1024 as scanners store them, or grey."""
+
 LUNG_WINDOW = (-1350, 150)
 """HU at which a scan is first shown and looked at: level -600, width 1500."""
 
@@ -131,8 +134,8 @@ class Format(ABC):
         return path.name.lower().endswith(self.suffixes)
 
     @abstractmethod
-    def read(self, path: Path) -> Scan:
-        """Read a file as a scan.
+    def read(self, path: Path, values: Values | None = None) -> Scan:
+        """Read a file as a scan; `values` as in `formats.read_scan`.
 
         Raises
         ------

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.intensity import AIR, Scaling, to_int16, understand
+from napari_covseg.scans.intensity import AIR, AS_THEY_ARE, Census, Scaling, to_int16, understand
 from napari_covseg.scans.orientation import Affine, Labels, empty, geometry_notes
-from napari_covseg.scans.scan import Format, Scan
+from napari_covseg.scans.scan import Format, Scan, Values
 
 Encoding = Literal["raw", "gzip", "zlib", "bzip2"]
 
@@ -193,18 +194,18 @@ class VolumeFormat(Format):
             If it cannot be written.
         """
 
-    def read(self, path: Path) -> Scan:
+    def read(self, path: Path, values: Values | None = None) -> Scan:
         """Read a file as a scan, see `Format.read`."""
         stored = self.header(path)
         voxels, view = empty(stored.shape, stored.affine, np.int16)
-        low, high = _fill(stored, view, Scaling("HU"))
-        if low == high or high <= AIR:
+        census = _fill(stored, view, AS_THEY_ARE)
+        if census.low >= census.high or census.high <= AIR:
             raise ScanError(
-                f"{path.name} holds the value {high:g} everywhere, so there is no picture in it; export the "
-                "scan again."
+                f"{path.name} holds the value {census.high:g} everywhere, so there is no picture in it; "
+                "export the scan again."
             )
-        scaling = understand(low, high)
-        if scaling.low is not None:
+        scaling = understand(census, values)
+        if scaling.changes:
             _fill(stored, view, scaling)  # the range had to be known first
         notes = (*stored.notes, *geometry_notes(stored.affine), scaling.note)
         ending = max((suffix for suffix in self.suffixes if path.name.lower().endswith(suffix)), key=len)
@@ -232,19 +233,31 @@ class VolumeFormat(Format):
         return mask
 
 
-def _fill(stored: StoredVolume, view: npt.NDArray[np.int16], scaling: Scaling) -> tuple[float, float]:
-    """Read every slice into `view` (k, j, i) and return the least and greatest value before scaling."""
-    low, high = np.inf, -np.inf
-    for k, values in enumerate(stored.slices()):
-        least, greatest = float(values.min()), float(values.max())
-        if not np.isfinite(least) or not np.isfinite(greatest):
+def _fill(stored: StoredVolume, view: npt.NDArray[np.int16], scaling: Scaling) -> Census:
+    """Read every slice into `view` (k, j, i) and count the values before scaling."""
+
+    def fill(k: int, values: npt.NDArray[Any]) -> Census:
+        counted = Census.of(values)
+        finite = not np.isinf([counted.low, counted.high]).any() or counted.missing == values.size
+        if not finite or (counted.missing and not _outside(np.isnan(values))):
             raise ScanError(
                 f"{stored.path.name} holds values that are not numbers (NaN or infinite) in slice {k}; "
                 "export the scan again."
             )
-        low, high = min(low, least), max(high, greatest)
         to_int16(scaling.apply(values), view[k])
-    return low, high
+        return counted
+
+    census = Census.sum(fill(k, values) for k, values in enumerate(stored.slices()))
+    if census.low > census.high:
+        raise ScanError(f"{stored.path.name} holds no numbers at all (only NaN); export the scan again.")
+    return census
+
+
+def _outside(missing: npt.NDArray[np.bool_]) -> bool:
+    """Whether all that is missing reaches the border of a slice: outside of the field of view."""
+    _, parts = cv2.connectedComponents(missing.astype(np.uint8))
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return bool(np.isin(parts[missing], border).all())
 
 
 def truncated(path: Path) -> ScanError:

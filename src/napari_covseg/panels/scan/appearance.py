@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, Qt, Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QDialog, QFormLayout, QLabel, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
@@ -16,6 +16,7 @@ from napari_covseg.panels.background import errors_shown
 from napari_covseg.panels.learn.learning import Learning
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.step import ElidedComboBox, Paragraph, button, caption, fill, row, warning
+from napari_covseg.scans import VALUES, Values
 from napari_covseg.scans.appearance import CHOICES, Appearance
 
 LOOKS = "It looks otherwise"
@@ -54,7 +55,14 @@ class AppearancePart(QWidget):
     session : Session
     learning : Learning
         Knows the model in use.
+
+    Signals
+    -------
+    values_said : str, str, str or None
+        Path and series to read again, and what their values are.
     """
+
+    values_said = Signal(str, str, object)
 
     def __init__(self, session: Session, learning: Learning) -> None:
         super().__init__()
@@ -63,6 +71,11 @@ class AppearancePart(QWidget):
         self.sentences.setToolTip("What the scan looks like, from its pixels alone.")
         self.boxes = {name: self._box(name) for name in FIELDS}
         self.captions = {name: caption(FIELDS[name][0]) for name in FIELDS}
+        self.values = ElidedComboBox(
+            "What the values of the file are. The scan is read again, into a case of its own."
+        )
+        for text, value in ((AS_IT_LOOKS, None), *((value, value) for value in VALUES)):
+            self.values.addItem(text, value)
         self.otherwise = button(
             LOOKS, "Say what the scan is where it was taken for something else.", checkable=True
         )
@@ -76,8 +89,10 @@ class AppearancePart(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         for name, box in self.boxes.items():
             form.addRow(self.captions[name], box)
+        form.addRow(caption("Values"), self.values)
         fill(self, self.sentences, row(self.otherwise, self.show_model), self.choices)
         self._reflect()
+        self.values.activated.connect(lambda index: self._on_values(self.values.itemData(index)))
         self.otherwise.toggled.connect(self.choices.setVisible)
         self.show_model.clicked.connect(self.model_view.open_beside)
         session.case_changed.connect(self._reflect)
@@ -100,6 +115,7 @@ class AppearancePart(QWidget):
             return
         found, appearance, said = case.found, case.appearance, case.case.overrides
         self.sentences.setText(in_rich_text(appearance))
+        self.values.setItemText(0, f"{AS_IT_LOOKS}: {appearance.intensity}")
         for name, box in self.boxes.items():
             shown = name == "kind" or appearance.intensity == "grey"
             box.setVisible(shown)
@@ -117,6 +133,7 @@ class AppearancePart(QWidget):
                 if case.held_by
                 else " The case is open only to look at."
             )
+        self.values.setEnabled(case is not None and bool(case.case.header["path"]) and not what)
         for name, box in self.boxes.items():
             box.setEnabled(case is not None and not case.read_only and not what)
             box.setToolTip(f"{FIELDS[name][2]}{why}")
@@ -133,6 +150,12 @@ class AppearancePart(QWidget):
         with errors_shown():
             case.override_appearance(said)
         self._session.appearance_changed.emit()
+
+    def _on_values(self, value: Values | None) -> None:
+        case = self._session.case
+        self.values.setCurrentIndex(0)  # of the case that is open nothing changes
+        if case is not None:
+            self.values_said.emit(case.case.header["path"], case.case.header["series_uid"], value)
 
 
 def word(name: str, value: Any) -> str:

@@ -23,6 +23,7 @@ from napari_covseg.panels.napari_private import qt_window
 from napari_covseg.panels.scan.facts import damage_text
 from napari_covseg.panels.scan.scan_of_layer import scan_header, scan_of_layer
 from napari_covseg.panels.session import Session
+from napari_covseg.scans import Values
 
 _log = logging.getLogger(__name__)
 QUIET = 60_000  # ms between two notes that saving fails; each stroke tries again
@@ -73,7 +74,7 @@ class Opening(QObject):
 
     # --- opening ------------------------------------------------------------------
 
-    def path(self, path: str | Path, series: str | None = None) -> None:
+    def path(self, path: str | Path, series: str | None = None, values: Values | None = None) -> None:
         """Read a file or folder into a new case, in the child, and open it.
 
         Parameters
@@ -81,10 +82,12 @@ class Opening(QObject):
         path : path-like
         series : str, optional
             UID of one of the folder's DICOM series.
+        values : {"HU", "HU+1024", "grey"}, optional
+            What a person says that its values are.
         """
         self._session.begin(f"Reading {Path(path).name}", "scan")
         try:
-            request = Import(self._session.workspace.path, str(path), series)
+            request = Import(self._session.workspace.path, str(path), series, values=values)
             self._job = self._jobs.submit(request, self._on_event)
         except CovsegError as error:
             self._session.end(str(error))

@@ -93,6 +93,9 @@ class ScanStep(Step):
         for name, press in self.windows.items():
             press.clicked.connect(lambda _=False, name=name: self._on_window(name))
         self.radiology_mouse.toggled.connect(self._on_mouse)
+        self.appearance.values_said.connect(
+            lambda path, series, values: self.workbench.opening.path(path, series or None, values)
+        )
         self.session.case_changed.connect(self._on_case_changed)
         self.session.busy_changed.connect(self._on_busy)
         self.session.layers_changed.connect(self._on_layers_changed)

@@ -21,9 +21,9 @@ from napari_covseg.scans.dicom.series import (
     slices_of,
     stored_affine,
 )
-from napari_covseg.scans.intensity import has_air, to_int16
+from napari_covseg.scans.intensity import Census, Scaling, to_int16, understand
 from napari_covseg.scans.orientation import empty, geometry_notes
-from napari_covseg.scans.scan import Format, Scan
+from napari_covseg.scans.scan import Format, Scan, Values
 
 THREADS = min(4, os.cpu_count() or 1)
 """More would decode faster but hold more slices at a time beside the scan."""
@@ -39,7 +39,9 @@ class Dicom(Format):
         """Whether the first bytes are those of a DICOM file, whatever its name."""
         return looks_like_dicom(path)
 
-    def read_folder(self, folder: Path, series: str | None = None) -> Scan | None:
+    def read_folder(
+        self, folder: Path, series: str | None = None, values: Values | None = None
+    ) -> Scan | None:
         """Read a series of the folder: the one called `series`, else the axial CT series with most slices.
 
         Returns None if there is no DICOM image at all.
@@ -54,9 +56,9 @@ class Dicom(Format):
             return None
         chosen = choose_series(folder, found, series)
         others = [f"Also in the folder: {info}." for info in found if info is not chosen]
-        return _read(folder, chosen, others)
+        return _read(folder, chosen, others, values)
 
-    def read(self, path: Path) -> Scan:
+    def read(self, path: Path, values: Values | None = None) -> Scan:
         """Read one file as a scan of one slice, see `Format.read`."""
         with quiet():
             header = read_header(path)
@@ -66,10 +68,10 @@ class Dicom(Format):
                 "choose a CT slice."
             )
         info = SeriesInfo(header.series_uid, header.description, header.modality, 1, header.plane, (header,))
-        return _read(path, choose_series(path, [info], None), [])
+        return _read(path, choose_series(path, [info], None), [], values)
 
 
-def _read(path: Path, info: SeriesInfo, notes: list[str]) -> Scan:
+def _read(path: Path, info: SeriesInfo, notes: list[str], values: Values | None) -> Scan:
     headers, left_out = slices_of(info)
     for header in headers:
         check_pixels(header)
@@ -77,12 +79,17 @@ def _read(path: Path, info: SeriesInfo, notes: list[str]) -> Scan:
     affine = stored_affine(slices)
     shape = (len(slices), slices[0].rows, slices[0].columns)
     voxels, view = empty(shape, affine, np.int16)
-    low, high = _fill(slices, view)
-    if low == high:
+    census = _fill(slices, view)
+    if census.low == census.high:
         raise ScanError(
-            f"{path.name} holds the value {low} everywhere, so there is no picture in it; export the "
-            "series again."
+            f"{path.name} holds the value {census.low:g} everywhere, so there is no picture in it; export "
+            "the series again."
         )
+    scaling = understand(census, values)
+    if scaling.changes:
+        for plane in view:
+            to_int16(scaling.apply(plane), plane)
+    notes = [*filter(None, [scaling.note]), *notes]
     first = slices[0]
     measured = len(slices) > 1 or first.thickness is not None
     if not measured:
@@ -91,13 +98,13 @@ def _read(path: Path, info: SeriesInfo, notes: list[str]) -> Scan:
             f"{path.name} is one slice that does not say how thick it is: no volumes are computed from it.",
         ]
     if not first.stated_modality:
-        notes = [_modality_note(path, low), *notes]
+        notes = [_modality_note(path, scaling), *notes]
     scan = Scan.placed(
         voxels,
         shape,
         affine,
         measured=measured,
-        intensity="HU",
+        intensity=scaling.intensity,
         name=path.stem if path.is_file() else path.resolve().name,
         path=str(path),
         patient_id=first.patient_id,
@@ -111,7 +118,7 @@ def _read(path: Path, info: SeriesInfo, notes: list[str]) -> Scan:
     return replace(scan, sop_uids=scan.sop_uids[::-1]) if slices_reversed else scan
 
 
-def _modality_note(path: Path, low: int) -> str:
+def _modality_note(path: Path, scaling: Scaling) -> str:
     """Say that the modality was missing, if the values are those of a chest CT.
 
     Raises
@@ -119,7 +126,7 @@ def _modality_note(path: Path, low: int) -> str:
     ScanError
         If they are not.
     """
-    if not has_air(low):
+    if scaling.intensity != "HU":
         raise ScanError(
             f"{path.name} does not say that it is CT (no Modality) and its values are not HU of a chest; "
             "choose a CT series."
@@ -127,17 +134,17 @@ def _modality_note(path: Path, low: int) -> str:
     return f"{path.name} does not say that it is CT (no Modality); its values look like HU and are used so."
 
 
-def _fill(slices: list[SliceHeader], view: npt.NDArray[np.int16]) -> tuple[int, int]:
-    """Decode every slice into `view` (k, j, i) and return the least and greatest HU."""
+def _fill(slices: list[SliceHeader], view: npt.NDArray[np.int16]) -> Census:
+    """Decode every slice into `view` (k, j, i) and count its values."""
 
-    def fill(k: int) -> tuple[int, int]:
-        to_int16(decode(slices[k]), view[k])
-        return int(view[k].min()), int(view[k].max())
+    def fill(k: int) -> Census:
+        values = decode(slices[k])
+        to_int16(values, view[k])
+        return Census.of(values)
 
     with quiet(), ThreadPoolExecutor(THREADS) as pool:
         try:
-            ranges = list(pool.map(fill, range(len(slices))))
+            return Census.sum(pool.map(fill, range(len(slices))))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return min(low for low, _ in ranges), max(high for _, high in ranges)
