@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
@@ -64,6 +65,15 @@ def version(dock: CovSegDock, case: OpenCase) -> str:
     return made.id
 
 
+def windows(dock: CovSegDock) -> list[QWidget]:
+    """Windows on the screen beside the viewer's."""
+    return [
+        window
+        for window in QApplication.topLevelWidgets()
+        if window.isVisible() and not window.isAncestorOf(dock)
+    ]
+
+
 def propose(dock: CovSegDock, case: OpenCase, child: Child, qtbot: Any, *, recommended: bool = True) -> str:
     learn = dock.learn
     if not child.of(Finetune):
@@ -98,6 +108,7 @@ def test_learn_compare_keep_and_roll_back(dock: CovSegDock, case: OpenCase, chil
     base = learning.base
     name = propose(dock, case, child, qtbot)
     assert learn.curves.isVisible() and learn.curves.steps == [1, 2, 3]
+    assert learn.curves.text.text() == "Step 3 of 30" and windows(dock) == []
     assert learn.curves.dice["lesion"] == [(0, 0.6), (3, 0.75)] and learn.curves.best == 3
     assert learn.proposal.isVisible() and "0.800" in learn.proposal.scores.text()
 
@@ -217,6 +228,8 @@ def test_a_slice_is_refined_with_strokes_as_hints(
     viewer, lesions = dock.session.viewer, dock.session.layers.labels["lesions"]
     viewer.layers.selection.active = lesions
     viewer.dims.set_current_step(0, 5)
+    case.live["lungs"][5, 30:70, 20:40], case.live["lungs"][5, 30:70, 60:80] = 1, 2
+    sides = case.live["lungs"].copy()
     dock.correct.refine.click()
     assert not child.asked and "strokes" in notified[-1]
     lesions.selected_label, lesions.brush_size = 1, 3
@@ -231,10 +244,11 @@ def test_a_slice_is_refined_with_strokes_as_hints(
     run = case.case.begin_prediction("m", {"refined": 5}, ("lungs", "lesion"), 0, probabilities=False)
     found = np.zeros_like(case.live["lesions"][5])
     found[50:62, 22:34] = 1
-    run.write_slice(5, np.zeros_like(found), found)
+    run.write_slice(5, (sides[5] > 0) * np.uint8(3), found)  # one slice does not tell right from left
     hear(SlicesDone(run.id, (5,)))
     after = case.live["lesions"][5]
     assert (after[50:62, 22:34] == 1).all() and after[22, 62] == 0 and case.review[5] == Review.CORRECTED
+    assert np.array_equal(case.live["lungs"], sides)
     assert not after[20, 60]
     lesions.undo()
     assert np.array_equal(case.live["lesions"], before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -270,7 +270,11 @@ class OpenCase:
     # --- what a model does -------------------------------------------------------------
 
     def merge_slices(
-        self, prediction_id: str, slices: Sequence[int], write: MergeWrite | None = None
+        self,
+        prediction_id: str,
+        slices: Sequence[int],
+        write: MergeWrite | None = None,
+        groups: Collection[Group] = GROUPS,
     ) -> list[int]:
         """Take a prediction's finished slices into the live labels, except what is a person's.
 
@@ -286,6 +290,8 @@ class OpenCase:
         write : callable, optional
             Called with group, index arrays (z, y, x) and values instead of writing into
             `live`, for instance to make the change undoable; it has to write them.
+        groups : collection of {"lungs", "lesions"}
+            Those that are taken; the others stay as they are.
 
         Returns
         -------
@@ -301,12 +307,16 @@ class OpenCase:
         if prediction_id not in self._predictions:
             self._predictions[prediction_id] = self.case.prediction(prediction_id)
         prediction = self._predictions[prediction_id]
-        return [z for z in slices if prediction.is_done(z) and self._merge_slice(prediction, int(z), write)]
+        done = [int(z) for z in slices if prediction.is_done(z)]
+        return [z for z in done if self._merge_slice(prediction, z, write, groups)]
 
-    def _merge_slice(self, prediction: Prediction, z: int, write: MergeWrite | None) -> bool:
+    def _merge_slice(
+        self, prediction: Prediction, z: int, write: MergeWrite | None, groups: Collection[Group]
+    ) -> bool:
         if self.log.is_lost(z):
             return False  # what was a person's there cannot be told
         edits = edits_of(prediction, z, [self._state(group, z) for group in GROUPS], int(self.review[z]))
+        edits = [edit for edit in edits if edit.group in groups]
         for edit in edits:
             if write is None:
                 self.live[edit.group][z].reshape(-1)[edit.index] = edit.after

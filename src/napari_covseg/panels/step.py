@@ -137,7 +137,7 @@ class Paragraph(QLabel):
         """Show a text; nothing takes no room."""
         if text != self.text():
             super().setText(text)
-        self.setVisible(bool(text))
+        show_in_place(self, bool(text))
 
     def heightForWidth(self, width: int) -> int:
         """Return the height of the wrapped text; QLabel's own is that of a much narrower one."""
@@ -162,6 +162,17 @@ class Paragraph(QLabel):
     def minimumSizeHint(self) -> QSize:
         """Return a size that a narrow dock can still give."""
         return QSize(WIDTH_HINT // 2, self.fontMetrics().lineSpacing())
+
+
+def show_in_place(widget: QWidget, visible: bool) -> None:
+    """Show or hide a widget; one that has no parent yet comes with it, not as a window of its own.
+
+    Such a window would take the keyboard, and keep the process alive when the viewer's is closed.
+    """
+    if visible and widget.parentWidget() is None:
+        widget.setAttribute(Qt.WidgetAttribute.WA_WState_ExplicitShowHide, False)
+    else:
+        widget.setVisible(visible)
 
 
 def warning(text: str) -> str:
@@ -254,7 +265,7 @@ class ProgressRow(CancelBar):
 
     def _on_busy(self, what: str) -> None:
         mine = bool(what) and self._session.busy_step == self._step
-        self.setVisible(mine)
+        show_in_place(self, mine)
         self.cancel.setEnabled(mine)
         if mine:
             self.begin(what)

@@ -21,7 +21,7 @@ from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.correct.review_strip import ReviewRow
 from napari_covseg.panels.correct.tools import TOOLS
 from napari_covseg.panels.keys import KEYS
-from napari_covseg.panels.step import CancelBar, Paragraph, Step, narrow, small, small_list
+from napari_covseg.panels.step import CancelBar, Paragraph, Step, narrow, show_in_place, small, small_list
 
 COLUMNS = 4
 OWN = "own range"
@@ -274,5 +274,5 @@ class ToolProgress(CancelBar):
         correction.progressed.connect(self.go_on)
 
     def _on_working(self, tool: str) -> None:
-        self.setVisible(bool(tool))
+        show_in_place(self, bool(tool))
         self.begin(tool)

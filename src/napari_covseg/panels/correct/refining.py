@@ -116,10 +116,13 @@ class Refining:
             self._jobs.submit(request, on_event, REFINE_PRIORITY)
 
     def _merge(self, case: OpenCase, prediction_id: str, z: int) -> None:
-        """Take the slice over, except what is the person's, as one step that Ctrl+Z takes back."""
+        """Take the findings over, except what is the person's, as one step that Ctrl+Z takes back.
+
+        Not the lungs: nobody has asked for others, and one slice does not tell right from left.
+        """
         writer = UndoableWriter(case.live)
         with errors_shown():
-            changed = case.merge_slices(prediction_id, [z], writer.write)
+            changed = case.merge_slices(prediction_id, [z], writer.write, ("lesions",))
             layers = self._session.layers
             if layers is None or not changed:
                 show_info("The model has nothing to change on this slice.")

@@ -178,7 +178,7 @@ class LearnStep(Step):
 
 
 class Curves(QWidget):
-    """Two plots that follow a fine-tuning; without pyqtgraph, a line of text."""
+    """How far a fine-tuning is, in a line of text and, with pyqtgraph, two plots."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class Curves(QWidget):
             plot = _plot(name)
             if plot is not None:
                 self._plots[name] = plot
-        fill(self, row(*(self._plots.values() or [self.text]), spacing=2))
+        fill(self, row(*self._plots.values(), spacing=2), self.text)
 
     def clear(self) -> None:
         """Begin again, without curves."""
