@@ -14,7 +14,7 @@ from painting import paint
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.check import check_workspace
 from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.cases.store import create_record, create_slices, write_record, write_slice
+from napari_covseg.cases.store import FORMAT, create_record, create_slices, write_record, write_slice
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 
@@ -139,7 +139,7 @@ def test_a_newer_format_is_said_and_the_others_are_looked_at(full: Workspace, sc
     other = full.add_case(scan_maker(seed=1))
     path = Path(full.path, "cases", other, "zarr.json")
     values = json.loads(path.read_text())
-    values["attributes"]["covseg"]["format"] = 2
+    values["attributes"]["covseg"]["format"] = FORMAT + 1
     path.write_text(json.dumps(values))
     (found,) = check_workspace(full.path)
     assert other in found.path and "newer" in found.what

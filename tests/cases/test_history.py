@@ -24,7 +24,7 @@ from napari_covseg.cases.case import Review
 from napari_covseg.cases.history import write_csv
 from napari_covseg.cases.merge import merge_prediction
 from napari_covseg.cases.open_case import OpenCase
-from napari_covseg.cases.store import read_row, write_row
+from napari_covseg.cases.store import FORMAT, read_row, write_row
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS
@@ -475,7 +475,7 @@ def test_metadata_that_are_damaged_are_made_anew(
 def test_a_newer_history_is_refused(strokes: tuple[Workspace, str]) -> None:
     workspace, case_id = strokes
     path = Path(workspace.case(case_id).path, "history/zarr.json")
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}'))
     for read_only in (False, True):
-        with pytest.raises(CaseError, match=r"newer napari-covseg \(format 2, .* update"):
+        with pytest.raises(CaseError, match=r"newer napari-covseg \(format \d, .* update"):
             OpenCase(workspace, case_id, read_only=read_only)

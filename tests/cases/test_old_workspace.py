@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_covseg.cases.case import Review
+from napari_covseg.cases.case import Review, Touch
 from napari_covseg.cases.check import check_workspace
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.rescue import bring_back
+from napari_covseg.cases.store import FORMAT, check_format
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.workspace_models import LearnedFrom, ModelState, WorkspaceModels
 
@@ -140,6 +141,24 @@ def test_one_goes_on_in_it(old: tuple[Workspace, str]) -> None:
         assert known(opened)[:11] == STORY and known(opened)[11][1:3] == ("Eve", "restore")
         opened.restore(11)
         assert same(arrays(opened.live, opened), after(11))
+    assert check_workspace(workspace.path) == []
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_it_takes_what_a_tool_spreads(old: tuple[Workspace, str], cut_short: bool) -> None:
+    workspace, case_id = old
+    if cut_short:  # when its number was written, but not yet its arrays
+        attributes = Path(workspace.path, "cases", case_id, "zarr.json")
+        attributes.write_text(attributes.read_text().replace('"format": 1', '"format": 2'))
+    with OpenCase(workspace, case_id) as opened:
+        opened.live["lesions"][2, 20, 3:6] = 2
+        index = (np.full(3, 2), np.full(3, 20), np.arange(3, 6))
+        opened.record("lesions", index, 0, "smooth", spread=[2])
+    for read_only in (True, False):
+        with OpenCase(workspace, case_id, read_only=read_only) as opened:
+            assert (opened.touched["lesions"][2, 20, 3:6] == Touch.SPREAD).all()
+            assert opened.touched["lesions"][1].any() and opened.review[2] == Review.CORRECTED
+            assert check_format(opened.case.group, "case")["format"] == FORMAT
     assert check_workspace(workspace.path) == []
 
 

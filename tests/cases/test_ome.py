@@ -83,4 +83,4 @@ def test_arrays_lie_as_they_should(workspace: Workspace, case_id: str) -> None:
     kinds = {name: str(array.dtype) for name, array in arrays.items()}
     assert kinds["0"] == "int16"
     assert kinds["labels/lungs/0"] == kinds["review"] == "uint8"
-    assert kinds["labels/lesions/touched"] == "bool"
+    assert kinds["labels/lesions/touched"] == "uint8"

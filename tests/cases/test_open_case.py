@@ -17,7 +17,8 @@ import pytest
 from painting import paint
 
 from napari_covseg.cases import chunks
-from napari_covseg.cases.case import Review
+from napari_covseg.cases.case import Review, Touch
+from napari_covseg.cases.merge import writable
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import CaseError
@@ -82,6 +83,56 @@ def test_painting_an_accepted_slice_reopens_it(opened: OpenCase) -> None:
     opened.set_review(2, Review.ACCEPTED)
     paint(opened, "lungs", 2)
     assert opened.review[2] == Review.CORRECTED
+
+
+def painted_back(opened: OpenCase, group: Any, index: Any, number: int, *, again: bool = False) -> None:
+    chosen = np.zeros(opened.case.shape, bool)
+    chosen[index] = True
+    voxels = np.nonzero(chosen)
+    before = opened.live[group][voxels]
+    opened.live[group][voxels] = 2 if again else 0
+    opened.take_back(group, voxels, before, [number], again=again)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_undoing_takes_back_whose_a_voxel_is_and_that_its_slice_is_corrected(
+    opened: OpenCase, saved: bool
+) -> None:
+    opened.live["lungs"][1] = 1
+    first = paint(opened, "lesions", np.s_[1, 3:6, 4], 2)
+    second = paint(opened, "lesions", np.s_[1:3, 3:9, 4], 2)
+    if saved:
+        opened.flush()
+    painted_back(opened, "lesions", np.s_[1:3, 3:9, 4], second)
+    assert opened.touched["lesions"].sum() == 3
+    assert opened.review[:3].tolist() == [0, Review.CORRECTED, 0]
+    painted_back(opened, "lesions", np.s_[1, 3:6, 4], first)
+    assert not opened.touched["lesions"].any() and not opened.review.any()
+    painted_back(opened, "lesions", np.s_[1, 3:6, 4], first, again=True)
+    assert opened.touched["lesions"].sum() == 3 and opened.review[1] == Review.CORRECTED
+    paint(opened, "lungs", np.s_[1, 0, 0], 2)
+    painted_back(opened, "lesions", np.s_[1, 3:6, 4], first)
+    assert opened.review[1] == Review.CORRECTED  # by its lungs
+
+
+def test_what_a_tool_spreads_is_neither_nobodys_nor_a_persons(workspace: Workspace, case_id: str) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        paint(opened, "lesions", np.s_[1, 3:6, 4], 2)
+        before = opened.revision
+        number = paint(opened, "lesions", np.s_[:4, 3:7, 4], 3, spread=[0, 1, 2])
+    with OpenCase(workspace, case_id) as opened:
+        states = [Review.SPREAD, Review.CORRECTED, Review.SPREAD, Review.CORRECTED]
+        assert opened.review[:4].tolist() == states
+        assert (opened.touched["lesions"][:3, 3:7, 4] == Touch.SPREAD).all()
+        assert (opened.touched["lesions"][3, 3:7, 4] == Touch.PERSON).all()
+        assert not writable(opened.live["lesions"][0] + 1, *array_of(opened, 0), int(opened.review[0]))[4, 4]
+        painted_back(opened, "lesions", np.s_[:4, 3:7, 4], number)
+        assert opened.review[:4].tolist() == [0, Review.CORRECTED, 0, 0]
+        assert np.array_equal(opened.touched["lesions"], opened.state_at(before).touched["lesions"])
+
+
+def array_of(opened: OpenCase, z: int) -> tuple[Any, Any]:
+    return opened.live["lesions"][z], opened.touched["lesions"][z]
 
 
 def test_undoing_a_models_write_is_saved_and_leaves_no_touch(opened: OpenCase) -> None:

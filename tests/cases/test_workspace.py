@@ -18,6 +18,7 @@ from painting import paint
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.store import FORMAT
 from napari_covseg.cases.workspace import Workspace, default_workspace
 from napari_covseg.errors import CaseError
 from napari_covseg.scans.scan import Scan
@@ -159,18 +160,18 @@ def test_leftovers_go_but_an_import_under_way_stays(workspace: Workspace, scan: 
 
 def test_a_newer_format_is_refused(workspace: Workspace, case_id: str) -> None:
     def newer(values: Any) -> None:
-        values["attributes"]["covseg"]["format"] = 2
+        values["attributes"]["covseg"]["format"] = FORMAT + 1
 
     prediction_id = workspace.case(case_id).begin_prediction("m", {}, [], 0, probabilities=False).id
     case = Path(workspace.case(case_id).path)
     edit_json(case / "predictions" / prediction_id / "zarr.json", newer)
-    with pytest.raises(CaseError, match=r"newer napari-covseg \(format 2, .* update"):
+    with pytest.raises(CaseError, match=r"newer napari-covseg \(format \d, .* update"):
         workspace.case(case_id).prediction(prediction_id)
     edit_json(case / "zarr.json", newer)
-    with pytest.raises(CaseError, match=r"newer napari-covseg \(format 2, .* update"):
+    with pytest.raises(CaseError, match=r"newer napari-covseg \(format \d, .* update"):
         OpenCase(workspace, case_id)
     edit_json(Path(workspace.path, "zarr.json"), newer)
-    with pytest.raises(CaseError, match=r"newer napari-covseg \(format 2, .* update"):
+    with pytest.raises(CaseError, match=r"newer napari-covseg \(format \d, .* update"):
         Workspace.open(workspace.path)
 
 

@@ -10,7 +10,7 @@ from canvas_mouse import Mouse
 from napari import Viewer
 from qtpy.QtCore import Qt
 
-from napari_covseg.cases.case import Review
+from napari_covseg.cases.case import Review, Touch
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.edit.hu_range import HuRange
 from napari_covseg.panels.correct.correct_step import CorrectStep
@@ -84,9 +84,35 @@ def test_fill_between_two_corrected_slices(
     dock.correct.tools["fill between"].click()
     qtbot.waitUntil(lambda: case.live["lesions"][4:8].any())
     assert (case.live["lesions"][3:9, 56, 28] == 2).all()
-    assert (case.review[3:9] == Review.CORRECTED).all()
+    states = [Review.CORRECTED, *[Review.SPREAD] * 4, Review.CORRECTED]
+    assert case.review[3:9].tolist() == states and (case.touched["lesions"][4:8] != Touch.PERSON).all()
+    assert "2 slices of this case" in dock.learn.status.text()
+    assert "4 slices were spread by a tool" in dock.export.hint.text()
     lesions.undo()
     assert not case.live["lesions"][4:8].any() and case.live["lesions"][3].any()
+    assert not case.review[4:8].any() and not case.touched["lesions"][4:8].any()
+    lesions.undo()
+    assert case.review[3] == Review.CORRECTED and not case.review[8]
+    lesions.redo()
+    assert case.review[8] == Review.CORRECTED
+
+
+def test_a_tool_over_the_volume_corrects_no_slice(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:
+    case.live["lesions"][FINDING] = 2
+    case.live["lesions"][3:9, 70:75, 30] = 2  # a smaller part
+    dock.session.layers.labels["lesions"].selected_label = 2
+    dock.correct.volume.click()
+    before = case.revision
+    dock.correct.tools["keep largest"].click()
+    qtbot.waitUntil(lambda: case.revision > before)
+    assert (case.review[3:9] == Review.SPREAD).all() and (case.touched["lesions"] != Touch.PERSON).all()
+    qtbot.waitUntil(lambda: "6&nbsp;spread" in dock.correct.review.counts.text())
+    assert "Correct or accept" in dock.learn.status.text()
+    dock.correct.review.accept.click()
+    assert case.review[Z] == Review.ACCEPTED and "1 slice of this case" in dock.learn.status.text()
+    lesions = dock.session.layers.labels["lesions"]
+    lesions.paint((4, 56, 28), 3)
+    assert case.review[4] == Review.SPREAD  # a brush in 3-D paints what is not on screen
 
 
 def test_ends_of_a_gap() -> None:

@@ -22,6 +22,7 @@ class Change(NamedTuple):
     index: tuple[np.ndarray, ...]
     before: np.ndarray
     tool: str
+    numbers: tuple[int, ...] = ()
 
 
 class Told:
@@ -32,10 +33,14 @@ class Told:
         self.changes: list[Change] = []
         self.model: list[int] = []
 
-    def on_change(self, *reported: Any) -> None:
-        change = Change(*reported)
-        self.painted[change.index] = True
-        self.changes.append(change)
+    def on_change(self, index: Any, before: np.ndarray, tool: str, spread: bool) -> int:
+        self.painted[index] = True
+        self.changes.append(Change(index, before, tool))
+        return len(self.changes)
+
+    def on_taken_back(self, index: Any, before: np.ndarray, numbers: Any, again: bool) -> None:
+        self.painted[index] = True
+        self.changes.append(Change(index, before, "redo" if again else "undo", tuple(numbers)))
 
     def last(self) -> tuple[str, np.ndarray]:
         """Return the tool of the last change, and the labels of before put back into nothing."""
@@ -63,7 +68,7 @@ def told() -> Told:
 
 @pytest.fixture
 def strokes(layer: Labels, told: Told) -> Strokes:
-    return Strokes(layer, told.on_change, told.on_model_step)
+    return Strokes(layer, told.on_change, told.on_taken_back, told.on_model_step)
 
 
 def write_as_model(layer: Labels, strokes: Strokes, new: np.ndarray) -> None:
@@ -112,6 +117,7 @@ def test_undo_and_redo_are_told(layer: Labels, strokes: Strokes, told: Told) -> 
     layer.redo()
     assert np.array_equal(told.painted, first)
     told.painted[:] = False
+    assert [change.numbers for change in told.changes[1:]] == [(1,), (1,)]
     layer.undo()
     layer.paint((1, 3, 3), 4)  # clears the redo history
     told.painted[:] = False
@@ -267,6 +273,7 @@ def limits_of(layer: Labels, told: Told, refused: np.ndarray, brushable: np.ndar
     return Strokes(
         layer,
         told.on_change,
+        told.on_taken_back,
         told.on_model_step,
         brushable=lambda before, after, key: paintable[key],
         allowed=lambda before, after, key: ~refused[key],

@@ -15,6 +15,7 @@ from tiny_model import tiny_scan
 
 from napari_covseg.cases import chunks
 from napari_covseg.cases.case import Case, Review
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.workspace_models import LearnedFrom, ModelState, WorkspaceModels
 from napari_covseg.errors import CaseError, ModelError
@@ -34,10 +35,10 @@ from napari_covseg.jobs.requests import Finetune, Predict, Refine
 from napari_covseg.jobs.run import run
 from napari_covseg.jobs.steps import JobCancelled
 from napari_covseg.learn import regression
-from napari_covseg.learn.corrections import choose_sides
+from napari_covseg.learn.corrections import choose_sides, labelled_slices, reviewed
 from napari_covseg.learn.finetune import FinetuneSettings
-from napari_covseg.learn.slices import LabelledSlices
-from napari_covseg.models.card import ModelCard
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
+from napari_covseg.models.card import ModelCard, read_card
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,27 @@ def test_lungs_that_nobody_looked_at_do_not_decide(workspace: Workspace, case: C
     scores = proposed(events).scores
     assert set(scores["held-out"]["before"]) == set(scores["held-out"]["after"]) == {"lesion"}
     assert set(scores["phantoms"]["after"]) == {"lungs", "lesion"}
+
+
+def test_what_a_tool_spread_is_neither_taught_nor_held_out(
+    workspace: Workspace, case: Case, model: str
+) -> None:
+    correct(workspace, case.id, (1, 4))
+    with OpenCase(workspace, case.id) as opened:
+        for z, rows in ((2, slice(14, 20)), (4, slice(22, 28))):
+            opened.live["lesions"][z, rows, 8:14] = 3
+            y, x = (axis.ravel() for axis in np.mgrid[rows, 8:14])
+            opened.record("lesions", (np.full(36, z), y, x), 0, "smooth", spread=[z])
+    card = read_card(Path(model))
+    assert reviewed(case) == [1, 4]
+    lungs, lesion = card.outputs.index("lungs"), card.outputs.index("lesion")
+    masks = labelled_slices(case, [4], card).masks[0]
+    assert (masks[lesion] == UNKNOWN).any() and (masks[lesion] == 1).any()
+    assert not (masks[lungs] == UNKNOWN).any()
+    with OpenCase(workspace, case.id) as opened:
+        opened.set_review(2, Review.ACCEPTED)
+    assert reviewed(case) == [1, 2, 4]
+    assert not (labelled_slices(case, [2], card).masks == UNKNOWN).any()
 
 
 def share_of(workspace: Workspace, model_id: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from zarr.storage import LocalStore
 from napari_covseg.cases.lock import Lock, holder
 from napari_covseg.cases.prediction import Prediction, PredictionInfo, create_prediction
 from napari_covseg.cases.store import (
+    FORMAT,
+    KEY,
     DamagedError,
     check_format,
     children,
@@ -29,7 +32,8 @@ from napari_covseg.cases.store import (
     writing,
 )
 from napari_covseg.errors import CaseError
-from napari_covseg.labels import Group
+from napari_covseg.files import write_text
+from napari_covseg.labels import GROUPS, Group
 from napari_covseg.scans.appearance import MOST_SLICES, Appearance, look
 from napari_covseg.scans.scan import Intensity, Scan
 
@@ -66,12 +70,34 @@ class Activity:
 
 
 class Review(IntEnum):
-    """What has happened to a slice, as stored per slice."""
+    """What has happened to a slice, as stored per slice.
+
+    A person corrects a slice by painting in it. What a tool spreads over slices that nobody looks
+    at makes them *spread*: kept from models as a person's are, but no truth.
+    """
 
     UNTOUCHED = 0
     PREDICTED = 1
     CORRECTED = 2
     ACCEPTED = 3
+    SPREAD = 4
+
+
+REVIEWED = (Review.CORRECTED, Review.ACCEPTED)
+"""States of slices that a person has looked at: what is right is known of these alone."""
+
+
+class Touch(IntEnum):
+    """Whose a voxel's label is, as stored per voxel."""
+
+    NOBODY = 0
+    PERSON = 1
+    SPREAD = 2
+
+
+def is_reviewed(review: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return which slices a person has corrected or accepted, bool (z,)."""
+    return np.isin(review, REVIEWED)
 
 
 @dataclass(frozen=True)
@@ -228,7 +254,7 @@ class Case:
         return self.array(f"labels/{group}/0")
 
     def touched(self, group: Group) -> zarr.Array[Any]:
-        """Return where a person has painted or erased, bool (z, y, x)."""
+        """Return whose each label is, `Touch` in uint8 (z, y, x); bool before format 2."""
         return self.array(f"labels/{group}/touched")
 
     def read_labels(self, group: Group, z: int) -> npt.NDArray[np.uint8]:
@@ -236,10 +262,36 @@ class Case:
         values = read_slice(self.labels(group), z)
         return np.zeros(self.shape[1:], np.uint8) if values is None else values
 
-    def read_touched(self, group: Group, z: int) -> npt.NDArray[np.bool_]:
-        """Return where a person has painted or erased in a slice, bool (y, x). Raises CaseError."""
+    def read_touched(self, group: Group, z: int) -> npt.NDArray[np.uint8]:
+        """Return whose the labels of a slice are, `Touch` in uint8 (y, x). Raises CaseError."""
         values = read_slice(self.touched(group), z)
-        return np.zeros(self.shape[1:], np.bool_) if values is None else values
+        return np.zeros(self.shape[1:], np.uint8) if values is None else values.astype(np.uint8, copy=False)
+
+    def bring_up_to_date(self) -> None:
+        """Make a case of an earlier format one of this; only for who holds the lock.
+
+        The bytes of its arrays stay. Done again after an interruption it goes on.
+
+        Raises
+        ------
+        CaseError
+            If the disk is full or the folder is read-only.
+        """
+        folder = self.folder
+        if folder is None:
+            return
+        with writing("the case", self.path):
+            if self._own["format"] < FORMAT:  # first, as who knows only the earlier one must not write here
+                self._own = {**self._own, "format": FORMAT}
+                self.group.attrs[KEY] = self._own
+            for group in GROUPS:
+                array = self.find_array(f"labels/{group}/touched")
+                if array is None or array.dtype != np.bool_:
+                    continue
+                described = folder / "labels" / group / "touched" / "zarr.json"
+                metadata = json.loads(described.read_bytes()) | {"data_type": "uint8", "fill_value": 0}
+                write_text(described, json.dumps(metadata, indent=2))
+                del self._arrays[f"labels/{group}/touched"]
 
     @property
     def review(self) -> npt.NDArray[np.uint8]:

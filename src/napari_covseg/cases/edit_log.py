@@ -6,11 +6,12 @@ import math
 import mmap
 import sys
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +19,14 @@ import numpy.typing as npt
 from napari_covseg.cases.case import Activity, Case, Damage, now
 from napari_covseg.cases.chunks import set_aside
 from napari_covseg.cases.history import History
-from napari_covseg.cases.revision import Packed, Record, Revision, SliceEdit, SliceState
+from napari_covseg.cases.revision import Packed, Record, ReviewChange, Revision, SliceEdit, SliceState
 from napari_covseg.cases.store import DamagedError, write_slice
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS, Group
 
-T = TypeVar("T", np.uint8, np.bool_)
 Kind = Literal["labels", "touched"]
 Labels = dict[Group, npt.NDArray[np.uint8]]
-Touched = dict[Group, npt.NDArray[np.bool_]]
+Touched = dict[Group, npt.NDArray[np.uint8]]
 Change = SliceEdit | Packed | tuple[Group, int]
 """What a revision changes; of a slice (group, z) only a comparison with the one on disk shows it."""
 
@@ -40,7 +40,7 @@ class State:
     Attributes
     ----------
     labels, touched : dict of ndarray
-        uint8 and bool (z, y, x) by label group.
+        uint8 (z, y, x) by label group; `case.Touch` says whose a label is.
     review : ndarray of uint8, shape (z,)
     missing : tuple of int
         Later revisions that cannot be read: where they changed something, this is not sure.
@@ -173,13 +173,13 @@ class EditLog:
         CaseError
             If the drive is gone.
         """
-        labels = {group: self._load("labels", group, np.uint8) for group in GROUPS}
-        touched = {group: self._load("touched", group, np.bool_) for group in GROUPS}
+        labels = {group: self._load("labels", group) for group in GROUPS}
+        touched = {group: self._load("touched", group) for group in GROUPS}
         self._rebuild(labels, touched)
         return labels, touched
 
-    def _load(self, kind: Kind, group: Group, dtype: type[T]) -> npt.NDArray[T]:
-        memory = _sparse_zeros(self.case.shape, dtype)
+    def _load(self, kind: Kind, group: Group) -> npt.NDArray[np.uint8]:
+        memory = _sparse_zeros(self.case.shape)
         for z in range(len(memory)):
             try:
                 _copy_sparsely(memory[z], self._stored(kind, group, z))
@@ -249,8 +249,8 @@ class EditLog:
             If there is no such revision, or if it cannot be read.
         """
         shape, unsaved = self.case.shape, {}
-        was: Labels = {group: _sparse_zeros(shape, np.uint8) for group in GROUPS}
-        persons: Touched = {group: _sparse_zeros(shape, np.bool_) for group in GROUPS}
+        was: Labels = {group: _sparse_zeros(shape) for group in GROUPS}
+        persons: Touched = {group: _sparse_zeros(shape) for group in GROUPS}
         with self._packing:
             if self.memory:
                 unsaved = {draft.record.number: draft.record.copy() for draft in list(self.drafts.values())}
@@ -314,6 +314,23 @@ class EditLog:
         for z, _, state in record.review:
             self.review[z] = state
         self.records_due |= bool(record.review)
+
+    def edits_of(self, number: int) -> tuple[list[SliceEdit], list[ReviewChange]] | None:
+        """Return what a revision of a person has changed, on disk or not; None if it cannot be read."""
+        there = self._packing.acquire(timeout=_PATIENCE)
+        try:
+            draft = self.drafts.get(number)
+            record = self.history.read(number) if draft is None else draft.record
+            if record is None:
+                return None
+            edits = [part.unpack() for part in record.parts]
+            edits += [self._resolved(change) for change in (draft.changes if draft is not None else ())]
+            return edits, list(record.review)
+        except (CaseError, ValueError, zlib.error):
+            return None
+        finally:
+            if there:
+                self._packing.release()
 
     def unsaved(self) -> list[Record]:
         """Return the revisions that are not on disk, whole, asking as little as possible of the disk."""
@@ -386,21 +403,21 @@ class EditLog:
             known = group in self.memory
             self.damaged.setdefault((kind, group, z), Damage(kind, group, z, str(error), rebuilt=known))
             if not known:
-                return np.zeros(self.case.shape[1:], np.uint8 if kind == "labels" else np.bool_)
+                return np.zeros(self.case.shape[1:], np.uint8)
             labels, touched = self.memory[group]
             return np.array(labels[z] if kind == "labels" else touched[z])
 
 
-def _sparse_zeros(shape: tuple[int, ...], dtype: type[T]) -> npt.NDArray[T]:
+def _sparse_zeros(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Return zeros that take memory only where something is written, a few kB at a time.
 
     On Linux NumPy asks for pages of 2 MB, with which a few lesions cost as much memory as
     labels everywhere.
     """
     if sys.platform != "linux":
-        return np.zeros(shape, dtype)
+        return np.zeros(shape, np.uint8)
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    return np.frombuffer(mmap.mmap(-1, math.prod(shape), flags=private), dtype).reshape(shape)
+    return np.frombuffer(mmap.mmap(-1, math.prod(shape), flags=private), np.uint8).reshape(shape)
 
 
 def _copy_sparsely(to: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.cases.case import Case, Review, now
+from napari_covseg.cases.case import Case, Review, Touch, now
 from napari_covseg.cases.edit_log import EditLog
 from napari_covseg.cases.prediction import Prediction
 from napari_covseg.cases.revision import Packed, Record, SliceEdit, SliceState
@@ -18,7 +18,7 @@ from napari_covseg.labels import GROUPS
 def writable(
     predicted: npt.NDArray[np.uint8],
     live: npt.NDArray[np.uint8],
-    touched: npt.NDArray[np.bool_],
+    touched: npt.NDArray[np.uint8],
     review: int,
 ) -> npt.NDArray[np.bool_]:
     """Return where a prediction changes a slice: not touched, not accepted, and different.
@@ -31,8 +31,8 @@ def writable(
     ----------
     predicted, live : ndarray of uint8, shape (y, x)
         The machine's labels and those that the person sees.
-    touched : ndarray of bool, shape (y, x)
-        Where a person has painted or erased.
+    touched : ndarray of uint8, shape (y, x)
+        Whose the live labels are, as `case.Touch`.
     review : int
         The slice's `Review` state.
 
@@ -42,7 +42,7 @@ def writable(
     """
     if review == Review.ACCEPTED:
         return np.zeros(live.shape, np.bool_)
-    return np.asarray((predicted != live) & ~touched)
+    return np.asarray((predicted != live) & (touched == Touch.NOBODY))
 
 
 def edits_of(prediction: Prediction, z: int, states: Sequence[SliceState], review: int) -> list[SliceEdit]:
@@ -52,8 +52,8 @@ def edits_of(prediction: Prediction, z: int, states: Sequence[SliceState], revie
         mask = writable(predicted, live, touched, review)
         if mask.any():
             index = np.flatnonzero(mask)
-            persons = np.broadcast_to(np.False_, index.shape)
-            edits.append(SliceEdit(group, z, index, live[mask], predicted[mask], persons, persons))
+            nobodys = np.broadcast_to(np.uint8(Touch.NOBODY), index.shape)
+            edits.append(SliceEdit(group, z, index, live[mask], predicted[mask], nobodys, nobodys))
     return edits
 
 

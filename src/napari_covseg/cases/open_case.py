@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.cases.case import Damage, Review, now
+from napari_covseg.cases.case import REVIEWED, Damage, Review, Touch, now
 from napari_covseg.cases.edit_log import Change, Draft, EditLog, State
 from napari_covseg.cases.lock import Lock
 from napari_covseg.cases.merge import edits_of, review_after_merge
@@ -57,7 +57,7 @@ class Restored:
 class OpenCase:
     """A case open for reading and, with its lock, for editing.
 
-    `voxels` (int16), `live` (uint8 by group) and `touched` (bool by group), all
+    `voxels` (int16), `live` (uint8 by group) and `touched` (`Touch` in uint8 by group), all
     (z, y, x), and `review` (uint8, (z,)) are NumPy arrays to look at and to paint in;
     after painting, `record` has to be told.
     `damaged` lists what could not be read and is shown empty. `held_by` says who had the
@@ -98,6 +98,8 @@ class OpenCase:
         self._writer: BackgroundWriter | None = None
         self.held_by = self.case.held_by() if read_only else ""
         try:
+            if not read_only:
+                self.case.bring_up_to_date()
             self._load()
         except BaseException:
             if self._lock is not None:
@@ -199,11 +201,13 @@ class OpenCase:
         tool: str = "brush",
         *,
         touch: bool = True,
+        spread: Collection[int] = (),
     ) -> int:
         """Keep what a person has just changed in ``live[group]`` as a revision.
 
-        The voxels belong to the person from now on and their slices are *corrected*. The
-        revision is on disk within a second, before the labels that it explains.
+        The voxels belong to the person from now on and their slices are *corrected*; in the slices
+        of `spread` both are *spread*. The revision is on disk within a second, before the labels
+        that it explains.
 
         Parameters
         ----------
@@ -218,6 +222,8 @@ class OpenCase:
         touch : bool
             False if this takes back (or makes again) what a model wrote: the voxels do not
             become the person's, and review states stay.
+        spread : collection of int
+            Slices in which a tool has changed what the person does not see.
 
         Returns
         -------
@@ -230,6 +236,87 @@ class OpenCase:
             If the case is read-only or closed.
         """
         self.check_editable()
+        edits, draft = [], self._begin(tool)
+        for z, inside, was in self._by_slice(index, before):
+            touched = self.touched[group][z].reshape(-1)
+            whose = touched[inside]
+            if touch:
+                touched[inside] = Touch.SPREAD if z in spread else Touch.PERSON
+                if z not in spread:
+                    self._set_states(draft, [z], Review.CORRECTED)
+                elif self.review[z] not in REVIEWED:
+                    self._set_states(draft, [z], Review.SPREAD)
+            edits.append(self._edit(group, z, inside, was, whose))
+        self._note(draft, edits)
+        return draft.record.number
+
+    def take_back(
+        self,
+        group: Group,
+        index: VoxelIndex,
+        before: npt.NDArray[np.uint8],
+        numbers: Sequence[int],
+        *,
+        again: bool = False,
+    ) -> int:
+        """Keep that a person has undone revisions, or made them again, as a revision.
+
+        With its label, whose it is comes back for each voxel, and the state of a slice in which
+        nothing of a person is left.
+
+        Parameters
+        ----------
+        group, index, before
+            As in `record`.
+        numbers : sequence of int
+            The revisions, in the order in which they were made; none if nobody knows. What cannot
+            be read of them stays the person's.
+        again : bool
+            They are made again.
+
+        Returns
+        -------
+        int
+            The revision's number.
+
+        Raises
+        ------
+        CaseError
+            If the case is read-only or closed.
+        """
+        self.check_editable()
+        known = [self.log.edits_of(number) for number in numbers]
+        parts: dict[int, list[SliceEdit]] = {}
+        states: dict[int, int] = {}
+        for edits, review in (found for found in (known if again else known[::-1]) if found is not None):
+            for edit in edits if again else edits[::-1]:
+                if edit.group == group:
+                    parts.setdefault(edit.z, []).append(edit)
+            states.update((z, was) for z, was, _ in review)
+        edits, draft = [], self._begin("redo" if again else "undo")
+        for z, inside, was in self._by_slice(index, before):
+            touched = self.touched[group][z].reshape(-1)
+            whose, new = touched[inside], touched.copy()
+            new[inside] = Touch.PERSON
+            for edit in parts.get(z, ()):
+                new[edit.index] = edit.touched_after if again else edit.touched_before
+            touched[inside] = new[inside]
+            self._set_states(draft, [z], self.open_state(z, states.get(z, int(self.review[z]))))
+            edits.append(self._edit(group, z, inside, was, whose))
+        self._note(draft, edits)
+        return draft.record.number
+
+    def open_state(self, z: int, otherwise: int) -> Review:
+        """Return the state of a slice that is not accepted: by whose its labels are, else `otherwise`."""
+        marks = [self.touched[group][z] for group in GROUPS]
+        if otherwise in REVIEWED or any((mark == Touch.PERSON).any() for mark in marks):
+            return Review.CORRECTED
+        return Review.SPREAD if any(mark.any() for mark in marks) else Review(otherwise)
+
+    def _by_slice(
+        self, index: VoxelIndex, before: npt.NDArray[np.uint8] | int
+    ) -> Iterator[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.uint8]]]:
+        """Yield each slice of these voxels, their places in it and what was there."""
         z, y, x = (np.asarray(axis, np.intp) for axis in index)
         inside = y * self.case.shape[2] + x
         was = np.broadcast_to(np.array(before, np.uint8), z.shape)
@@ -237,25 +324,19 @@ class OpenCase:
             order = np.argsort(z, kind="stable")  # what came first stays first
             z, inside, was = z[order], inside[order], was[order]
         begins = np.flatnonzero(np.diff(z, prepend=-1)).tolist()
-        edits = [
-            self._painted(group, int(z[begin]), inside[begin:end], was[begin:end], touch)
-            for begin, end in zip(begins, [*begins[1:], len(z)], strict=False)
-        ]
-        draft = self._begin(tool)
-        if touch:
-            self._set_states(draft, [edit.z for edit in edits], Review.CORRECTED)
-        self._note(draft, edits)
-        return draft.record.number
+        for begin, end in zip(begins, [*begins[1:], len(z)], strict=False):
+            yield int(z[begin]), inside[begin:end], was[begin:end]
 
-    def _painted(
-        self, group: Group, z: int, index: npt.NDArray[np.intp], before: npt.NDArray[np.uint8], touch: bool
+    def _edit(
+        self,
+        group: Group,
+        z: int,
+        index: npt.NDArray[np.intp],
+        before: npt.NDArray[np.uint8],
+        whose: npt.NDArray[np.uint8],
     ) -> SliceEdit:
-        live, touched = self.live[group][z].reshape(-1), self.touched[group][z].reshape(-1)
-        persons = touched[index]
-        if touch:
-            touched[index] = True
-        after = np.broadcast_to(np.True_, index.shape) if touch else persons
-        return SliceEdit(group, z, index, before, live[index], persons, after)
+        live, touched = (array.reshape(-1)[index] for array in self._state(group, z))
+        return SliceEdit(group, z, index, before, live, whose, touched)
 
     def mark_changed(self, group: Group, slices: Iterable[int]) -> None:
         """Have slices saved that changed without a person's paint, as by undoing a model's write."""
@@ -341,7 +422,7 @@ class OpenCase:
         return self.log.revisions()
 
     def state_at(self, number: int) -> State:
-        """Return labels, touched and review states as they were after a revision.
+        """Return labels, `Touch` and review states as they were after a revision.
 
         Everything is saved first. `number` may also be that before the first revision. This
         may be called in any thread, while the person goes on.

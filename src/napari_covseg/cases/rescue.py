@@ -102,7 +102,7 @@ def save(case: OpenCase, folder: str | os.PathLike[str]) -> Path:
     extra = {"format": FORMAT, "id": mark, "case": case.id, "name": known.name, "shape": list(known.shape)}
     if known.folder is not None:
         extra["workspace"] = str(known.folder.absolute().parents[1])  # its drive may be gone: not resolved
-    empty = np.zeros(known.shape[1:], np.uint8), np.zeros(known.shape[1:], np.bool_)
+    empty = np.zeros(known.shape[1:], np.uint8), np.zeros(known.shape[1:], np.uint8)
     state = Record(case.revision, now(), "", "state", extra=extra)
     for group, z in sorted(case.changed):
         slices = case.live[group][z], case.touched[group][z]
@@ -195,7 +195,7 @@ def bring_back(case: OpenCase, path: str | os.PathLike[str]) -> list[Restored]:
     slices: dict[tuple[Group, int], SliceState] = {}
     for part in state.parts:
         shape = case.case.shape[1:]
-        slices[part.group, part.z] = np.zeros(shape, np.uint8), np.zeros(shape, np.bool_)
+        slices[part.group, part.z] = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
         part.unpack().apply(slices[part.group, part.z])
     review = case.review.copy()
     seen = {z for _, z in slices} | {z for record in revisions for z, _, _ in record.review}

@@ -18,10 +18,11 @@ from napari_covseg.labels import GROUPS, Group
 
 _MAGIC = b"\x93CvR"
 _HEAD = struct.Struct("<II")
-_TOUCHED_BEFORE, _TOUCHED_AFTER = 1, 2
+_PERSONS, _SPREAD = (1, 2), (4, 8)
+"""Bits of what a voxel was, and is: a person's, spread by a tool."""
 
-SliceState = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
-"""Labels and touched of one slice, contiguous (y, x) each."""
+SliceState = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+"""Labels and `case.Touch` of one slice, contiguous (y, x) each."""
 ReviewChange = tuple[int, int, int]
 """(slice, `Review` before, `Review` after)."""
 
@@ -38,8 +39,8 @@ class SliceEdit:
         Positions in the flattened slice.
     before, after : ndarray of uint8, shape (n,)
         Labels.
-    touched_before, touched_after : ndarray of bool, shape (n,)
-        Whether the voxel was, and is, a person's.
+    touched_before, touched_after : ndarray of uint8, shape (n,)
+        Whose the voxel was, and is, as `case.Touch`.
     """
 
     group: Group
@@ -47,8 +48,8 @@ class SliceEdit:
     index: npt.NDArray[np.integer[Any]]
     before: npt.NDArray[np.uint8]
     after: npt.NDArray[np.uint8]
-    touched_before: npt.NDArray[np.bool_]
-    touched_after: npt.NDArray[np.bool_]
+    touched_before: npt.NDArray[np.uint8]
+    touched_after: npt.NDArray[np.uint8]
 
     @classmethod
     def between(cls, group: Group, z: int, before: SliceState, after: SliceState) -> SliceEdit:
@@ -97,9 +98,10 @@ class Packed:
     @classmethod
     def of(cls, edit: SliceEdit) -> Packed:
         """Pack an edit from `SliceEdit.tidied` or `SliceEdit.between`."""
-        flags = edit.touched_before * np.uint8(_TOUCHED_BEFORE) | edit.touched_after * np.uint8(
-            _TOUCHED_AFTER
-        )
+        flags = np.zeros(len(edit), np.uint8)
+        for end, touched in enumerate((edit.touched_before, edit.touched_after)):
+            flags[touched == 1] |= _PERSONS[end]
+            flags[touched == 2] |= _SPREAD[end]
         kind = edit.before.astype(np.uint32) << 16 | edit.after.astype(np.uint32) << 8 | flags
         index = edit.index.astype(np.int64)
         begins = np.ones(len(index), np.bool_)
@@ -123,7 +125,10 @@ class Packed:
         # position within all runs, moved to where each run begins
         skipped = np.cumsum(gaps) - np.cumsum(lengths) + lengths
         index = (np.arange(len(before)) + np.repeat(skipped, lengths)).astype(np.uint32)
-        touched = ((flags & flag).astype(np.bool_) for flag in (_TOUCHED_BEFORE, _TOUCHED_AFTER))
+        touched = (
+            ((flags & person) > 0) + np.uint8(2) * ((flags & spread) > 0)
+            for person, spread in zip(_PERSONS, _SPREAD, strict=True)
+        )
         return SliceEdit(self.group, self.z, index, before, after, *touched)
 
 

@@ -26,7 +26,7 @@ from napari_covseg.cases.chunks import (
 )
 from napari_covseg.errors import CaseError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; a store with a higher one is refused."""
 KEY = "covseg"
 """Attribute under which a group keeps what OME-Zarr has no place for."""

@@ -247,7 +247,7 @@ def _write_case(
     for group in GROUPS:
         maps = labels.create_group(group, attributes={"ome": _ome_labels(group, scan.spacing)})
         create_slices(maps, "0", scan.voxels.shape, np.uint8)
-        create_slices(maps, "touched", scan.voxels.shape, np.bool_)
+        create_slices(maps, "touched", scan.voxels.shape, np.uint8)
     create_record(case, "review", (count,), np.uint8, ("z",))
     case.create_group("predictions")
     activity = Activity(now(), now(), 0).as_record()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from napari_covseg.cases.case import Review
+from napari_covseg.cases.case import Review, Touch
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.workspace_models import Curves, LearnedFrom, WorkspaceModel, WorkspaceModels
 from napari_covseg.errors import ModelError
@@ -132,7 +132,7 @@ def _judged(workspace: Workspace, slices: LabelledSlices) -> LabelledSlices:
     masks = slices.masks.copy()
     for row, (case_id, z) in enumerate(slices.ids):
         case = workspace.case(case_id)
-        if case.review[z] != Review.ACCEPTED and not case.read_touched("lungs", z).any():
+        if case.review[z] != Review.ACCEPTED and not (case.read_touched("lungs", z) == Touch.PERSON).any():
             masks[row, [name == "lungs" for name in slices.outputs]] = UNKNOWN
     return replace(slices, masks=masks)
 

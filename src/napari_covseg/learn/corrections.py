@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.cases.case import Case, Review
+from napari_covseg.cases.case import REVIEWED, Case, Review, Touch
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import LESIONS, UNION, UNITED, joins, lesion
+from napari_covseg.labels import GROUPS, LESIONS, UNION, UNITED, joins, lesion
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices, SliceId, shrink
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.preparation import Preparation
@@ -24,13 +24,15 @@ HOLD_OUT_FROM = 4
 """Corrected slices from which at least one is held out."""
 
 
-def reviewed(case: Case, states: Iterable[Review] = (Review.CORRECTED, Review.ACCEPTED)) -> list[int]:
+def reviewed(case: Case, states: Iterable[Review] = REVIEWED) -> list[int]:
     """Return the slices of a case in these states of review. Raises CaseError."""
     return [int(z) for z in np.flatnonzero(np.isin(case.review, list(states)))]
 
 
 def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> LabelledSlices:
     """Read slices of a case with their live labels, prepared for a model.
+
+    What a tool has spread there teaches nothing, unless a person has accepted the slice.
 
     Parameters
     ----------
@@ -52,13 +54,20 @@ def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> Label
     size, outputs = preparation.size, card.outputs
     images = np.zeros((len(zs), size, size), np.uint8)
     masks = np.zeros((len(zs), len(outputs), size, size), np.uint8)
-    appearance = case.appearance
+    appearance, review = case.appearance, case.review
     for row, z in enumerate(zs):
         slice_ = upright(case.read_slice(z), appearance)
         images[row] = preparation(slice_, case.intensity, equalised=appearance.equalised)
         turned = replace(appearance, inverted=False)
         lungs, lesions = (upright(case.read_labels(group, z), turned) for group in ("lungs", "lesions"))
         masks[row] = targets_of(lungs, lesions, outputs, size)
+        if review[z] == Review.ACCEPTED:
+            continue
+        for group in GROUPS:
+            spread = upright(case.read_touched(group, z), turned) == Touch.SPREAD
+            if spread.any():
+                mine = [(name == "lungs") == (group == "lungs") for name in outputs]
+                masks[row, mine] = np.where(shrink(spread, size), np.uint8(UNKNOWN), masks[row, mine])
     patients, numbers = np.full(len(zs), case.id), np.array(zs, np.int_)
     return LabelledSlices(images, masks, patients, outputs, numbers=numbers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,17 +117,30 @@ class CaseLayers:
         before: npt.NDArray[np.uint8],
         after: npt.NDArray[np.uint8],
         tool: str,
+        *,
+        spread: bool = False,
     ) -> int:
         """Change labels as one step of a person; see `Strokes.write`."""
-        return self._strokes[group].write(index, before, after, tool) if group in self._strokes else 0
+        if group not in self._strokes:
+            return 0
+        return self._strokes[group].write(index, before, after, tool, spread=spread)
 
-    def add_restored(self, changes: Iterable[Restored]) -> None:
-        """Make a restored state, which is in memory already, one step that Ctrl+Z takes back."""
+    def add_restored(self, changes: Iterable[Restored], numbers: Sequence[int]) -> None:
+        """Make a restored state, which is in memory already, one step that Ctrl+Z takes back.
+
+        Parameters
+        ----------
+        changes : iterable of Restored
+        numbers : sequence of int
+            Of the revisions that they are.
+        """
         entries: dict[Group, list[SliceChange]] = {group: [] for group in GROUPS}
         for change in changes:
             shape = self._case.voxels.shape
             entries[change.group] += tool_changes(shape, change.index, change.before, change.after, "restore")
-        self.add_model_step(entries)
+        for group, strokes in self._strokes.items():
+            if entries[group]:
+                strokes.add_step(entries[group], numbers)
         for layer in self.labels.values():
             layer.refresh()
 
@@ -165,14 +178,30 @@ class CaseLayers:
         instead_of.contrast_limits = drawn.contrast_limits
         return instead_of
 
-    def _follow(self, group: Group, layer: Labels) -> Strokes:
-        limits = self.limits
+    def _sees(self, layer: Labels, z: int) -> bool:
+        """Whether who paints in a slice looks at it: a brush in 3-D or in another order paints more."""
+        dims = self._viewer.dims
+        if 0 in dims.displayed:
+            return False
+        return layer.n_edit_dimensions < 3 or z == round(float(self.scan.world_to_data(dims.point)[0]))
 
-        def changed(index: Indices, before: npt.NDArray[np.uint8], tool: str) -> None:
+    def _follow(self, group: Group, layer: Labels) -> Strokes:
+        limits, case = self.limits, self._case
+
+        def changed(index: Indices, before: npt.NDArray[np.uint8], tool: str, spread: bool) -> int:
             z, y, x = index
-            if tool in ("undo", "redo"):
-                self._show_reopened(np.unique(z[limits.accepted[z]]))
-            self._case.record(group, (z, y, x), before, tool)
+            slices = np.unique(z).tolist()
+            unseen = slices if spread else [z for z in slices if not self._sees(layer, z)]
+            number = case.record(group, (z, y, x), before, tool, spread=unseen)
+            self._on_changed(slices)
+            return number
+
+        def taken_back(
+            index: Indices, before: npt.NDArray[np.uint8], numbers: Sequence[int], again: bool
+        ) -> None:
+            z, y, x = index
+            self._show_reopened(np.unique(z[limits.accepted[z]]))
+            case.take_back(group, (z, y, x), before, numbers, again=again)
             self._on_changed(np.unique(z).tolist())
 
         def model_step(slices: list[int]) -> None:
@@ -182,6 +211,7 @@ class CaseLayers:
         return Strokes(
             layer,
             changed,
+            taken_back,
             model_step,
             brushable=lambda before, after, key: limits.brushable(group, before, after, key),
             allowed=lambda before, after, key: limits.allowed(group, before, after, key),

@@ -27,7 +27,8 @@ from napari_covseg.panels.undo_entries import SliceChange, ToolChange, tool_chan
 
 Indices = tuple[npt.NDArray[np.intp], ...]
 Allowed = Callable[[npt.NDArray[np.uint8], Any, Any], "npt.NDArray[np.bool_] | None"]
-OnChange = Callable[[Indices, npt.NDArray[np.uint8], str], None]
+OnChange = Callable[[Indices, npt.NDArray[np.uint8], str, bool], int]
+OnTakenBack = Callable[[Indices, npt.NDArray[np.uint8], Sequence[int], bool], None]
 PART = 0.5  # seconds of a drag that are reported before it ends: a crash takes no more with it
 TOOL_OF_MODE = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
 
@@ -42,8 +43,12 @@ class Strokes:
     ----------
     layer : Labels
     on_change : callable
-        Takes what each step that a person made, undid or redid has changed: (z, y, x) of the
-        voxels, each once; their values before, as those after are in the layer; and the tool.
+        Takes what each step that a person made has changed: (z, y, x) of the voxels, each once;
+        their values before, as those after are in the layer; the tool; and whether it has spread
+        over what the person does not see. Returns the number of the revision that this is.
+    on_taken_back : callable
+        Takes what undoing or redoing a step has changed: voxels and values before likewise; the
+        numbers of the revisions that the step was; and whether it was redone.
     on_model_step : callable
         Takes the slices of a model's step that was undone or redone.
     brushable, allowed : callable, optional
@@ -57,12 +62,16 @@ class Strokes:
         self,
         layer: Labels,
         on_change: OnChange,
+        on_taken_back: OnTakenBack,
         on_model_step: Callable[[list[int]], None],
         brushable: Allowed | None = None,
         allowed: Allowed | None = None,
     ) -> None:
         self._layer = layer
         self._on_change = on_change
+        self._on_taken_back = on_taken_back
+        self._numbers: list[int] = []  # of the revisions that the drag was so far
+        self._revisions: dict[int, tuple[Any, list[int]]] = {}  # by id: an entry of a step, and what it was
         self._on_model_step = on_model_step
         self._brushable = brushable
         self._allowed = allowed
@@ -91,11 +100,24 @@ class Strokes:
         """
         if not changes:
             return
+        self.add_step(changes, [])
+
+    def add_step(self, changes: Sequence[SliceChange], numbers: Sequence[int]) -> None:
+        """Make what is written and reported already one step that Ctrl+Z takes back.
+
+        Parameters
+        ----------
+        changes : sequence of SliceChange
+            One per slice; not none.
+        numbers : sequence of int
+            Of the revisions that a person's step is.
+        """
         # `data_setitem`, the public way, keeps 25 bytes a voxel; a last pass over a scan
         # would cost more memory than the scan, and a second of standstill
         with self._layer.block_history():
             for change in changes:
                 add_entry(self._layer, change)
+        self._remember(changes, list(numbers))
 
     def write(
         self,
@@ -103,6 +125,8 @@ class Strokes:
         before: npt.NDArray[np.uint8],
         after: npt.NDArray[np.uint8],
         tool: str,
+        *,
+        spread: bool = False,
     ) -> int:
         """Change voxels as one step of a person, and report it.
 
@@ -116,6 +140,8 @@ class Strokes:
             Their values.
         tool : str
             What they are changed with.
+        spread : bool
+            Whether the tool has spread them over what the person does not see.
 
         Returns
         -------
@@ -132,8 +158,8 @@ class Strokes:
         if not len(before):
             return 0
         data[index] = after
-        self.add_model_step(tool_changes(data.shape, index, before, after, tool))
-        self._on_change(index, before, tool)
+        changes = tool_changes(data.shape, index, before, after, tool)
+        self.add_step(changes, [self._on_change(index, before, tool, spread)])
         self._layer.refresh(thumbnail=False, highlight=False, extent=False)
         return len(before)
 
@@ -181,8 +207,24 @@ class Strokes:
     def _abort(self, abort: Callable[[], None]) -> None:
         reported, self._reported = staged_history(self._layer)[: self._reported], 0
         abort()
+        numbers, self._numbers = self._numbers, []
         if reported:
-            self._report(reported[::-1], "undo", backwards=True)
+            self._report_taken_back(reported[::-1], numbers, again=False)
+
+    def _remember(self, entries: Sequence[Any], numbers: list[int]) -> None:
+        """Keep which revisions a step was for as long as it can be undone or redone."""
+        steps = [step for history in (undo_history, redo_history) for step in history(self._layer)]
+        alive = {id(entry) for step in steps if len(step) for entry in (step[0], step[-1])}
+        self._revisions = {key: known for key, known in self._revisions.items() if key in alive}
+        if len(entries) and numbers:
+            self._revisions[id(entries[0])] = entries[0], numbers
+
+    def _revisions_of(self, entries: Sequence[Any]) -> list[int]:
+        # napari keeps them in the order in which they were undone or redone
+        for entry in (entries[0], entries[-1]):
+            if id(entry) in self._revisions:
+                return self._revisions[id(entry)][1]
+        return []
 
     def _one_step(self) -> AbstractContextManager[None]:
         # a block within a drag's would end the drag's step early
@@ -198,7 +240,9 @@ class Strokes:
         else:
             self._put_back(entries)
         if entries[reported:]:
-            self._report(entries[reported:], self._tool())
+            self._report(entries[reported:])
+        numbers, self._numbers = self._numbers, []
+        self._remember(entries, numbers)
 
     def _report_part(self) -> None:
         """Report what a drag has painted so far, every now and then."""
@@ -209,7 +253,7 @@ class Strokes:
         if len(staged) <= 1:
             self._since = now  # it has just begun
         elif now - self._since >= PART:
-            self._report(staged[self._reported :], self._tool())
+            self._report(staged[self._reported :])
             self._reported, self._since = len(staged), now
 
     def _tool(self) -> str:
@@ -270,19 +314,32 @@ class Strokes:
         # napari keeps the entries of a step in the order in which they were undone or redone
         if more > 0:
             for entries in list(redo_history(layer))[-more:]:
-                self._report(entries, "undo", backwards=True)
+                self._report_taken_back(entries, self._revisions_of(entries), again=False)
         else:
             for entries in list(undo_history(layer))[more:]:
-                self._report(entries, "redo")
+                self._report_taken_back(entries, self._revisions_of(entries), again=True)
 
-    def _report(self, entries: Sequence[Any], tool: str, *, backwards: bool = False) -> None:
+    def _report(self, entries: Sequence[Any]) -> None:
+        found = self._changes(entries)
+        if found is not None:
+            self._numbers.append(self._on_change(*found, self._tool(), False))
+
+    def _report_taken_back(self, entries: Sequence[Any], numbers: Sequence[int], *, again: bool) -> None:
         model = [entry.z for entry in entries if is_model(entry)]
         if model:
             self._put_model_back()
             self._on_model_step(model)
+        found = self._changes(entries, backwards=not again)
+        if found is not None:
+            self._on_taken_back(*found, numbers, again)
+
+    def _changes(
+        self, entries: Sequence[Any], *, backwards: bool = False
+    ) -> tuple[Indices, npt.NDArray[np.uint8]] | None:
+        """Return where a person's entries have changed the layer, and what was there; None if nowhere."""
         changes = [parts(entry) for entry in entries if not is_model(entry)]
         if not changes:
-            return
+            return None
         axes = zip(*(index for index, _, _ in changes), strict=True)
         index = tuple(np.concatenate(axis) for axis in axes)
         before = np.concatenate([new if backwards else old for _, old, new in changes])
@@ -291,7 +348,7 @@ class Strokes:
             flat = np.ravel_multi_index(index, self._layer.data.shape)
             first = np.unique(flat, return_index=True)[1]
             index, before = tuple(axis[first] for axis in index), before[first]
-        self._on_change(index, before, tool)
+        return index, before
 
 
 def is_model(entry: Any) -> bool:

@@ -11,7 +11,7 @@ from napari.utils.colormaps import Colormap
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 
-from napari_covseg.cases.case import Review
+from napari_covseg.cases.case import is_reviewed
 from napari_covseg.edit.edit import Edit, Protection
 from napari_covseg.edit.hu_range import PRESETS, HuRange
 from napari_covseg.jobs.events import Progress
@@ -238,7 +238,7 @@ class Correction(QObject):
             value=self.value,
             at=at,
             hu_range=self.hu_range if self.limited else None,
-            corrected=tuple(np.flatnonzero(case.review >= Review.CORRECTED).tolist()),
+            corrected=tuple(np.flatnonzero(is_reviewed(case.review)).tolist()),
             protect=Protection(frozenset(limits.locked[group]), limits.accepted),
             progress=self._on_progress,
         )
@@ -261,7 +261,11 @@ class Correction(QObject):
 
     def _write(self, work: Work, edit: Edit, chosen: Tool) -> None:
         assert self._session.layers is not None
-        written = self._session.layers.write(work.group, edit.index, edit.before, edit.after, edit.tool)
+        # only of the slice on screen the person sees at once what the tool has made of it
+        spread = work.volume or chosen.goes_on
+        written = self._session.layers.write(
+            work.group, edit.index, edit.before, edit.after, edit.tool, spread=spread
+        )
         if written:
             if chosen.goes_on:
                 self._session.go_to(work.z + 1)

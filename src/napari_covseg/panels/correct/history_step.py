@@ -171,7 +171,8 @@ class HistoryStep(Step):
             return
         self._hide()
         with errors_shown():
-            self.session.layers.add_restored(case.restore(number))
+            changes = case.restore(number)
+            self.session.layers.add_restored(changes, [case.revision])
             self.session.mark_changed(range(len(case.review)))
 
     def _on_save_elsewhere(self) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from napari.utils.notifications import show_error, show_info
 
+from napari_covseg.cases.case import Touch
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.jobs.events import Event, Failed, SlicesDone
 from napari_covseg.jobs.requests import REFINE_PRIORITY, Refine
+from napari_covseg.labels import Group
 from napari_covseg.panels.background import Jobs, errors_shown
 from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.learn.learning import Learning
@@ -21,6 +23,7 @@ from napari_covseg.panels.session import Session
 from napari_covseg.panels.undo_entries import UndoableWriter
 
 Mask = npt.NDArray[np.bool_]
+REFINED: tuple[Group, ...] = ("lesions",)
 
 
 class Refining:
@@ -122,7 +125,7 @@ class Refining:
         """
         writer = UndoableWriter(case.live)
         with errors_shown():
-            changed = case.merge_slices(prediction_id, [z], writer.write, ("lesions",))
+            changed = case.merge_slices(prediction_id, [z], writer.write, REFINED)
             layers = self._session.layers
             if layers is None or not changed:
                 show_info("The model has nothing to change on this slice.")
@@ -134,5 +137,5 @@ class Refining:
 
 def hints(case: OpenCase, z: int, value: int) -> tuple[Mask, Mask]:
     """Return where a person says that a label is on a slice, and that it is not, bool (y, x)."""
-    touched, labels = case.touched["lesions"][z], case.live["lesions"][z]
-    return touched & (labels == value), touched & (labels != value)
+    persons, labels = case.touched["lesions"][z] == Touch.PERSON, case.live["lesions"][z]
+    return persons & (labels == value), persons & (labels != value)

@@ -27,12 +27,14 @@ from napari_covseg.panels.step import fill, row, small
 COLOURS: dict[Review, tuple[int, int, int]] = {
     Review.UNTOUCHED: (70, 74, 82),
     Review.PREDICTED: (84, 130, 190),
+    Review.SPREAD: (150, 110, 170),
     Review.CORRECTED: (230, 170, 60),
     Review.ACCEPTED: (80, 175, 110),
 }
 WORDS: dict[Review, str] = {
     Review.UNTOUCHED: "no labels yet",
     Review.PREDICTED: "predicted, not reviewed",
+    Review.SPREAD: "spread by a tool, not looked at",
     Review.CORRECTED: "corrected",
     Review.ACCEPTED: "accepted",
 }
@@ -127,7 +129,8 @@ def counted(review: npt.NDArray[np.uint8]) -> str:
         count = int((review == state).sum())
         if count:
             shade = "#{:02x}{:02x}{:02x}".format(*colour)
-            word = {Review.UNTOUCHED: "bare", Review.PREDICTED: "predicted"}.get(state, WORDS[state])
+            short = {Review.UNTOUCHED: "bare", Review.PREDICTED: "predicted", Review.SPREAD: "spread"}
+            word = short.get(state, WORDS[state])
             parts.append(f"<span style='color:{shade}'>■</span>&nbsp;{count}&nbsp;{word}")
     return "  ".join(parts)
 
@@ -296,7 +299,7 @@ class ReviewStrip(QWidget):
 
 def cells(review: npt.NDArray[np.uint8]) -> QImage:
     """Return a picture of one pixel per slice in the colour of its state."""
-    palette = np.array([COLOURS[Review(state)] for state in range(len(COLOURS))], np.uint8)
+    palette = np.array([COLOURS[state] for state in sorted(COLOURS)], np.uint8)
     pixels = np.ascontiguousarray(palette[review])
     count = len(review)
     return QImage(pixels.tobytes(), count, 1, 3 * count, QImage.Format.Format_RGB888).copy()

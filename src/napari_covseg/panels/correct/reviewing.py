@@ -10,7 +10,7 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import QSignalDebouncer
 
-from napari_covseg.cases.case import Review
+from napari_covseg.cases.case import Review, is_reviewed
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.prediction import Prediction
 from napari_covseg.errors import CaseError
@@ -67,7 +67,7 @@ class Reviewing(QObject):
         if case is None or self.facts is None:
             return
         self._recount()
-        done = np.flatnonzero(case.review >= Review.CORRECTED)
+        done = np.flatnonzero(is_reviewed(case.review))
         here = self._session.slice_on_screen
         passed = {*done.tolist(), here}  # one has looked at this one
         if len(done) == len(case.review):
@@ -98,10 +98,9 @@ class Reviewing(QObject):
         z = self._session.slice_on_screen
         if case.review[z] != Review.ACCEPTED:
             return
-        touched = any(painted[z].any() for painted in case.touched.values())
         labelled = any(labels[z].any() for labels in case.live.values())
         state = Review.PREDICTED if labelled or case.case.predictions() else Review.UNTOUCHED
-        self._set(Review.CORRECTED if touched else state)
+        self._set(case.open_state(z, state))
 
     def _set(self, state: Review) -> bool:
         """Return whether the slice on screen was in another state."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, Signal
 
-from napari_covseg.cases.case import Review
+from napari_covseg.cases.case import is_reviewed
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.workspace_models import ModelState, WorkspaceModel, WorkspaceModels
 from napari_covseg.errors import CovsegError
@@ -224,11 +224,11 @@ def corrected_cases(workspace: Workspace, first: str) -> tuple[str, ...]:
     """Return the ids of all cases with corrected or accepted slices, `first` among them."""
     found = [first]
     for info in workspace.cases():
-        if info.id != first and (workspace.case(info.id).review >= Review.CORRECTED).any():
+        if info.id != first and is_reviewed(workspace.case(info.id).review).any():
             found.append(info.id)
     return tuple(found)
 
 
 def reviewed_slices(review: npt.NDArray[np.uint8]) -> int:
     """Return how many slices a model could learn from."""
-    return int((review >= Review.CORRECTED).sum())
+    return int(is_reviewed(review).sum())

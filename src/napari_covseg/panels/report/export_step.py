@@ -125,9 +125,12 @@ class ExportStep(Step):
         lines = ["Files: " + ", ".join(path.name for path in targets.values())] if targets else []
         if case is not None:
             states = np.asarray(case.review)
-            bare, machine = (int((states == state).sum()) for state in (Review.UNTOUCHED, Review.PREDICTED))
+            known = (Review.UNTOUCHED, Review.PREDICTED, Review.SPREAD)
+            bare, machine, spread = (int((states == state).sum()) for state in known)
             if bare:
                 lines.append(f"{bare} of {len(states)} slices have no labels yet.")
             if machine:
                 lines.append(f"{machine} slices are a model's suggestion that nobody has reviewed.")
+            if spread:
+                lines.append(f"{spread} slices were spread by a tool and nobody has looked at them.")
         self.hint.setText("\n".join(lines))

@@ -304,7 +304,7 @@ class Opening(QObject):
             if not count:
                 show_info(f"All strokes of {path} are in the case already.")
                 return
-            layers.add_restored(changes)
+            layers.add_restored(changes, range(before + 1, case.revision + 1))
             self._session.mark_changed(range(len(case.review)))
             show_info(f"{_changes(count)} of {path} are back.")
 

@@ -256,6 +256,7 @@ def status_of_slice(session: Session, predicted_by: str) -> str:
     said = {
         Review.UNTOUCHED: "no labels yet",
         Review.PREDICTED: f"predicted by {predicted_by or 'a model'}, not reviewed",
+        Review.SPREAD: "spread by a tool, not looked at",
         Review.CORRECTED: "corrected by a person",
         Review.ACCEPTED: "accepted by a person",
     }
