@@ -33,7 +33,7 @@ def test_a_file_becomes_a_case(workspace: Workspace, scan_file: Path) -> None:
 
 
 def test_notes_are_told(workspace: Workspace, monkeypatch) -> None:
-    monkeypatch.setattr(import_scan, "read_scan", lambda path, series: tiny_scan())
+    monkeypatch.setattr(import_scan, "read_scan", lambda path, series, values: tiny_scan())
     assert Notice("made up") in list(run(Import(workspace.path, "scan")))
 
 
@@ -42,7 +42,7 @@ def test_a_cancelled_import_leaves_no_case(workspace: Workspace, monkeypatch) ->
 
     reading, go_on, threads = threading.Event(), threading.Event(), []
 
-    def slow(path: str, series: str | None) -> object:
+    def slow(path: str, series: str | None, values: str | None) -> object:
         threads.append(threading.current_thread())
         reading.set()
         go_on.wait()
