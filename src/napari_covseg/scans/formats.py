@@ -97,7 +97,9 @@ def _read_folder(folder: Path, series: str | None, values: Values | None) -> Sca
     files = [path for path in inside if path.is_file()]
     if pictures := [path for path in files if PICTURES.recognises(path)]:
         return PICTURES.read_stack(pictures, folder, values)
-    volumes = [path for path in files if any(known.recognises(path) for known in VOLUMES)]
+    volumes = sorted(
+        {known.belongs_to(path) for path in files for known in VOLUMES if known.recognises(path)}
+    )
     if len(volumes) == 1:
         return _read_file(volumes[0], values)
     if volumes:
@@ -169,7 +171,7 @@ def write_labels(labels: Labels, scan: Scan, path: str | os.PathLike[str]) -> No
     try:
         with replacing(path, ending) as part:
             part.touch(exist_ok=False)  # libraries do not say as exactly why a file cannot be made
-            endings[ending].write(part, stored, scan.source_affine)
+            endings[ending].write(part, stored, scan)
     except OSError as error:
         raise ScanError(
             f"{path} cannot be written ({error.strerror or error}); choose another folder or free some space."

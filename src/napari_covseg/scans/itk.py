@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_covseg.errors import ScanError
 from napari_covseg.scans.orientation import Affine, Labels
+from napari_covseg.scans.scan import Scan
 from napari_covseg.scans.volumes import (
     Encoding,
     StoredVolume,
@@ -43,10 +44,11 @@ class TextHeader(VolumeFormat):
                 f"{path.name} has a damaged {self.name} header ({error}); export the scan again."
             ) from error
 
-    def write(self, path: Path, labels: Labels, affine: Affine) -> None:
+    def write(self, path: Path, labels: Labels, scan: Scan) -> None:
         """Write a label map, see `VolumeFormat.write`."""
         import SimpleITK as sitk  # here, because it takes long to load and many exports do not need it
 
+        affine = scan.source_affine
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         image = sitk.GetImageFromArray(np.ascontiguousarray(labels))
         image.SetSpacing(spacing.tolist())

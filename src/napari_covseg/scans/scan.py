@@ -55,6 +55,8 @@ class Scan:
         or empty when the source was not DICOM.
     notes : tuple of str
         What a person should know: gantry tilt, missing tags, other series in the folder.
+    nifti : str
+        How a NIfTI header places the volume, see `nifti.PLACING`; empty for other formats.
     """
 
     voxels: npt.NDArray[np.int16]
@@ -73,6 +75,7 @@ class Scan:
     frame_of_reference_uid: str = ""
     sop_uids: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
+    nifti: str = ""
 
     @classmethod
     def placed(
@@ -110,7 +113,8 @@ class Scan:
     @classmethod
     def from_header(cls, header: dict[str, Any], voxels: npt.NDArray[np.int16]) -> Scan:
         """Rebuild a scan from `header()` and its voxels, shape (z, y, x), int16."""
-        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in header.items()}
+        known = {key: v for key, v in header.items() if key in cls.__dataclass_fields__}
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in known.items()}
         values["affine"] = np.asarray(header["affine"], np.float64)
         values["source_affine"] = np.asarray(header["source_affine"], np.float64)
         return cls(voxels=voxels, **values)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import bz2
-import gzip
 import io
 import math
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
@@ -32,11 +31,17 @@ CHUNK = 1 << 16
 
 
 class ZlibReader(io.RawIOBase):
-    """Read a bare zlib stream, as MetaImage stores it, piece by piece."""
+    """Read a bare zlib stream, as MetaImage stores it, or a gzip file, piece by piece.
 
-    def __init__(self, file: BinaryIO) -> None:
+    A gzip file may have several members. What follows the last is ignored, as nibabel does; Python's
+    own reader takes it for damage.
+    """
+
+    def __init__(self, file: BinaryIO, *, gzip: bool = False) -> None:
         self._file = file
-        self._decoder = zlib.decompressobj()
+        self._bits = 31 if gzip else 15
+        self._decoder = zlib.decompressobj(self._bits)
+        self._begins = False
 
     def readable(self) -> bool:
         """Whether it can be read."""
@@ -45,14 +50,31 @@ class ZlibReader(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         """Fill a part of `buffer` and return how much; 0 at the end."""
         view = memoryview(buffer)
-        while not self._decoder.eof:
-            pending = self._decoder.unconsumed_tail or self._file.read(CHUNK)
-            if not pending:
-                raise EOFError("the compressed data ends early")
-            if decoded := self._decoder.decompress(pending, len(view)):
-                view[: len(decoded)] = decoded
-                return len(decoded)
+        try:
+            while not self._decoder.eof or self._next_member():
+                pending = self._decoder.unconsumed_tail or self._file.read(CHUNK)
+                if not pending:
+                    raise EOFError("the compressed data ends early")
+                if decoded := self._decoder.decompress(pending, len(view)):
+                    self._begins = False
+                    view[: len(decoded)] = decoded
+                    return len(decoded)
+        except (EOFError, zlib.error):
+            if not self._begins:
+                raise
         return 0
+
+    def _next_member(self) -> bool:
+        if self._bits != 31:
+            return False
+        following = self._decoder.unused_data
+        following += self._file.read(CHUNK) if len(following) < 2 else b""
+        if not following.startswith(b"\x1f\x8b"):
+            return False
+        self._decoder = zlib.decompressobj(self._bits)
+        self._begins = True  # what now cannot be decoded is no member
+        self._file.seek(-len(following), io.SEEK_CUR)
+        return True
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:
@@ -65,7 +87,7 @@ def read_exactly(stream: BinaryIO, size: int) -> bytes:
 
 DECODERS: dict[Encoding, Callable[[BinaryIO], Any]] = {
     "raw": lambda file: file,
-    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "gzip": lambda file: io.BufferedReader(ZlibReader(file, gzip=True)),
     "zlib": lambda file: io.BufferedReader(ZlibReader(file)),
     "bzip2": bz2.BZ2File,
 }
@@ -97,6 +119,8 @@ class StoredVolume:
     flat : bool
         The file holds a single slice and does not say how thick it is.
     notes : tuple of str
+    facts : dict
+        Further attributes of the `Scan`.
 
     Raises
     ------
@@ -116,6 +140,7 @@ class StoredVolume:
     intercept: float = 0.0
     flat: bool = False
     notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _has_geometry(self.affine):
@@ -147,7 +172,7 @@ class StoredVolume:
                     values = values.reshape(plane)
                     yield values * self.slope + self.intercept if scaled else values
                 if self.encoding == "gzip":
-                    stream.read(1)  # only now does gzip compare its checksum
+                    stream.read(1)  # only now is its checksum compared
         except (EOFError, zlib.error, OSError) as error:
             raise truncated(self.path) from error
 
@@ -174,6 +199,10 @@ class VolumeFormat(Format):
 
     written: ClassVar[tuple[str, ...]]
 
+    def belongs_to(self, path: Path) -> Path:
+        """Return the file to read where `path` is only a part of a volume."""
+        return path
+
     @abstractmethod
     def header(self, path: Path) -> StoredVolume:
         """Read geometry and data type, and find out where the voxels lie.
@@ -185,8 +214,8 @@ class VolumeFormat(Format):
         """
 
     @abstractmethod
-    def write(self, path: Path, labels: Labels, affine: Affine) -> None:
-        """Write a label map (k, j, i) that lies in world mm in LPS as `affine` says.
+    def write(self, path: Path, labels: Labels, scan: Scan) -> None:
+        """Write a label map (k, j, i) that lies as `scan` does.
 
         Raises
         ------
@@ -218,6 +247,7 @@ class VolumeFormat(Format):
             name=path.name[: -len(ending)],
             path=str(path),
             notes=tuple(filter(None, notes)),
+            **stored.facts,
         )
 
     def read_mask(self, path: Path, threshold: float | None) -> npt.NDArray[Any]:
