@@ -6,7 +6,7 @@ import gzip
 import zlib
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Nifti(VolumeFormat):
         magic = head[4:8] if head[4:8] in MAGIC and MAGIC[head[4:8]] == 2 else head[344:348]
         if magic not in MAGIC:
             raise _no_nifti(path, head)
-        kind = (nib.Nifti1Header, nib.Nifti2Header)[MAGIC[magic] - 1]
+        kind: Any = nib.Nifti1Header if MAGIC[magic] == 1 else nib.Nifti2Header
         if len(head) < kind.sizeof_hdr:
             raise truncated(path)
         data = path
