@@ -30,10 +30,10 @@ def full(workspace: Workspace, case_id: str) -> Workspace:
                 opened.record("lesions", index, 0)
             opened.set_review(4, Review.ACCEPTED if session else Review.CORRECTED)
     case = workspace.case(case_id)
-    run = case.begin_prediction("m", {}, ["lesion"], 0, probabilities=True)
+    run = case.begin_prediction("m", {}, ["lesion"], 0, probabilities=True, uncertainty=True)
     ones = np.ones(case.shape[1:], np.uint8)
     for z in range(case.shape[0]):
-        run.write_slice(z, ones, ones, ones[None])
+        run.write_slice(z, ones, ones, ones[None], uncertainty=ones)
     run.finish()
     with OpenCase(workspace, case_id) as opened:
         opened.merge_slices(run.id, range(6))
@@ -72,6 +72,7 @@ def flip(path: Path) -> None:
         "cases/*/history/sessions/c.4.0",
         "cases/*/predictions/*/lesions/c.1.0.0",
         "cases/*/predictions/*/probabilities/c.0.1.0.0",
+        "cases/*/predictions/*/uncertainty/c.1.0.0",
         "cases/*/predictions/*/done/c.1.0.0",
         "models/learned/weights/c.0",
         "models/learned/curves/loss/c.0.0.0",

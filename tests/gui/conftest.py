@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,11 @@ from canvas_mouse import Mouse
 
 from make_phantom import write_sample
 from phantom import phantom
+
+
+# napari's fixture collects garbage twice for each viewer; what the imports have made is never any
+gc.collect()
+gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -73,3 +73,8 @@ def test_two_steps_with_a_gradient_of_one(settings: dict[str, object], expected:
         network.weight.grad = torch.ones(1, 1)
         optimiser.step()
     assert float(network.weight.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_optimiser_that_nobody_built_is_no_other() -> None:
+    with pytest.raises(ValueError, match="lion"):
+        make_optimiser(dataclasses.replace(RECIPE, optimiser="lion"), nn.Linear(1, 1))  # type: ignore[arg-type]

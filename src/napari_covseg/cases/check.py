@@ -159,6 +159,7 @@ class _Check:
                         prediction.read_slice,
                         prediction.read_probabilities,
                         prediction.read_entropy,
+                        prediction.read_uncertainty,
                     ):
                         with self._reading(path, advice):
                             read(z)

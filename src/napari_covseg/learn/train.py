@@ -433,7 +433,9 @@ def make_optimiser(recipe: Recipe, network: nn.Module) -> optim.Optimizer:
         return optim.SGD(parameters, rate, recipe.momentum, weight_decay=decay)
     if recipe.optimiser == "adamw":
         return optim.AdamW(parameters, rate, weight_decay=decay)
-    return optim.Adam(parameters, rate, weight_decay=decay)
+    if recipe.optimiser == "adam":
+        return optim.Adam(parameters, rate, weight_decay=decay)
+    raise ValueError(f"no optimiser is called {recipe.optimiser!r}")
 
 
 def make_schedule(recipe: Recipe, optimiser: optim.Optimizer, slices: int) -> LRScheduler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -109,9 +110,10 @@ class Workbench(QObject):
             "larger": lambda: correction.scale_brush(1),
             "put away": put_away,
         }
-        bound: dict[str, Action | Hold] = {KEYS[name]: action for name, action in named.items()}
-        for known in TOOLS:
-            bound[known.key] = partial(correction.use, known.name)
-        for value in range(1, 5):
-            bound[str(value)] = partial(correction.choose_label, value)
-        return bound
+        bound = [(KEYS[name], action) for name, action in named.items()]
+        bound += [(known.key, partial(correction.use, known.name)) for known in TOOLS]
+        bound += [(str(value), partial(correction.choose_label, value)) for value in range(1, 5)]
+        taken = Counter(key for key, _ in bound)
+        if doubled := [key for key, count in taken.items() if count > 1]:
+            raise ValueError(f"two actions have the key {', '.join(doubled)}")
+        return dict(bound)

@@ -25,7 +25,7 @@ from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace_models import ModelState, WorkspaceModels
 from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import ModelProposed, TrainingStep
-from napari_covseg.labels import GROUPS
+from napari_covseg.labels import GROUPS, LESIONS, LUNGS
 from napari_covseg.metrics import dice
 from napari_covseg.panels.correct.refining import Refining
 from napari_covseg.panels.layers import WINDOWS, grey_limits
@@ -34,8 +34,8 @@ from napari_covseg.panels.session import Session
 from napari_covseg.panels.step import Paragraph, Step, button, caption, fill, narrow, row, small_list
 
 PLOT_HEIGHT = 110
-COLOURS = {"lungs": (86, 156, 214), "lesion": (250, 190, 60), "loss": (220, 220, 220)}
-OTHER = (225, 60, 100)
+COLOURS = {"loss": (220, 220, 220), "lungs": LUNGS[0].colour}
+COLOURS |= {label.name: label.colour for label in LESIONS}
 
 SLICES = 3
 PICTURE = 80  # pixels on the screen
@@ -225,7 +225,7 @@ class Curves(QWidget):
         if plot not in self._plots:
             return
         if name not in self._lines:
-            colour = COLOURS.get(name, OTHER)
+            colour = COLOURS[name]
             marks = {"symbol": "o", "symbolSize": 4, "symbolBrush": colour} if plot != "loss" else {}
             self._lines[name] = self._plots[plot].plot(
                 pen={"color": colour, "width": 1.5}, name=name, **marks

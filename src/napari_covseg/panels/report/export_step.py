@@ -15,7 +15,7 @@ from napari_covseg.panels.background import in_background
 from napari_covseg.panels.step import ElidedComboBox, Paragraph, Step, button
 from napari_covseg.scans import LABEL_SUFFIXES, VOLUMES, Scan, write_labels
 
-ENDINGS = {f"{known.name} ({known.written[0]})": known.written[0] for known in VOLUMES}
+ENDINGS = {f"{known.name} ({known.written[0]})": known.written[0] for known in VOLUMES if known.written}
 MEANINGS: dict[Group, str] = {
     group: ", ".join(f"{label.value} {label.name}" for label in labels) for group, labels in GROUPS.items()
 }
