@@ -29,7 +29,6 @@ from canvas_mouse import Mouse
 from make_phantom import write_sample
 from phantom import phantom
 
-
 # napari's fixture collects garbage twice for each viewer; what the imports have made is never any
 gc.collect()
 gc.freeze()
