@@ -54,15 +54,20 @@ def info(
         raise ScanError("--slice is for the picture that --show writes; name it, or leave --slice out.")
     if show is not None and not show.lower().endswith(".png"):
         raise ScanError(f"{show} is no name for the picture; let it end in .png.")
-    from napari_covseg.scans import read_scan
+    from napari_covseg.scans import list_series, read_scan
     from napari_covseg.scans.appearance import look
 
     said = dict(seen_as(seen_as_))
-    scan = read_scan(path, series=series, values=said_values(values))
+    found = list_series(path) if Path(path).is_dir() else []
+    scan = read_scan(path, series=series, values=said_values(values), found=found)
     appearance = look(scan.voxels, scan.intensity).overruled(**said)
     if show is not None:
         _show(scan, appearance, slice_, show)
-    others = _series(path)
+    chosen = series if series is not None or not found else found[0].uid
+    others = [
+        {name: getattr(one, name) for name in ("uid", "description", "modality", "slices", "plane")}
+        for one in found
+    ]
     low, high = int(scan.voxels.min()), int(scan.voxels.max())
     facts: dict[str, Any] = {
         "name": scan.name,
@@ -89,7 +94,7 @@ def info(
     if scan.patient_id:
         output.line(f"patient    {scan.patient_id}")
     for one in others:
-        mark = "*" if one["uid"] == scan.series_uid else " "
+        mark = "*" if one["uid"] == chosen else " "
         output.line(
             f"series   {mark} {one['uid']}  {one['slices']} {one['plane']} {one['modality']} "
             f"slices  {one['description']}"
@@ -149,14 +154,3 @@ def _show(scan: Scan, appearance: Appearance, number: int | None, path: str) -> 
         write_bytes(Path(path), png.tobytes())
     except OSError as error:
         raise ScanError(f"{path} cannot be written ({error.strerror}); choose another folder.") from error
-
-
-def _series(path: str) -> list[dict[str, Any]]:
-    from napari_covseg.scans import list_series
-
-    if not Path(path).is_dir():
-        return []
-    return [
-        {name: getattr(one, name) for name in ("uid", "description", "modality", "slices", "plane")}
-        for one in list_series(path)
-    ]

@@ -6,7 +6,10 @@ a `VolumeFormat` also says which suffixes labels can be written to, and how.
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import numpy.typing as npt
 from napari_covseg.errors import ScanError
 from napari_covseg.files import replacing
 from napari_covseg.scans.dicom import Dicom
+from napari_covseg.scans.dicom.series import NothingReadError, SeriesInfo
 from napari_covseg.scans.intensity import VALUES
 from napari_covseg.scans.itk import MetaImage, Nrrd
 from napari_covseg.scans.nifti import Nifti
@@ -34,8 +38,15 @@ LABEL_SUFFIXES = tuple(suffix for known in VOLUMES for suffix in known.written)
 READABLE = "a DICOM folder or file, NIfTI, NRRD, MHA, or PNG, JPEG or TIFF pictures"
 
 
+ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+
+
 def read_scan(
-    path: str | os.PathLike[str], *, series: str | None = None, values: Values | None = None
+    path: str | os.PathLike[str],
+    *,
+    series: str | None = None,
+    values: Values | None = None,
+    found: Sequence[SeriesInfo] | None = None,
 ) -> Scan:
     """Read a chest CT scan.
 
@@ -48,6 +59,8 @@ def read_scan(
     series : str, optional
         Which DICOM series of a folder, by its UID from `list_series`. By default the axial
         CT series with most slices.
+    found : sequence of SeriesInfo, optional
+        What `list_series` said of the folder, so that its headers are not read again.
 
     Returns
     -------
@@ -64,7 +77,7 @@ def read_scan(
         raise ScanError(f"Values cannot be {values!r}; say one of {', '.join(VALUES)}.")
     try:
         if path.is_dir():
-            return _read_folder(path, series, values)
+            return _read_folder(path, series, values, found)
         if not path.exists():
             raise ScanError(f"{path} does not exist; check the path.")
         return _read_file(path, values)
@@ -79,6 +92,8 @@ def read_scan(
 
 
 def _read_file(path: Path, values: Values | None) -> Scan:
+    if _is_archive(path):
+        raise _packed(path)
     for known in FORMATS:
         if known.recognises(path):
             return known.read(path, values)
@@ -90,9 +105,16 @@ def _read_file(path: Path, values: Values | None) -> Scan:
     raise ScanError(f"{path.name} is not an image that can be read; choose {READABLE}.")
 
 
-def _read_folder(folder: Path, series: str | None, values: Values | None) -> Scan:
-    if (scan := DICOM.read_folder(folder, series, values)) is not None:
-        return scan
+def _read_folder(
+    folder: Path, series: str | None, values: Values | None, found: Sequence[SeriesInfo] | None
+) -> Scan:
+    _refuse_workspace(folder)
+    unread: NothingReadError | None = None
+    try:
+        if (scan := DICOM.read_folder(folder, series, values, found)) is not None:
+            return scan
+    except NothingReadError as error:
+        unread = error  # the folder may hold something else
     inside = sorted(folder.iterdir())
     files = [path for path in inside if path.is_file()]
     if pictures := [path for path in files if PICTURES.recognises(path)]:
@@ -105,11 +127,59 @@ def _read_folder(folder: Path, series: str | None, values: Values | None) -> Sca
     if volumes:
         names = ", ".join(path.name for path in volumes[:5])
         raise ScanError(f"{folder.name} holds {len(volumes)} volumes ({names}); choose one of the files.")
+    if unread is not None:
+        raise unread
+    if packed := [path for path in files if _is_archive(path)]:
+        raise _packed(packed[0])
     deeper = [path.name for path in inside if path.is_dir() and any(map(PICTURES.recognises, path.iterdir()))]
     if deeper:
         names = ", ".join(deeper[:5])
         raise ScanError(f"{folder.name} holds no slices itself, its folders {names} do; choose one of them.")
     raise ScanError(f"{folder.name} holds no slices; choose {READABLE}.")
+
+
+def _is_archive(path: Path) -> bool:
+    if path.name.lower().endswith(ARCHIVES):
+        return True
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _packed(path: Path) -> ScanError:
+    return ScanError(
+        f"{path.name} is an archive, not a scan; unpack it and choose the folder that comes out."
+    )
+
+
+def _refuse_workspace(folder: Path) -> None:
+    """Say how to open what is kept already: a workspace, a case, or a part of one."""
+    if not (folder / "zarr.json").is_file():
+        return
+    inside: list[str] = []
+    for place in (folder.resolve(), *folder.resolve().parents[:5]):
+        if _kind(place) == "workspace":
+            if inside[:1] == ["cases"] and len(inside) > 1:
+                what, case = f"belongs to the case {inside[1]} of the workspace {place.name}", f"{inside[1]} "
+            else:
+                what, case = f"belongs to the workspace {place.name}", ""
+            raise ScanError(
+                f"{folder.name} {what}, it is no scan to import; choose its cases from the list in the step "
+                f"Scan, or open them with: covseg open {case}--workspace {shlex.quote(str(place))}"
+            )
+        inside.insert(0, place.name)
+    if _kind(folder) == "case":
+        raise ScanError(
+            f"{folder.name} is a case that was taken out of its workspace; put it back into the folder cases "
+            "of a workspace, and choose it from the list in the step Scan."
+        )
+
+
+def _kind(place: Path) -> str:
+    """What a folder is to napari-covseg, empty if nothing."""
+    try:
+        return str(json.loads((place / "zarr.json").read_text())["attributes"]["covseg"]["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def read_mask(path: str | os.PathLike[str], threshold: float | None = 0) -> npt.NDArray[Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom.header import SliceHeader, looks_like_dicom, quiet, read_header
-from napari_covseg.scans.dicom.pixels import check_pixels, decode
+from napari_covseg.scans.dicom.folder import SUFFIXES
+from napari_covseg.scans.dicom.header import (
+    SliceHeader,
+    damaged,
+    looks_like_dicom,
+    read_slices,
+    without_image,
+)
+from napari_covseg.scans.dicom.pixels import check_pixels, decode, is_white_at_zero
 from napari_covseg.scans.dicom.series import (
     SeriesInfo,
     choose_series,
     list_series,
-    ordered,
-    slices_of,
-    stored_affine,
+    series_of_file,
 )
-from napari_covseg.scans.intensity import Census, Scaling, to_int16, understand
+from napari_covseg.scans.dicom.stack import StackError, ordered, stored_affine
+from napari_covseg.scans.intensity import Census, Scaling, is_chest, to_int16, understand
 from napari_covseg.scans.orientation import empty, geometry_notes
 from napari_covseg.scans.scan import Format, Scan, Values
 
@@ -33,53 +41,68 @@ class Dicom(Format):
     """DICOM: a folder of slices, of any names, or one slice."""
 
     name = "DICOM"
-    suffixes = (".dcm", ".dicom", ".ima")
+    suffixes = SUFFIXES
 
     def recognises(self, path: Path) -> bool:
         """Whether the first bytes are those of a DICOM file, whatever its name."""
         return looks_like_dicom(path)
 
     def read_folder(
-        self, folder: Path, series: str | None = None, values: Values | None = None
+        self,
+        folder: Path,
+        series: str | None = None,
+        values: Values | None = None,
+        found: Sequence[SeriesInfo] | None = None,
     ) -> Scan | None:
         """Read a series of the folder: the one called `series`, else the axial CT series with most slices.
 
-        Returns None if there is no DICOM image at all.
+        `found` is what `list_series` said of the folder, if it was asked. Returns None if there is no
+        DICOM image at all.
 
         Raises
         ------
         ScanError
             If the series is not CT or does not make a volume.
         """
-        found = list_series(folder)
+        found = list_series(folder) if found is None else found
         if not found:
             return None
         chosen = choose_series(folder, found, series)
-        others = [f"Also in the folder: {info}." for info in found if info is not chosen]
-        return _read(folder, chosen, others, values)
+        others = [info for info in found if info is not chosen]
+        try:
+            return _read(folder, chosen, [f"Also in the folder: {info}." for info in others], values)
+        except StackError as error:
+            usable = [str(info) for info in others if info.modality == "CT" and info.slices > 1]
+            if not usable:
+                raise
+            raise ScanError(
+                f"{str(error)[:-1]}; or choose another series: {', or '.join(usable)}."
+            ) from error
 
     def read(self, path: Path, values: Values | None = None) -> Scan:
-        """Read one file as a scan of one slice, see `Format.read`."""
-        with quiet():
-            header = read_header(path)
-        if not header.is_image:
-            raise ScanError(
-                f"{path.name} is a DICOM file without an image ({header.modality or 'of unknown kind'}); "
-                "choose a CT slice."
-            )
-        info = SeriesInfo(header.series_uid, header.description, header.modality, 1, header.plane, (header,))
-        return _read(path, choose_series(path, [info], None), [], values)
+        """Read one file as a scan: one slice, or the frames of an enhanced file, see `Format.read`."""
+        headers = read_slices(path)
+        if headers is None:  # it was a moment ago
+            raise damaged(path)
+        if not headers:
+            raise without_image(path)
+        found = series_of_file(path, headers)
+        others = [f"Also in the file: {info}." for info in found[1:]]
+        return _read(path, choose_series(path, found, None), others, values)
 
 
 def _read(path: Path, info: SeriesInfo, notes: list[str], values: Values | None) -> Scan:
-    headers, left_out = slices_of(info)
-    for header in headers:
+    for header in info.headers:
         check_pixels(header)
-    slices = ordered(headers)
+    slices = ordered(info.headers)
     affine = stored_affine(slices)
     shape = (len(slices), slices[0].rows, slices[0].columns)
     voxels, view = empty(shape, affine, np.int16)
     census = _fill(slices, view)
+    if is_white_at_zero(slices[0]) and not is_chest(census):
+        # Such values are HU as they are if they can be; else they were turned round to be shown so.
+        census = _fill(slices, view, inverted=True)
+        notes = [f"{path.name} is stored with white as zero: its values were turned round.", *notes]
     if census.low == census.high:
         raise ScanError(
             f"{path.name} holds the value {census.low:g} everywhere, so there is no picture in it; export "
@@ -112,7 +135,7 @@ def _read(path: Path, info: SeriesInfo, notes: list[str], values: Values | None)
         series_uid=first.series_uid,
         frame_of_reference_uid=first.frame_of_reference_uid,
         sop_uids=tuple(header.sop_uid for header in slices),
-        notes=(*geometry_notes(affine), *left_out, *notes),
+        notes=(*geometry_notes(affine), *info.notes, *notes),
     )
     slices_reversed = scan.flips[scan.axes.index(0)]
     return replace(scan, sop_uids=scan.sop_uids[::-1]) if slices_reversed else scan
@@ -134,17 +157,27 @@ def _modality_note(path: Path, scaling: Scaling) -> str:
     return f"{path.name} does not say that it is CT (no Modality); its values look like HU and are used so."
 
 
-def _fill(slices: list[SliceHeader], view: npt.NDArray[np.int16]) -> Census:
+def _fill(slices: list[SliceHeader], view: npt.NDArray[np.int16], *, inverted: bool = False) -> Census:
     """Decode every slice into `view` (k, j, i) and count its values."""
 
+    failed = threading.Event()
+
     def fill(k: int) -> Census:
-        values = decode(slices[k])
+        values = decode(slices[k], inverted=inverted)
         to_int16(values, view[k])
         return Census.of(values)
 
-    with quiet(), ThreadPoolExecutor(THREADS) as pool:
+    def fill_some(first: int) -> Census:
         try:
-            return Census.sum(pool.map(fill, range(len(slices))))
+            # Added up here: as many counts as slices, waiting for one thread, would outweigh the scan.
+            return Census.sum(fill(k) for k in range(first, len(slices), THREADS) if not failed.is_set())
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            return Census.sum(pool.map(fill_some, range(THREADS)))
+        except BaseException:
+            failed.set()
             raise

@@ -1,41 +1,133 @@
-"""Read what matters from the header of one DICOM file."""
+"""Read what matters from the header of one DICOM file: a slice, or each frame of an enhanced one."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from napari_covseg.errors import ScanError
+from napari_covseg.scans.dicom.elements import (
+    BIG_ENDIAN,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    UNDEFINED,
+    Elements,
+    MalformedError,
+    Piece,
+    fragments,
+    read_elements,
+    starts_like_dicom,
+    text,
+)
 
-if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
+CT_STORAGE = tuple(f"1.2.840.10008.5.1.4.1.1.2{ending}" for ending in ("", ".1", ".2"))
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+DIRECTORY = "1.2.840.10008.1.3.10"
+UNCOMPRESSED = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
 
-TAGS = (
-    "BitsAllocated BitsStored Columns FrameOfReferenceUID ImageOrientationPatient ImagePositionPatient "
-    "ImageType Modality NumberOfFrames PatientID PhotometricInterpretation PixelRepresentation PixelSpacing "
-    "RescaleIntercept RescaleSlope Rows SOPClassUID SOPInstanceUID SamplesPerPixel SeriesDescription "
-    "SeriesInstanceUID SeriesNumber SliceThickness StudyInstanceUID"
-).split()
+MARKS = {
+    "patient": (0x00100020,),
+    "study": (0x0020000D,),
+    "stack": (0x00209056,),
+    "temporal position": (0x00209128, 0x00200100),
+    "acquisition": (0x00209156, 0x00200012),
+    "echo": (0x00180086,),
+    "kernel": (0x00181210,),
+    "kV": (0x00180060,),
+    "cardiac phase": (0x00209241, 0x00181060),
+    "contrast": (0x00180010,),
+    "frame of reference": (0x00200052,),
+    "series number": (0x00200011,),
+    "description": (0x0008103E,),
+    "protocol": (0x00181030,),
+    "image type": (0x00089007, 0x00080008),
+    "filter": (0x00181160,),
+    "slice thickness": (0x00180050,),
+    "series time": (0x00080031,),
+    "acquisition time": (0x00189074, 0x0008002A, 0x00080032),
+    "content time": (0x00080033,),
+    "creation time": (0x00080013,),
+}
+"""What may tell volumes of one series apart, and the tags that say it; the first that is there counts."""
+
+RISING = ("acquisition time", "content time", "creation time")
+"""Marks that rise from slice to slice, and from volume to volume."""
+
+_FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
+_SEQUENCES = frozenset(
+    {
+        *_FUNCTIONAL_GROUPS,
+        0x00209111,  # frame content
+        0x00209113,  # plane position
+        0x00209116,  # plane orientation
+        0x00209310,  # temporal position
+        0x00289110,  # pixel measures
+        0x00289145,  # pixel value transformation
+        0x00189314,  # CT reconstruction
+        0x00189325,  # CT X-ray details
+        0x00189329,  # CT image frame type
+        0x00189118,  # cardiac synchronisation
+        0x00209170,  # what a conversion to enhanced DICOM found in all slices
+        0x00209171,  # ... or in each
+    }
+)
+_OVERLAY_BITS = frozenset(0x60000102 + (group << 17) for group in range(16))
+_TAGS = frozenset(
+    {
+        0x00020002,
+        0x00041220,
+        0x00080005,
+        0x00080016,
+        0x00080018,
+        0x00080060,
+        0x00189316,
+        0x0020000E,
+        0x00200013,
+        0x00200032,
+        0x00200037,
+        0x00280002,
+        0x00280004,
+        0x00280008,
+        0x00280010,
+        0x00280011,
+        0x00280030,
+        0x00280100,
+        0x00280101,
+        0x00280102,
+        0x00280103,
+        0x00280120,
+        0x00280121,
+        0x00281052,
+        0x00281053,
+        *(tag for tags in MARKS.values() for tag in tags),
+        *_OVERLAY_BITS,
+    }
+)
 """Read from a header, nothing else is: the patient's name is never looked at."""
 
-CT_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+class DamagedError(ScanError):
+    """A DICOM file that ends early or cannot be decoded; ``series_uid`` is its series, empty if unknown."""
+
+    series_uid = ""
 
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """One DICOM image: what it is, where it lies and how its pixels are stored.
+    """One DICOM slice: what it is, where it lies and how its pixels are stored.
 
-    ``position`` and ``orientation`` are LPS mm and cosines, ``pixel_spacing`` is (row, column)
-    distance in mm; each is None where the file has none. ``modality`` is CT too where only
-    the SOP class says so.
+    A file of several frames makes one of each: ``frame`` counts them from 0. ``position`` and
+    ``orientation`` are LPS mm and cosines, ``pixel_spacing`` is (row, column) distance in mm; each is
+    None where the file has none. ``rounding`` is the last digit of each written coordinate, in mm.
+    ``pieces`` say where the compressed bytes of a frame lie, if the file holds several.
+    ``padding`` are the least and greatest stored value that mean that there is no picture.
+    ``modality`` is CT too where only the SOP class says so. ``marks`` are the raw values of `MARKS`.
     """
 
     path: Path
@@ -52,24 +144,30 @@ class SliceHeader:
     localizer: bool
     rows: int
     columns: int
+    frame: int
     frames: int
+    instance: int | None
     position: tuple[float, ...] | None
+    rounding: tuple[float, ...]
     orientation: tuple[float, ...] | None
     pixel_spacing: tuple[float, ...] | None
     thickness: float | None
+    rescaled: bool
     slope: float
     intercept: float
     bits_allocated: int
     bits_stored: int
+    high_bit: int
     signed: bool
+    padding: tuple[int, int] | None
+    overlay_in_pixels: bool
     samples: int
     photometric: str
     transfer_syntax: str
-
-    @property
-    def is_image(self) -> bool:
-        """Whether the file holds pixels (and is not a report, a structure set or the like)."""
-        return self.rows > 0 and self.columns > 0
+    pixels_at: int
+    pixels_length: int
+    marks: tuple[bytes, ...]
+    pieces: tuple[Piece, ...] = ()
 
     @property
     def plane(self) -> str:
@@ -77,157 +175,251 @@ class SliceHeader:
         if self.orientation is None:
             return "unknown"
         normal = np.abs(np.cross(self.orientation[:3], self.orientation[3:]))
-        return ("sagittal", "coronal", "axial")[int(normal.argmax())]
+        return ("sagittal", "coronal", "axial")[int(normal.argmax())] if normal.max() > 0.5 else "unknown"
+
+    def mark(self, name: str) -> str:
+        """Say one of `MARKS` in plain text, empty if the file has none."""
+        return text(self.marks[list(MARKS).index(name)])
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether the first bytes are those of a DICOM file, with or without its preamble."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(132)
-    except OSError:
-        return False
-    if head[128:132] == b"DICM":
-        return True
-    # Old files start with the first element itself: group 0002 or 0008, then a type or a length.
-    if len(head) < 132 or head[:2] not in (b"\x02\x00", b"\x08\x00") or head[3:4] != b"\x00":
-        return False
-    return head[4:6].isalpha() or int.from_bytes(head[4:8], "little") < 256
+    """Whether the first bytes are those of a DICOM file; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return starts_like_dicom(file.read(132))
 
 
-class _BoundedFile(io.BufferedReader):
-    """A file that is never asked for more than it holds.
-
-    Python allocates what is asked for before it reads, and a damaged length asks for gigabytes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self._size = path.stat().st_size
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > self._size:
-            size = max(self._size - self.tell(), 0)
-        return super().read(size)
-
-
-def parse(path: Path, *, pixels: bool) -> FileDataset:
-    """Parse a DICOM file with pydicom: only its pixel data, or only `TAGS`.
-
-    Raises
-    ------
-    ScanError
-        If it cannot be parsed.
-    """
-    import pydicom  # here, so that a viewer that opens no DICOM does not wait for it
-
-    try:
-        with _BoundedFile(path) as file:
-            wanted = ["PixelData"] if pixels else list(TAGS)
-            return pydicom.dcmread(file, force=True, stop_before_pixels=not pixels, specific_tags=wanted)
-    except Exception as error:  # pydicom meets a damaged file with any kind of exception
-        raise damaged(path) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Let pydicom not report UUID-style UIDs and other small sins, nor quote patients' data in a log.
-
-    It changes what is global, so it belongs around a whole reading, not into its threads.
-    """
-    import pydicom.config
-
-    with warnings.catch_warnings(action="ignore"), pydicom.config.disable_value_validation():
-        yield
-
-
-def damaged(path: Path) -> ScanError:
+def damaged(path: Path, series_uid: str = "") -> DamagedError:
     """Build the error for a DICOM file that ends early or cannot be decoded."""
-    return ScanError(
+    error = DamagedError(
         f"{path.name} is truncated or damaged and cannot be read as DICOM; copy it again from where it "
         "came from."
     )
+    error.series_uid = series_uid
+    return error
 
 
-def read_header(path: Path) -> SliceHeader:
-    """Read the header of one DICOM file.
+def read_slices(path: Path) -> list[SliceHeader] | None:
+    """Read the header of a DICOM file: its slices, none for a report and the like; None if it is no DICOM.
 
     Raises
     ------
-    ScanError
-        If the file is damaged.
+    DamagedError
+        If it is cut or damaged.
+    OSError
+        If it cannot be read.
     """
-    dataset = parse(path, pixels=False)
     try:
-        header = _header(path, dataset)
-    except Exception as error:  # values are converted on first use, so mangled ones fail here in any way
+        found = read_elements(path, _TAGS, _SEQUENCES)
+    except (MalformedError, struct.error) as error:
         raise damaged(path) from error
-    # Scanners also store raw data without pixels as modality CT; that is no damage.
-    if header.sop_class in (*CT_STORAGE, "") and not header.is_image:
-        raise damaged(path)
-    return header
+    if found is None:
+        return None
+    if _is_directory(found):
+        return []
+    facts = _Facts(found.values, found.big_endian)
+    series_uid = facts.text(0x0020000E)
+    if not found.whole:
+        raise damaged(path, series_uid)
+    try:
+        return _slices(path, found, facts)
+    except DamagedError:
+        raise
+    except Exception as error:  # values are converted here, so mangled ones fail in any way
+        raise damaged(path, series_uid) from error
 
 
-def _header(path: Path, dataset: FileDataset) -> SliceHeader:
-    def text(name: str) -> str:
-        value = dataset.get(name)
-        return "" if value is None else str(value).strip()
+def without_image(path: Path) -> ScanError:
+    """Build the error for a DICOM file that holds no picture."""
+    found = read_elements(path, _TAGS, frozenset())
+    if found is not None and _is_directory(found):
+        return ScanError(
+            f"{path.name} is a directory of DICOM files (a DICOMDIR), not an image; choose the folder that "
+            "holds it."
+        )
+    kind = text(found.values.get(0x00080060, b"")) if found is not None else ""
+    return ScanError(
+        f"{path.name} is a DICOM file without an image ({kind or 'of unknown kind'}); choose a CT slice."
+    )
 
-    def integer(name: str, default: int = 0) -> int:
-        return int(text(name) or default)
 
-    def number(name: str, default: float) -> float:
-        return float(text(name) or default)
+def _is_directory(found: Elements) -> bool:
+    """Whether a file is a DICOMDIR, under whatever name."""
+    stated = {text(found.values.get(tag, b"")) for tag in (0x00020002, 0x00080016)}
+    return DIRECTORY in stated or 0x00041220 in found.values
 
-    modality = text("Modality").upper()
-    sop_class = text("SOPClassUID")
+
+class _Facts:
+    """The elements of a slice as text and numbers."""
+
+    def __init__(self, values: Mapping[int, Any], big_endian: bool) -> None:
+        self.values = values
+        self._order = ">" if big_endian else "<"
+
+    def raw(self, *tags: int) -> bytes:
+        for tag in tags:
+            if value := self.values.get(tag):
+                return bytes(value)
+        return b""
+
+    def text(self, *tags: int) -> str:
+        return text(self.raw(*tags))
+
+    def free_text(self, tag: int) -> str:
+        """Text in the file's own character set."""
+        value = self.raw(tag)
+        if value.isascii() and b"\x1b" not in value:
+            return text(value)
+        from pydicom.charset import decode_bytes, python_encoding  # here, because it takes long to load
+
+        names = self.text(0x00080005).split("\\")
+        encodings = [python_encoding.get(name, "latin-1") for name in names]
+        return str(decode_bytes(value, encodings, set())).strip("\0 ")
+
+    def integer(self, tag: int, default: int = 0) -> int:
+        value = self.raw(tag)
+        if len(value) in (2, 4):
+            return int(struct.unpack(self._order + ("H" if len(value) == 2 else "I"), value)[0])
+        return default
+
+    def number(self, tag: int, default: float) -> float:
+        return float(self.text(tag) or default)
+
+    def vector(self, tag: int, size: int) -> tuple[float, ...] | None:
+        words = self.text(tag).split("\\")
+        if len(words) != size:
+            return None
+        numbers = tuple(map(float, words))
+        return numbers if np.isfinite(numbers).all() else None
+
+    def rounding(self, tag: int) -> tuple[float, ...]:
+        """The last digit of each number, 0 where there is an exponent."""
+        words = self.text(tag).lower().split("\\")
+        return tuple(0.0 if "e" in word else 10.0 ** -len(word.strip().partition(".")[2]) for word in words)
+
+
+def _slices(path: Path, found: Elements, facts: _Facts) -> list[SliceHeader]:
+    series_uid = facts.text(0x0020000E)
+    header = _slice(path, found, facts)
+    if not (header.rows and header.columns):
+        # Scanners also store raw data without pixels as modality CT; that is no damage.
+        if header.sop_class in (*CT_STORAGE, ""):
+            raise damaged(path, series_uid)
+        return []
+    per_frame = found.values.get(_FUNCTIONAL_GROUPS[1])
+    if _is_cut(path, header, found, len(per_frame or ".")):
+        raise damaged(path, series_uid)
+    if not per_frame:
+        # One position for several frames does not say where each of them lies.
+        return [header if header.frames == 1 else replace(header, position=None)]
+    if len(per_frame) != header.frames:
+        raise damaged(path, series_uid)
+    shared = _flat(found.values.get(_FUNCTIONAL_GROUPS[0], []))
+    pieces: list[tuple[Piece, ...]] = [()] * header.frames
+    if header.transfer_syntax not in UNCOMPRESSED:
+        with path.open("rb") as file:
+            pieces = fragments(file, header.pixels_at, path.stat().st_size, header.frames)
+    headers = []
+    for n, groups in enumerate(per_frame):
+        facts = _Facts({**found.values, **shared, **_flat([groups])}, found.big_endian)
+        headers.append(replace(_slice(path, found, facts), frame=n, pieces=pieces[n]))
+    return headers
+
+
+def _flat(items: list[dict[int, Any]]) -> dict[int, Any]:
+    """Bring the values of nested sequences into one dict."""
+    flat: dict[int, Any] = {}
+    for item in items:
+        for tag, value in item.items():
+            flat.update(_flat(value) if isinstance(value, list) else {tag: value})
+    return flat
+
+
+def _is_cut(path: Path, header: SliceHeader, found: Elements, frames: int) -> bool:
+    """Whether the file ends before its last pixel, as far as can be seen without decoding."""
+    if found.pixels is None:
+        return True
+    if header.transfer_syntax not in UNCOMPRESSED or header.transfer_syntax == DEFLATED:
+        return False
+    needed = frames * header.rows * header.columns * header.bits_allocated // 8
+    at, length = found.pixels
+    return length == UNDEFINED or needed > min(length, path.stat().st_size - at)
+
+
+def _slice(path: Path, found: Elements, facts: _Facts) -> SliceHeader:
+    modality = facts.text(0x00080060).upper()
+    sop_class = facts.text(0x00080016, 0x00020002)
     if sop_class.startswith(SECONDARY_CAPTURE):
         kind = "SC"
     else:
         kind = modality or ("CT" if sop_class in CT_STORAGE else "")
-    image_type = dataset.get("ImageType")
-    image_type = [image_type] if isinstance(image_type, str) else list(image_type or [])
-    thickness = number("SliceThickness", 0)
+    thickness = facts.number(0x00180050, 0)
+    bits_stored = facts.integer(0x00280101, 16)
+    signed = facts.integer(0x00280103) == 1
+    at, length = found.pixels or (0, 0)
+    image_type = facts.text(0x00089007, 0x00080008).upper()
     return SliceHeader(
         path=path,
         modality=kind,
         stated_modality=modality,
         sop_class=sop_class,
-        sop_uid=text("SOPInstanceUID"),
-        series_uid=text("SeriesInstanceUID"),
-        study_uid=text("StudyInstanceUID"),
-        frame_of_reference_uid=text("FrameOfReferenceUID"),
-        patient_id=text("PatientID"),
-        description=text("SeriesDescription"),
-        series_number=text("SeriesNumber"),
-        localizer=any("LOCALIZER" in str(word).upper() for word in image_type),
-        rows=integer("Rows"),
-        columns=integer("Columns"),
-        frames=integer("NumberOfFrames", 1),
-        position=_vector(dataset, "ImagePositionPatient", 3),
-        orientation=_vector(dataset, "ImageOrientationPatient", 6),
-        pixel_spacing=_vector(dataset, "PixelSpacing", 2),
+        sop_uid=facts.text(0x00080018),
+        series_uid=facts.text(0x0020000E),
+        study_uid=facts.text(0x0020000D),
+        frame_of_reference_uid=facts.text(0x00200052),
+        patient_id=facts.free_text(0x00100020),
+        description=facts.free_text(0x0008103E),
+        series_number=facts.text(0x00200011),
+        localizer="LOCALIZER" in image_type,
+        rows=facts.integer(0x00280010),
+        columns=facts.integer(0x00280011),
+        frame=0,
+        frames=int(facts.text(0x00280008) or 1),
+        instance=_instance(facts.text(0x00200013)),
+        position=facts.vector(0x00200032, 3),
+        rounding=facts.rounding(0x00200032),
+        orientation=facts.vector(0x00200037, 6),
+        pixel_spacing=facts.vector(0x00280030, 2),
         thickness=thickness if np.isfinite(thickness) and thickness > 0 else None,
-        slope=number("RescaleSlope", 1),
-        intercept=number("RescaleIntercept", 0),
-        bits_allocated=integer("BitsAllocated", 16),
-        bits_stored=integer("BitsStored", 16),
-        signed=integer("PixelRepresentation") == 1,
-        samples=integer("SamplesPerPixel", 1),
-        photometric=text("PhotometricInterpretation"),
-        transfer_syntax=_transfer_syntax(dataset),
+        rescaled=bool(facts.raw(0x00281052) or facts.raw(0x00281053)),
+        slope=facts.number(0x00281053, 1),
+        intercept=facts.number(0x00281052, 0),
+        bits_allocated=facts.integer(0x00280100, 16),
+        bits_stored=bits_stored,
+        high_bit=facts.integer(0x00280102, bits_stored - 1),
+        signed=signed,
+        padding=_padding(facts, signed),
+        overlay_in_pixels=any(facts.integer(tag) for tag in _OVERLAY_BITS & facts.values.keys()),
+        samples=facts.integer(0x00280002, 1),
+        photometric=facts.text(0x00280004),
+        transfer_syntax=found.syntax,
+        pixels_at=at,
+        pixels_length=length,
+        marks=tuple(_mark(facts, tags) for tags in MARKS.values()),
     )
 
 
-def _transfer_syntax(dataset: FileDataset) -> str:
-    meta: Any = getattr(dataset, "file_meta", None)
-    # Without a file meta group the standard's default holds, implicit little endian.
-    return str(meta.get("TransferSyntaxUID", "") or "").strip() if meta else "1.2.840.10008.1.2"
+def _mark(facts: _Facts, tags: tuple[int, ...]) -> bytes:
+    for tag in tags:
+        if value := facts.raw(tag):
+            binary = tag in (0x00209128, 0x00209156, 0x00209241)
+            return str(int.from_bytes(value, "little")).encode() if binary else value
+    return b""
 
 
-def _vector(dataset: FileDataset, name: str, size: int) -> tuple[float, ...] | None:
-    value = dataset.get(name)
-    if value is None or isinstance(value, str) or len(value) != size:
+def _instance(written: str) -> int | None:
+    try:
+        return int(written)
+    except ValueError:
         return None
-    numbers = tuple(float(number) for number in value)
-    return numbers if np.isfinite(numbers).all() else None
+
+
+def _padding(facts: _Facts, signed: bool) -> tuple[int, int] | None:
+    """Return the least and greatest stored value of padding, read as the pixels are."""
+    if len(facts.raw(0x00280120)) not in (2, 4):
+        return None
+    first = facts.integer(0x00280120)
+    ends = [first, facts.integer(0x00280121, first)]
+    if signed:
+        half = 1 << (8 * len(facts.raw(0x00280120)) - 1)
+        ends = [(end ^ half) - half for end in ends]
+    return min(ends), max(ends)

@@ -17,11 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom.header import SliceHeader, damaged, parse
-
-DEFLATED = "1.2.840.10008.1.2.1.99"
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
-UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+from napari_covseg.scans.dicom.elements import (
+    BIG_ENDIAN,
+    DEFLATED,
+    MalformedError,
+    fragments,
+    inflated_pixels,
+)
+from napari_covseg.scans.dicom.header import UNCOMPRESSED, SliceHeader, damaged
+from napari_covseg.scans.intensity import AIR
 
 JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
 """JPEG, JPEG-Lossless and JPEG-LS."""
@@ -32,6 +36,9 @@ COMPRESSED = (*JPEG, *JPEG_2000, RUN_LENGTH)
 
 MOST_TILES = 1024
 
+LEAST_PADDING = -4096
+"""Stored values from here to -1 that lie outside of the declared bits are padding, such as -2000 or -3024."""
+
 
 def check_pixels(header: SliceHeader) -> None:
     """Refuse a slice whose pixels cannot be CT values or cannot be decoded.
@@ -39,16 +46,16 @@ def check_pixels(header: SliceHeader) -> None:
     Raises
     ------
     ScanError
-        True colour, several frames, odd sample sizes, an unreadable transfer syntax, or more
+        True colour, frames without a place, odd sample sizes, an unreadable transfer syntax, or more
         pixels than the file can hold.
     """
     name = header.path.name
-    if header.samples != 1 or header.photometric.startswith(("RGB", "YBR", "PALETTE")):
+    if is_colour(header):
         raise ScanError(f"{name} is a true colour image, not CT values; choose the original CT series.")
-    if header.frames != 1:
+    if header.frames != 1 and header.position is None:
         raise ScanError(
-            f"{name} holds {header.frames} frames in one file (4-D or enhanced DICOM), which is not "
-            "supported; export it as one file per slice."
+            f"{name} holds {header.frames} frames in one file (4-D or enhanced DICOM) and does not say where "
+            "each of them lies; export it as one file per slice."
         )
     if header.transfer_syntax not in UNCOMPRESSED + COMPRESSED:
         syntax = ascii(header.transfer_syntax)[1:-1] or "none given"
@@ -61,13 +68,24 @@ def check_pixels(header: SliceHeader) -> None:
     if not 0 < abs(header.slope) < 1e6 or not abs(header.intercept) < 1e6:
         raise damaged(header.path)
     ratio = 1 if header.transfer_syntax in UNCOMPRESSED and header.transfer_syntax != DEFLATED else 1100
-    needed = header.rows * header.columns * header.bits_allocated // 8
-    if needed > header.path.stat().st_size * ratio:
+    if _frame_size(header) > header.path.stat().st_size * ratio:
         raise damaged(header.path)
 
 
-def decode(header: SliceHeader) -> npt.NDArray[Any]:
+def is_colour(header: SliceHeader) -> bool:
+    """Whether a slice is a picture in colours."""
+    return header.samples != 1 or header.photometric.startswith(("RGB", "YBR", "PALETTE"))
+
+
+def is_white_at_zero(header: SliceHeader) -> bool:
+    """Whether the least stored value is to be shown white."""
+    return header.photometric == "MONOCHROME1"
+
+
+def decode(header: SliceHeader, *, inverted: bool = False) -> npt.NDArray[Any]:
     """Return the slice in HU (rescaled, not yet clipped), shape (rows, columns), integer or float.
+
+    Padding becomes air. `inverted` turns the stored values round within their bits.
 
     Raises
     ------
@@ -75,48 +93,104 @@ def decode(header: SliceHeader) -> npt.NDArray[Any]:
         If the pixels are truncated, damaged or cannot be decoded.
     """
     check_pixels(header)
-    data = _pixel_data(header)
-    if header.transfer_syntax in UNCOMPRESSED:
-        return _rescale(header, _unpack(header, data))
-    return _rescale(header, _decode_stream(header, data))
+    compressed = header.transfer_syntax not in UNCOMPRESSED
+    raw = _decode_stream(header, _stream(header)) if compressed else _unpack(header)
+    stored = _stored(header, raw)
+    values = _rescale(header, _inverted(header, stored) if inverted else stored)
+    if header.padding is None:
+        return values
+    as_written = raw.view(f"i{raw.itemsize}") if header.signed else raw
+    return np.where(_between(stored, header.padding) | _between(as_written, header.padding), AIR, values)
 
 
-def _pixel_data(header: SliceHeader) -> bytes:
-    try:
-        data = parse(header.path, pixels=True).PixelData
-    except ScanError:
-        raise
-    except Exception as error:  # missing, or of a kind that a damaged file made up
-        raise damaged(header.path) from error
-    if not isinstance(data, bytes):
+def _between(values: npt.NDArray[Any], ends: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    # Read as unsigned or signed, a padding of -2000 may be out of the range of the other.
+    return (values >= ends[0]) & (values <= ends[1])
+
+
+def _frame_size(header: SliceHeader) -> int:
+    """Bytes of one frame, decoded."""
+    return header.rows * header.columns * header.bits_allocated // 8
+
+
+def _unpack(header: SliceHeader) -> npt.NDArray[Any]:
+    """Return the words of an uncompressed slice as they are stored, unsigned, shape (rows, columns)."""
+    size = _frame_size(header)
+    skip = header.frame * size
+    if header.pixels_length < skip + size:
         raise damaged(header.path)
-    return data
-
-
-def _unpack(header: SliceHeader, data: bytes) -> npt.NDArray[Any]:
-    order = ">" if header.transfer_syntax == BIG_ENDIAN else "<"
-    dtype = np.dtype(f"{order}{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
-    count = header.rows * header.columns
-    if len(data) < count * dtype.itemsize:
+    with header.path.open("rb", buffering=0) as file:
+        if header.transfer_syntax == DEFLATED:
+            try:
+                data = inflated_pixels(file, header.pixels_at + skip, size)
+            except MalformedError as error:
+                raise damaged(header.path) from error
+        else:
+            file.seek(header.pixels_at + skip)
+            data = file.read(size)
+    if len(data) < size:
         raise damaged(header.path)
-    return np.frombuffer(data, dtype, count).reshape(header.rows, header.columns)
+    dtype = np.dtype(f"{'>' if header.transfer_syntax == BIG_ENDIAN else '<'}u{header.bits_allocated // 8}")
+    words = np.frombuffer(data, dtype).reshape(header.rows, header.columns)
+    return words.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _stored(header: SliceHeader, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Take the stored values out of the words of a slice: the bits up to the high bit, with their sign.
+
+    The other bits may hold overlays. Only where a negative number was written over all of them, such as
+    a padding of -2000 in a field of 12 bits, it is kept.
+    """
+    width = 8 * raw.itemsize
+    as_signed = raw.view(f"i{raw.itemsize}")
+    if header.bits_stored == width:
+        return as_signed if header.signed else raw
+    shift = min(max(header.high_bit + 1 - header.bits_stored, 0), width - header.bits_stored)
+    stored = (raw >> shift) & ((1 << header.bits_stored) - 1)
+    if header.signed:
+        spare = width - header.bits_stored
+        stored = (stored << spare).view(as_signed.dtype) >> spare
+    if shift or header.overlay_in_pixels:
+        return stored
+    beyond = as_signed >> header.bits_stored == -1
+    if not beyond.any():
+        return stored
+    return np.where(beyond & (as_signed >= LEAST_PADDING), as_signed, stored.astype(np.int64))
+
+
+def _inverted(header: SliceHeader, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return (-1 if header.signed else (1 << header.bits_stored) - 1) - stored.astype(np.int64)
 
 
 def _rescale(header: SliceHeader, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if (header.slope, header.intercept) == (1.0, 0.0):
-        values = stored
-    elif header.slope == 1.0 and header.intercept.is_integer():
-        values = stored.astype(np.int64 if stored.itemsize > 2 else np.int32) + int(header.intercept)
-    else:
-        values = stored * header.slope + header.intercept
-    if stored.dtype.kind == "u" and header.bits_stored < header.bits_allocated:
-        # Outside the declared bits lies padding, such as -2000 written into an unsigned field.
-        values = np.where(stored >> header.bits_stored, np.iinfo(np.int16).min, values)
-    return values
+        return stored
+    if header.slope == 1.0 and header.intercept.is_integer():
+        offset = int(header.intercept)
+        ends = (int(stored.min()) + offset, int(stored.max()) + offset, offset)
+        small = all(-(1 << 15) <= end < 1 << 15 for end in ends)  # as nearly always: half of the memory
+        return stored.astype(np.int16 if small else np.int64) + offset
+    return stored * header.slope + header.intercept
 
 
-def _decode_stream(header: SliceHeader, pixel_data: bytes) -> npt.NDArray[Any]:
-    """Return the stored values, shape (rows, columns), of an encapsulated PixelData element.
+def _stream(header: SliceHeader) -> bytes:
+    """Return the compressed bytes of a slice."""
+    with header.path.open("rb", buffering=0) as file:
+        pieces = header.pieces
+        if not pieces:
+            try:
+                pieces = fragments(file, header.pixels_at, header.path.stat().st_size, 1)[0]
+            except (MalformedError, struct.error) as error:
+                raise damaged(header.path) from error
+        stream = b""
+        for at, length in pieces:
+            file.seek(at)
+            stream += file.read(length)
+    return stream
+
+
+def _decode_stream(header: SliceHeader, stream: bytes) -> npt.NDArray[Any]:
+    """Return the words, unsigned, shape (rows, columns), of a compressed slice.
 
     Raises
     ------
@@ -124,12 +198,7 @@ def _decode_stream(header: SliceHeader, pixel_data: bytes) -> npt.NDArray[Any]:
         If the stream is truncated, damaged or of another size than the header says.
     """
     import SimpleITK as sitk  # here, because it takes long to load and many scans do not need it
-    from pydicom.encaps import generate_frames
 
-    try:
-        stream = next(generate_frames(pixel_data, number_of_frames=1))
-    except Exception as error:  # pydicom meets damaged items with any kind of exception
-        raise damaged(header.path) from error
     if _size_in(header.transfer_syntax, stream) not in (None, (header.rows, header.columns)):
         raise damaged(header.path)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # damage is said by exceptions, not on the terminal
@@ -146,7 +215,7 @@ def _decode_stream(header: SliceHeader, pixel_data: bytes) -> npt.NDArray[Any]:
     if values.size != header.rows * header.columns or values.shape[-2:] != (header.rows, header.columns):
         raise damaged(header.path)
     plane: npt.NDArray[Any] = np.reshape(values, (header.rows, header.columns))
-    return plane
+    return plane.astype(f"u{header.bits_allocated // 8}")
 
 
 def _clean_file(header: SliceHeader, stream: bytes) -> bytes:

@@ -1,31 +1,45 @@
-"""DICOM series: which there are in a folder, which is read, and how its slices make a volume."""
+"""DICOM series: which volumes there are in a folder, and which is read."""
 
 from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom.header import SliceHeader, looks_like_dicom, quiet, read_header
+from napari_covseg.scans.dicom.folder import Names, Unread, look_through, without_number
+from napari_covseg.scans.dicom.header import MARKS, RISING, SliceHeader
+from napari_covseg.scans.dicom.pixels import is_colour
+from napari_covseg.scans.dicom.stack import SAME_PLANE, check_alike, ordered, positions
 
-SAME_PLANE = 0.01
-"""mm; slices nearer than this along the normal lie at the same position."""
+ALWAYS_APART = ("patient", "study")
+"""Marks whose values never lie in one volume."""
 
-UNEVEN = 0.1
-"""Steps between slices may differ from the usual one by this part of it."""
+APART_IF_MIXED = ("stack", "temporal position", "acquisition", "echo", "kernel", "kV", "cardiac phase")
+"""Marks whose values make volumes of their own where their slices lie among each other, however evenly."""
+
+Slices = list[SliceHeader]
+Part = tuple[str, Slices]
+"""A volume of a series, and what tells it apart from the others."""
+
+
+class NothingReadError(ScanError):
+    """A folder without a slice that can be read, but with files that may be slices."""
 
 
 @dataclass(frozen=True)
 class SeriesInfo:
-    """One series in a folder, as a person chooses it.
+    """One volume in a folder, as a person chooses it: a series, or a part of one that holds several.
 
-    ``uid`` is what `read_scan` takes as ``series=``; ``plane`` is axial, coronal, sagittal or unknown.
+    ``uid`` is what `read_scan` takes as ``series=``: the series' own, with ``#1``, ``#2`` ... where it holds
+    several volumes; ``plane`` is axial, coronal, sagittal or unknown. ``notes`` are what a person should
+    know of it; ``refusal`` says why it cannot be read, if a file of it is damaged.
     """
 
     uid: str
@@ -34,6 +48,8 @@ class SeriesInfo:
     slices: int
     plane: str
     headers: tuple[SliceHeader, ...] = field(default=(), repr=False, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    refusal: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """Name the series in one line."""
@@ -42,57 +58,89 @@ class SeriesInfo:
 
 
 def list_series(folder: str | os.PathLike[str]) -> list[SeriesInfo]:
-    """List the DICOM image series in a folder and its subfolders, the best for reading first.
+    """List the DICOM volumes in a folder and its subfolders, the best for reading first.
 
     CT comes first, then axial, then most slices.
 
     Raises
     ------
     ScanError
-        If the folder does not exist or a DICOM file in it is damaged.
+        If the folder does not exist, or if nothing in it can be read although it holds DICOM files.
     """
     root = Path(folder)
     if not root.is_dir():
         raise ScanError(f"{root} is not a folder; choose the folder that holds the DICOM files.")
-    series: dict[str, list[SliceHeader]] = {}
-    with quiet():
-        found = _headers(root)
-    for header in found:
+    found = look_through(root)
+    if not found.slices and found.unread:
+        raise NothingReadError(f"{found.unread[0]}; copy it again from where it came from, or remove it.")
+    series: dict[str, Slices] = {}
+    for header in found.slices:
         key = header.series_uid or f"{header.path.parent.relative_to(root).as_posix()}#{header.series_number}"
         series.setdefault(key, []).append(header)
-    infos = [_info(uid, headers) for uid, headers in series.items()]
+    infos = []
+    for uid, headers, notes in _join_single_slices(series):
+        kept, left_out = _without_scouts_and_copies(headers)
+        parts = _parts(kept, root)
+        for n, (label, slices) in enumerate(parts, 1):
+            slices, copies = _without_equal_pictures(slices)
+            info = _info(f"{uid}#{n}" if len(parts) > 1 else uid, label, slices)
+            infos.append(_with_unread(info, found.unread, (*left_out, *copies, *notes), series))
     return sorted(infos, key=_preference)
 
 
-def _headers(root: Path) -> list[SliceHeader]:
-    headers = []
-    for parent, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or name.upper() == "DICOMDIR":
-                continue
-            if looks_like_dicom(path):
-                header = read_header(path)
-                if header.is_image:
-                    headers.append(header)
-            elif name.lower().endswith(".dcm"):
-                raise ScanError(
-                    f"{name} is not a DICOM file although its name says so, or it is truncated; copy it "
-                    "again or remove it."
-                )
-    return headers
+def series_of_file(path: Path, headers: Slices) -> list[SeriesInfo]:
+    """List the volumes in one file: a slice, or the frames of an enhanced one."""
+    uid = headers[0].series_uid
+    parts = _parts(headers, path.parent)
+    infos = [
+        _info(f"{uid}#{n}" if len(parts) > 1 else uid, label, slices)
+        for n, (label, slices) in enumerate(parts, 1)
+    ]
+    return sorted(infos, key=_preference)
 
 
-def _info(uid: str, headers: list[SliceHeader]) -> SeriesInfo:
+def _info(uid: str, label: str, headers: Slices) -> SeriesInfo:
     first = headers[0]
-    return SeriesInfo(uid, first.description, first.modality, len(headers), first.plane, tuple(headers))
+    title = f"{first.description} ({label})" if label else first.description
+    return SeriesInfo(uid, title.strip(), first.modality, len(headers), first.plane, tuple(headers))
+
+
+def _with_unread(
+    info: SeriesInfo, unread: Sequence[Unread], notes: Sequence[str], series: dict[str, Slices]
+) -> SeriesInfo:
+    """Say which files could not be read: the series is refused if one of them is a slice of it."""
+    names = Names(info.headers)
+    uids = {header.series_uid for header in info.headers}
+    others = []
+    for one in unread:
+        if one.series_uid in uids and one.series_uid:
+            return replace(info, refusal=f"{one}; copy it again from where it came from.")
+        if one.series_uid in series:
+            continue
+        if names.next_to(one.path):
+            refusal = (
+                f"{one}, and it is named as a slice of the series {info.description or info.uid}; copy it "
+                "again from where it came from, or remove it to read the others."
+            )
+            return replace(info, refusal=refusal)
+        others.append(str(one))
+    if others:
+        more = f"; and {len(others) - 3} more files" if len(others) > 3 else ""
+        notes = [*notes, f"Left out: {'; '.join(others[:3])}{more}."]
+    return replace(info, notes=tuple(notes))
 
 
 def _preference(info: SeriesInfo) -> tuple[int, bool, bool, int, str]:
     kind = {"CT": 0, "": 1}.get(info.modality, 2)
-    scout = all(header.localizer for header in info.headers)
-    return kind, scout, info.plane != "axial", -info.slices, info.uid
+    return kind, is_scout(info), info.plane != "axial", -info.slices, info.uid
+
+
+def is_scout(info: SeriesInfo) -> bool:
+    """Whether it is a scout, or a single picture that is not axial: no volume."""
+    scouts = all(header.localizer for header in info.headers)
+    return (scouts and (info.slices < 3 or info.plane != "axial")) or (
+        info.slices == 1 and info.plane in ("coronal", "sagittal")
+    )
 
 
 def choose_series(path: Path, found: Sequence[SeriesInfo], wanted: str | None) -> SeriesInfo:
@@ -101,188 +149,331 @@ def choose_series(path: Path, found: Sequence[SeriesInfo], wanted: str | None) -
     Raises
     ------
     ScanError
-        If there is no such series, or none that is CT.
+        If there is no such series, or none that is CT and whole.
     """
-    if wanted is not None:
-        for info in found:
-            if info.uid == wanted:
-                return _checked(path, info)
-        there = "; ".join(str(info) for info in found)
-        raise ScanError(f"{path.name} has no series {wanted}; choose one of: {there}.")
-    return _checked(path, found[0])
+    if wanted is None:
+        return _checked(path, found[0])
+    for info in found:
+        if info.uid == wanted:
+            return _checked(path, info)
+    there = "; ".join(str(info) for info in found)
+    raise ScanError(f"{path.name} has no series {wanted}; choose one of: {there}.")
 
 
 def _checked(path: Path, info: SeriesInfo) -> SeriesInfo:
+    name = info.description or info.uid
     if info.modality not in ("CT", ""):
         kind = (
             "a secondary capture (a picture of a screen)"
             if info.modality == "SC"
             else f"{info.modality}, not CT"
         )
+        raise ScanError(f"{path.name} is not a CT scan: its series {name} is {kind}; choose a CT series.")
+    if info.refusal:
+        raise ScanError(info.refusal)
+    if is_scout(info):
         raise ScanError(
-            f"{path.name} is not a CT scan: its series {info.description or info.uid} is {kind}; choose a "
-            "CT series."
+            f"{path.name} is not a CT scan: its series {name} is a scout image ({info.plane}), not axial "
+            "slices; choose the series of the slices."
         )
     return info
 
 
-def slices_of(info: SeriesInfo) -> tuple[list[SliceHeader], list[str]]:
+def _without_scouts_and_copies(headers: Slices) -> tuple[Slices, list[str]]:
     """Return the slices of a series without scouts and repeated copies of a file, and notes that say so."""
     notes = []
-    headers = [header for header in info.headers if not header.localizer] or list(info.headers)
-    if len(headers) < len(info.headers):
-        notes.append(f"Left out {len(info.headers) - len(headers)} scout image(s) of the same series.")
-    kept: dict[tuple[str, object], SliceHeader] = {}
+    count = len(headers)
+    headers = [header for header in headers if not header.localizer] or headers
+    if len(headers) < count:
+        notes.append(f"Left out {count - len(headers)} scout image(s) of the same series.")
+    kept: dict[object, SliceHeader] = {}
+    rest = []
     copies = 0
-    unnamed = []
     for header in headers:
-        key = (header.sop_uid, header.position)
+        key = (header.sop_uid, header.position, header.frame)
         if not header.sop_uid:
-            unnamed.append(header)
-        elif key in kept and filecmp.cmp(kept[key].path, header.path, shallow=False):
-            copies += 1
-        elif key in kept:
-            unnamed.append(header)
-        else:
+            rest.append(header)
+        elif key not in kept:
             kept[key] = header
+        elif header.path != kept[key].path and filecmp.cmp(kept[key].path, header.path, shallow=False):
+            copies += 1
+        else:
+            rest.append(header)
     if copies:
         notes.append(f"Left out {copies} file(s) that are copies of others in the folder.")
-    return [*kept.values(), *unnamed], notes
+    return [*kept.values(), *rest], notes
 
 
-def ordered(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
-    """Sort slices along their normal; all must have a size, an orientation and a position that agree.
+def _without_equal_pictures(headers: Slices) -> tuple[Slices, list[str]]:
+    """Leave out slices at the place of another whose picture is the same byte for byte."""
+    if len(headers) < 2 or is_volume(headers) or not _alike(headers):
+        return headers, []
+    kept: Slices = []
+    for header in sorted(headers, key=lambda header: (header.position or (), str(header.path))):
+        same = (
+            kept
+            and kept[-1].position == header.position
+            and (kept[-1].slope, kept[-1].intercept) == (header.slope, header.intercept)
+            and _pixel_bytes(kept[-1]) == _pixel_bytes(header)
+        )
+        if not same:
+            kept.append(header)
+    if len(kept) == len(headers):
+        return headers, []
+    return kept, [f"Left out {len(headers) - len(kept)} slice(s) whose pictures are copies of others."]
 
-    Raises
-    ------
-    ScanError
-        Mixed sizes or pixel spacings, no position, directions that differ, duplicate positions, a gap.
-    """
-    first = headers[0]
-    if len(headers) == 1:
-        return [first]
+
+def _pixel_bytes(header: SliceHeader) -> bytes:
+    """Read as much of the pixel data as there is: enough to tell pictures apart."""
+    size = header.path.stat().st_size - header.pixels_at
+    with header.path.open("rb") as file:
+        if header.frames > 1:
+            length = header.rows * header.columns * header.bits_allocated // 8
+            pieces = header.pieces or ((header.pixels_at + header.frame * length, length),)
+        else:
+            pieces = ((header.pixels_at, min(header.pixels_length, size)),)
+        data = b""
+        for at, length in pieces:
+            file.seek(at)
+            data += file.read(length)
+        return data
+
+
+def _join_single_slices(series: dict[str, Slices]) -> list[tuple[str, Slices, tuple[str, ...]]]:
+    """Bring series of one slice each together that lie in one row: some scanners number every slice so."""
+    alone: dict[object, list[str]] = {}
+    for uid, headers in series.items():
+        first = headers[0]
+        if len(headers) == 1 and first.study_uid and first.position and first.orientation:
+            key = (
+                first.study_uid,
+                first.patient_id,
+                first.frame_of_reference_uid,
+                first.modality,
+                (first.rows, first.columns, first.pixel_spacing, first.localizer),
+                tuple(round(cosine, 2) + 0.0 for cosine in first.orientation),
+            )
+            alone.setdefault(key, []).append(uid)
+    joined: dict[str, Slices] = {}
+    for uids in alone.values():
+        together = [series[uid][0] for uid in uids]
+        if _lie_in_a_row(together):
+            joined[uids[0]] = together
+    taken = {header.series_uid for slices in joined.values() for header in slices}
+    found = [(uid, headers, ()) for uid, headers in series.items() if uid not in joined and uid not in taken]
+    return [
+        *found,
+        *(
+            (
+                uid,
+                slices,
+                (f"{len(slices)} series of one slice each lie in one row: they are read as one scan.",),
+            )
+            for uid, slices in joined.items()
+        ),
+    ]
+
+
+def _lie_in_a_row(slices: Slices) -> bool:
+    """Whether single slices are consecutive: three or more places, or two that touch."""
+    if slices[0].localizer or len(slices) < 2 or not _alike(slices):
+        return False
+    at = np.unique(np.round(positions(slices) / SAME_PLANE))
+    if len(at) > 2:
+        return True
+    apart = np.ptp(at) * SAME_PLANE
+    return len(at) == 2 and bool(apart <= 1.5 * (slices[0].thickness or 0))
+
+
+def is_volume(headers: Slices) -> bool:
+    """Whether slices make a volume as they are."""
+    try:
+        ordered(headers)
+    except ScanError:
+        return False
+    return True
+
+
+def _alike(headers: Slices) -> bool:
+    try:
+        check_alike(headers)
+    except ScanError:
+        return False
+    return True
+
+
+def _parts(headers: Slices, root: Path) -> list[Part]:
+    """Tell the volumes of a series apart, by the first of all marks that makes whole volumes of it."""
+    parts: list[Part] = [("", headers)]
+    apart: list[tuple[str, Callable[[SliceHeader], str]]] = [
+        ("", lambda header: "colours" if is_colour(header) else ""),
+        ("", lambda header: header.modality),
+        *((name, _marked(name)) for name in ALWAYS_APART),
+    ]
+    for name, value in apart:
+        parts = [
+            (_label(label, name, found), slices)
+            for label, group in parts
+            for found, slices in _grouped(group, value).items()
+        ]
+        if len(parts) == 1:
+            parts = [("", headers)]
+    parts = [
+        (f"{label}, {more}".strip(", "), slices)
+        for label, group in parts
+        for more, slices in _volumes(group, root)
+    ]
+    if len(parts) > 1:
+        parts = [(_with_folder(label, slices, parts, root), slices) for label, slices in parts]
+    return parts
+
+
+def _with_folder(label: str, slices: Slices, parts: list[Part], root: Path) -> str:
+    """Name also the folder of a part that has one for itself."""
+    own = {header.path.parent for header in slices}
+    others = {header.path.parent for _, other in parts if other is not slices for header in other}
+    if len(own) != 1 or own & others or label.startswith("folder"):
+        return label
+    return f"{label}, folder {_relative(own.pop(), root)}".strip(", ")
+
+
+def _relative(folder: Path, root: Path) -> str:
+    return folder.relative_to(root).as_posix() if folder != root else root.resolve().name
+
+
+def _marked(name: str) -> Callable[[SliceHeader], str]:
+    n = list(MARKS).index(name)
+    return lambda header: header.marks[n].decode("latin-1").strip("\0 ")
+
+
+def _label(before: str, name: str, value: str) -> str:
+    return f"{before}, {name} {value or 'not stated'}".strip(", ") if name else before
+
+
+def _grouped(headers: Iterable[SliceHeader], value: Callable[[SliceHeader], str]) -> dict[str, Slices]:
+    groups: dict[str, Slices] = {}
     for header in headers:
-        _check_alike(first, header)
-    normal = np.cross(first.orientation[:3], first.orientation[3:])  # type: ignore[index]
-    at = np.array([header.position for header in headers]) @ normal
-    order = np.argsort(at, kind="stable")
-    slices = [headers[n] for n in order]
-    _check_steps(slices, at[order])
-    return slices
+        groups.setdefault(value(header), []).append(header)
+    return dict(sorted(groups.items(), key=lambda group: _natural(group[0])))
 
 
-def _check_alike(first: SliceHeader, other: SliceHeader) -> None:
-    a, b = first.path.name, other.path.name
-    if (first.rows, first.columns) != (other.rows, other.columns):
-        sizes = f"{first.columns} x {first.rows} in {a} and {other.columns} x {other.rows} in {b}"
-        raise ScanError(f"The series mixes image sizes ({sizes}); remove the files that do not belong to it.")
-    if other.position is None or other.orientation is None:
-        raise ScanError(
-            f"{b} does not say where its slice lies (no position or orientation); remove it or export the "
-            "series again."
-        )
-    if _spacing(first) != _spacing(other) and not np.allclose(_spacing(first), _spacing(other), rtol=1e-3):
-        raise ScanError(
-            f"The series mixes pixel spacings ({a} and {b} differ); remove the files that do not belong "
-            "to it."
-        )
-    if first.orientation is None or not np.allclose(first.orientation, other.orientation, atol=1e-2):
-        raise ScanError(
-            f"The slices of the series are not parallel ({a} and {b} differ); choose a series with one "
-            "orientation."
-        )
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    return [(word.isdigit(), int(word) if word.isdigit() else 0, word) for word in re.split(r"(\d+)", name)]
 
 
-def _check_steps(slices: list[SliceHeader], at: npt.NDArray[np.float64]) -> None:
-    steps = np.diff(at)
-    if steps.min() < SAME_PLANE:
-        n = int(steps.argmin())
-        a, b = slices[n].path.name, slices[n + 1].path.name
-        raise ScanError(
-            f"{a} and {b} lie at the same position ({at[n]:.2f} mm), so the series holds duplicate slices; "
-            "keep one file of each position."
+def _volumes(headers: Slices, root: Path) -> list[Part]:
+    """Tell the volumes among slices apart that lie at the same places or between each other."""
+    whole = [("", headers)]
+    if len(headers) < 4:
+        return whole
+    if is_volume(headers):
+        for name in APART_IF_MIXED:
+            if found := _split(headers, (name,), (_marked(name),), least=3):
+                return found
+        return whole
+    marks: dict[str, Callable[[SliceHeader], str]] = {name: _marked(name) for name in MARKS}
+    marks["folder"] = lambda header: header.path.parent.as_posix()
+    marks["plane"] = lambda header: str(np.round(header.orientation or (), 1) + 0.0)
+    marks["size"] = lambda header: f"{header.columns} x {header.rows}"
+    marks["pixel spacing"] = lambda header: str(header.pixel_spacing)
+    marks["files"] = lambda header: without_number(header.path)
+    useful = {
+        name: mark for name, mark in marks.items() if 1 < len(_grouped(headers, mark)) <= len(headers) // 2
+    }
+    for count in (1, 2):
+        for names in combinations(useful, count):
+            if found := _split(headers, names, tuple(useful[name] for name in names)):
+                return _said(found, root)
+    if not _alike(headers):
+        return whole
+    if found := _runs(headers):
+        return found
+    # What is left are volumes of which one is not whole: still two, and the whole one can be read.
+    for name, mark in useful.items():
+        if found := _split(headers, (name,), (mark,), whole=False):
+            return _said(found, root)
+    return whole
+
+
+def _said(parts: list[Part], root: Path) -> list[Part]:
+    """Say planes by their names, and folders as seen from the one that was opened."""
+    said = []
+    for label, slices in parts:
+        if label.startswith("plane"):
+            label = slices[0].plane
+        elif label.startswith("folder"):
+            label = f"folder {_relative(slices[0].path.parent, root)}"
+        said.append((label, slices))
+    return said
+
+
+def _split(
+    headers: Slices,
+    names: tuple[str, ...],
+    marks: tuple[Callable[[SliceHeader], str], ...],
+    *,
+    least: int = 2,
+    whole: bool = True,
+) -> list[Part]:
+    """Split slices by marks, if that makes volumes that lie among each other; else an empty list."""
+    groups = _grouped(headers, lambda header: "\n".join(mark(header) for mark in marks))
+    if len(groups) < 2 or min(map(len, groups.values())) < least:
+        return []
+    if not all(is_volume(group) if whole else _places_differ(group) for group in groups.values()):
+        return []
+    if names != ("plane",) and not _lie_among_each_other(list(groups.values())):
+        return []
+    return [
+        (
+            ", ".join(
+                f"{n} {value or 'not stated'}" for n, value in zip(names, found.split("\n"), strict=True)
+            ),
+            group,
         )
-    usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # of two steps the smaller: the other is the gap
-    n = int(np.abs(steps - usual).argmax())
-    if abs(steps[n] - usual) <= max(UNEVEN * usual, 0.02):
-        return
-    a, b = slices[n].path.name, slices[n + 1].path.name
-    raise ScanError(
-        f"The series has a gap: {a} and {b} lie {steps[n]:.2f} mm apart where the other slices are "
-        f"{usual:.2f} mm apart; "
-        "add the missing slices or export the series again."
+        for found, group in groups.items()
+    ]
+
+
+def _places_differ(headers: Slices) -> bool:
+    return _alike(headers) and bool(np.diff(np.sort(positions(headers))).min() >= SAME_PLANE)
+
+
+def _lie_among_each_other(groups: list[Slices]) -> bool:
+    """Whether each volume reaches into another: those that lie one behind the other are one with a gap."""
+    if groups[0][0].position is None or any(header.position is None for group in groups for header in group):
+        return False
+    normal = np.cross(groups[0][0].orientation[:3], groups[0][0].orientation[3:])  # type: ignore[index]
+    reach = []
+    for group in groups:
+        at = np.array([header.position for header in group]) @ normal
+        reach.append((at.min(), at.max()))
+    return all(
+        any(low < end and begin < high for m, (begin, end) in enumerate(reach) if m != n)
+        for n, (low, high) in enumerate(reach)
     )
 
 
-def _spacing(header: SliceHeader) -> tuple[float, float]:
-    """(row, column) distance in mm.
+def _runs(headers: Slices) -> list[Part]:
+    """Tell volumes apart that were written one after the other, by time, number or file name.
 
-    Raises
-    ------
-    ScanError
-        If it is missing or not above zero.
+    A new one begins where a place is taken for the second time.
     """
-    found = header.pixel_spacing
-    if found is None or not all(1e-3 < value < 1e3 for value in found):
-        raise ScanError(
-            f"{header.path.name} has a zero or missing pixel spacing, so nothing can be measured in it; "
-            "export the series again with PixelSpacing."
-        )
-    return found[0], found[1]
-
-
-def stored_affine(slices: list[SliceHeader]) -> npt.NDArray[np.float64]:
-    """Affine from (column i, row j, slice k, 1) to LPS mm, shape (4, 4), from positions alone.
-
-    A single slice has the thickness that its file names, else 1 mm.
-
-    Raises
-    ------
-    ScanError
-        If spacing or directions are missing or make no sense, or the positions do not lie on one line.
-    """
-    first, last = slices[0], slices[-1]
-    row, column = _spacing(first)
-    if first.orientation is None or first.position is None:
-        raise ScanError(
-            f"{first.path.name} does not say where its slice lies (no position or orientation); export "
-            "the series again."
-        )
-    across, down = np.array(first.orientation[:3]), np.array(first.orientation[3:])
-    if (
-        abs(np.linalg.norm(across) - 1) > 0.01
-        or abs(np.linalg.norm(down) - 1) > 0.01
-        or abs(across @ down) > 0.01
-    ):
-        raise ScanError(
-            f"{first.path.name} has an image orientation that is not two directions at right angles; "
-            "export the series again."
-        )
-    origin = np.array(first.position)
-    if np.abs(origin).max() > 1e6:
-        raise ScanError(
-            f"{first.path.name} lies at an impossible position ({first.position}); export the series again."
-        )
-    if len(slices) > 1:
-        step = (np.array(last.position) - origin) / (len(slices) - 1)
-    else:
-        step = np.cross(across, down) * (first.thickness or 1.0)
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([across * column, down * row, step, origin])
-    _check_line(slices, affine, max(row, column))
-    return affine
-
-
-def _check_line(slices: list[SliceHeader], affine: npt.NDArray[np.float64], pixel: float) -> None:
-    expected = affine[:3, 3] + np.outer(np.arange(len(slices)), affine[:3, 2])
-    drawn = np.array([header.position for header in slices]) - expected
-    normal = np.cross(affine[:3, 0], affine[:3, 1])
-    normal /= np.linalg.norm(normal)
-    aside = np.linalg.norm(drawn - np.outer(drawn @ normal, normal), axis=1)
-    n = int(aside.argmax())
-    if aside[n] > max(1.0, 2 * pixel):
-        raise ScanError(
-            f"{slices[n].path.name} lies {aside[n]:.1f} mm beside the line of the other slices; choose a "
-            "series whose slices were "
-            "reconstructed with one field of view."
-        )
+    at = np.round(positions(headers) / SAME_PLANE).astype(np.int64).tolist()
+    if len(set(at)) == len(at):
+        return []
+    place = {id(header): where for header, where in zip(headers, at, strict=True)}
+    keys: dict[str, Callable[[SliceHeader], object]] = {name: _marked(name) for name in RISING}
+    keys["number"] = lambda header: header.instance or 0
+    keys["file name"] = lambda header: _natural(header.path.name)
+    for name, key in keys.items():
+        runs: list[Slices] = [[]]
+        taken: set[int] = set()
+        for header in sorted(headers, key=key):  # type: ignore[arg-type]
+            if place[id(header)] in taken:
+                runs.append([])
+                taken = set()
+            taken.add(place[id(header)])
+            runs[-1].append(header)
+        if min(map(len, runs)) > 1 and all(map(is_volume, runs)):
+            return [(f"{n} of {len(runs)} by {name}", run) for n, run in enumerate(runs, 1)]
+    return []
