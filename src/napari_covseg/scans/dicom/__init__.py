@@ -159,7 +159,6 @@ def _modality_note(path: Path, scaling: Scaling) -> str:
 
 def _fill(slices: list[SliceHeader], view: npt.NDArray[np.int16], *, inverted: bool = False) -> Census:
     """Decode every slice into `view` (k, j, i) and count its values."""
-
     failed = threading.Event()
 
     def fill(k: int) -> Census:
