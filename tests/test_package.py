@@ -133,6 +133,38 @@ def test_import_rules_hold() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def defined(module: str) -> set[str]:
+    """Names that a module of the package has at its top level, and its submodules."""
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    names = {inner.stem for inner in path.glob("*") if inner.suffix == ".py" or inner.is_dir()}
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))) if file.is_file() else ():
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names |= {(name.asname or name.name).split(".")[0] for name in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def test_scripts_import_what_is_there() -> None:
+    """Those outside of the package too, which no other test runs as a whole."""
+    scripts = [
+        path for folder in ("benchmarks", "docs", "sample_data") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    assert len(scripts) > 20
+    missing = []
+    for script in scripts:
+        for node in ast.walk(ast.parse(script.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("napari_covseg"):
+                known = defined(node.module or "")
+                missing += [
+                    f"{script.name}: {node.module}.{n.name}" for n in node.names if n.name not in known
+                ]
+    assert not missing
+
+
 def test_what_is_imported_is_declared_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in project["dependencies"]}
