@@ -7,8 +7,9 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -130,9 +131,9 @@ def _with_unread(
     return replace(info, notes=tuple(notes))
 
 
-def _preference(info: SeriesInfo) -> tuple[int, bool, bool, int, str]:
+def _preference(info: SeriesInfo) -> tuple[int, bool, bool, int, list[tuple[bool, int, str]]]:
     kind = {"CT": 0, "": 1}.get(info.modality, 2)
-    return kind, is_scout(info), info.plane != "axial", -info.slices, info.uid
+    return kind, is_scout(info), info.plane != "axial", -info.slices, _natural(info.uid)
 
 
 def is_scout(info: SeriesInfo) -> bool:
@@ -311,13 +312,11 @@ def _parts(headers: Slices, root: Path) -> list[Part]:
         *((name, _marked(name)) for name in ALWAYS_APART),
     ]
     for name, value in apart:
-        parts = [
-            (_label(label, name, found), slices)
-            for label, group in parts
-            for found, slices in _grouped(group, value).items()
-        ]
-        if len(parts) == 1:
-            parts = [("", headers)]
+        before, parts = parts, []
+        for label, group in before:
+            found = _grouped(group, value)
+            for said, slices in found.items():
+                parts.append((_label(label, name, said) if len(found) > 1 else label, slices))
     parts = [
         (f"{label}, {more}".strip(", "), slices)
         for label, group in parts
@@ -354,7 +353,10 @@ def _grouped(headers: Iterable[SliceHeader], value: Callable[[SliceHeader], str]
     groups: dict[str, Slices] = {}
     for header in headers:
         groups.setdefault(value(header), []).append(header)
-    return dict(sorted(groups.items(), key=lambda group: _natural(group[0])))
+    # What the scanner made comes before what was made of it.
+    return dict(
+        sorted(groups.items(), key=lambda group: (group[0].startswith("DERIVED"), _natural(group[0])))
+    )
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
@@ -385,6 +387,9 @@ def _volumes(headers: Slices, root: Path) -> list[Part]:
             if found := _split(headers, names, tuple(useful[name] for name in names)):
                 return _said(found, root)
     if not _alike(headers):
+        return whole
+    kept, copies = _without_equal_pictures(headers)
+    if copies and is_volume(kept):
         return whole
     if found := _runs(headers):
         return found
@@ -462,18 +467,21 @@ def _runs(headers: Slices) -> list[Part]:
     if len(set(at)) == len(at):
         return []
     place = {id(header): where for header, where in zip(headers, at, strict=True)}
-    keys: dict[str, Callable[[SliceHeader], object]] = {name: _marked(name) for name in RISING}
-    keys["number"] = lambda header: header.instance or 0
+    keys: dict[str, Callable[[SliceHeader], Any]] = {name: _marked(name) for name in RISING}
+    keys["number"] = lambda header: header.instance
     keys["file name"] = lambda header: _natural(header.path.name)
     for name, key in keys.items():
+        if any(key(header) in ("", None) for header in headers):
+            continue
         runs: list[Slices] = [[]]
         taken: set[int] = set()
-        for header in sorted(headers, key=key):  # type: ignore[arg-type]
+        for header in sorted(headers, key=key):
             if place[id(header)] in taken:
                 runs.append([])
                 taken = set()
             taken.add(place[id(header)])
             runs[-1].append(header)
-        if min(map(len, runs)) > 1 and all(map(is_volume, runs)):
+        parted = all(key(before[-1]) < key(behind[0]) for before, behind in pairwise(runs))
+        if parted and min(map(len, runs)) > 1 and all(map(is_volume, runs)) and _lie_among_each_other(runs):
             return [(f"{n} of {len(runs)} by {name}", run) for n, run in enumerate(runs, 1)]
     return []

@@ -123,10 +123,9 @@ def _is_even(slices: list[SliceHeader], at: npt.NDArray[np.float64]) -> bool:
     if len(slices) < 3 or at[-1] - at[0] <= 0 or off_a_line(at) > rounded * (1 + 1e-6) + 1e-9:
         return False
     # Rounding may hide a missing slice, or two volumes in one: then the numbers of the slices say so.
-    numbers = np.array([header.instance or 0 for header in slices])
-    counted = np.unique(numbers).size == numbers.size
-    if counted:
-        return bool((np.diff(numbers) == np.sign(numbers[-1] - numbers[0])).all())
+    counted = np.diff([header.instance or 0 for header in slices])
+    if (counted > 0).all() or (counted < 0).all():
+        return bool((counted == counted[0]).all())
     return bool(steps.min() >= SAME_PLANE)
 
 
