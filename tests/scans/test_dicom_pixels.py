@@ -1,0 +1,272 @@
+"""Stored values to HU: bits, signs, overlays, padding; compared with pydicom and SimpleITK."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from napari_covseg.errors import ScanError
+from napari_covseg.scans import list_series, read_scan
+
+
+def words(values: np.ndarray, stored: int, high: int) -> np.ndarray:
+    """Put values into 16-bit words, their highest bit at `high`."""
+    return ((values.astype(np.int64) & ((1 << stored) - 1)) << (high + 1 - stored)).astype(np.uint16)
+
+
+def bits(stored: int, high: int, signed: bool) -> dict[str, int]:
+    tags = {"BitsStored": stored, "HighBit": high, "PixelRepresentation": int(signed)}
+    return tags | {"RescaleIntercept": 0 if signed else -1024}
+
+
+def by_pydicom(path: Path) -> np.ndarray:
+    dataset = pydicom.dcmread(path)
+    return dataset.pixel_array.astype(int) * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+
+
+def by_simpleitk(path: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    "stored, high", [(12, 11), (13, 12), (14, 13), (15, 14), (12, 15), (12, 13), (13, 14)]
+)
+def test_the_bits_of_overlays_are_not_values(tmp_path, make_slice, ct, stored, high, signed):
+    values = ct((12, 10))
+    raw = words(values if signed else values + 1024, stored, high)
+    first, used = high + 1 - stored, range(high + 1 - stored, high + 1)
+    for bit in set(range(16)) - set(used):
+        overlaid = raw.copy()
+        overlaid[3:7, 2:5] |= 1 << bit
+        overlaid[5] &= ~np.uint16(1 << bit)
+        path = make_slice(
+            tmp_path / "x.dcm", values, PixelData=overlaid.tobytes(), **bits(stored, high, signed)
+        )
+        np.testing.assert_array_equal(read_scan(path).voxels[0], values)
+        if not first:
+            np.testing.assert_array_equal(by_simpleitk(path), values)
+
+
+def test_all_spare_bits_may_be_overlays_if_the_file_says_so(tmp_path, make_slice, ct):
+    values = ct((12, 10))
+    raw = words(values + 1024, 12, 11)
+    raw[2:5] |= 0xF000
+    path = make_slice(tmp_path / "x.dcm", values, PixelData=raw.tobytes(), **bits(12, 11, False))
+    dataset = pydicom.dcmread(path)
+    for bit in range(12, 16):
+        dataset.add_new((0x6000 + 2 * (bit - 12), 0x0102), "US", bit)
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], values)
+
+
+@pytest.mark.parametrize("stored", [12, 13, 14, 16])
+@pytest.mark.parametrize("extended", [False, True])
+def test_the_sign_is_at_the_high_bit(tmp_path, make_slice, ct, stored, extended):
+    values = ct((12, 10))
+    raw = values.astype(np.uint16) if extended else words(values, stored, stored - 1)
+    path = make_slice(tmp_path / "x.dcm", values, PixelData=raw.tobytes(), **bits(stored, stored - 1, True))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], values)
+    np.testing.assert_array_equal(by_pydicom(path), values)
+    np.testing.assert_array_equal(by_simpleitk(path), values)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_signs_in_other_byte_orders(tmp_path, make_slice, ct, syntax):
+    values = ct((12, 10))
+    order = ">u2" if syntax == ExplicitVRBigEndian else "<u2"
+    data = words(values, 12, 11).astype(order).tobytes()
+    path = make_slice(tmp_path / "x.dcm", values, syntax=syntax, PixelData=data, **bits(12, 11, True))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], values)
+
+
+@pytest.mark.parametrize("allocated", [8, 32])
+def test_other_widths(tmp_path, make_slice, allocated):
+    stored = np.random.default_rng(0).integers(0, 250, (12, 10)).astype(f"u{allocated // 8}")
+    tags = {"BitsAllocated": allocated, "BitsStored": allocated, "HighBit": allocated - 1, "RescaleSlope": 8}
+    path = make_slice(tmp_path / "x.dcm", PixelData=stored.tobytes(), PixelRepresentation=0, **tags)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], by_pydicom(path))
+
+
+@pytest.mark.parametrize(
+    "signed, stored, padding, limit, raw",
+    [
+        (True, 16, -2000, None, [-2000]),
+        (True, 16, 32767, None, [32767]),
+        (True, 16, -32768, None, [-32768]),
+        (True, 16, -2000, -1500, [-2000, -1700, -1500]),
+        (True, 16, 3000, 2500, [2500, 3000, 2700]),
+        (True, 16, 32767, 30000, [30001, 32767]),
+        (True, 12, 2047, None, [2047]),
+        (False, 16, 63536, None, [63536]),
+        (False, 16, 65535, None, [65535]),
+        (False, 16, 65535, 4090, [4090, 5000, 65535]),
+        (False, 12, 63536, None, [63536]),
+        (False, 12, 32767, None, [32767]),
+        (False, 12, 4095, None, [4095]),
+    ],
+)
+@pytest.mark.parametrize("written_as", ["as the pixels", "the other"])
+def test_padding_becomes_air(tmp_path, make_slice, ct, signed, stored, padding, limit, raw, written_as):
+    values = ct((12, 10))
+    data = (values if signed else values + 1024).astype(np.int64)
+    data[3, : len(raw)] = raw
+    path = make_slice(
+        tmp_path / "x.dcm",
+        values,
+        PixelData=data.astype(np.uint16).tobytes(),
+        **bits(stored, stored - 1, signed),
+    )
+    dataset = pydicom.dcmread(path)
+    for tag, value in ((0x00280120, padding), (0x00280121, limit)):
+        if value is not None:
+            kind = "SS" if signed == (written_as == "as the pixels") else "US"
+            unsigned = value % 65536
+            dataset.add_new(tag, kind, unsigned if kind == "US" else (unsigned ^ 0x8000) - 0x8000)
+    dataset.save_as(path)
+    values[3, : len(raw)] = -1024
+    np.testing.assert_array_equal(read_scan(path).voxels[0], values)
+
+
+def chest(shape: tuple[int, int] = (32, 32)) -> np.ndarray:
+    """HU of air, a body and two lungs."""
+    values = np.random.default_rng(0).integers(-1010, -980, shape, dtype=np.int16)
+    values[4:28, 3:29] += 1040
+    values[8:24, 6:13] -= 890
+    values[8:24, 19:26] -= 890
+    return values
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("stored", [12, 16])
+@pytest.mark.parametrize("turned", [False, True])
+def test_white_at_zero(tmp_path, make_slice, signed, stored, turned):
+    values = chest()
+    raw = values.astype(np.int64) + (0 if signed else 1024)
+    if turned:
+        raw = (-1 if signed else (1 << stored) - 1) - raw
+    path = make_slice(
+        tmp_path / "x.dcm",
+        values,
+        PixelData=words(raw, stored, stored - 1).tobytes(),
+        PhotometricInterpretation="MONOCHROME1",
+        **bits(stored, stored - 1, signed),
+    )
+    scan = read_scan(path)
+    np.testing.assert_array_equal(scan.voxels[0], values)
+    assert any("white as zero" in note for note in scan.notes) == turned
+
+
+def enhanced(
+    path: Path,
+    volume: np.ndarray,
+    order: list[int],
+    *,
+    slopes: list[float] | None = None,
+    stacks: list[str] | None = None,
+    shared: bool = True,
+    syntax: str | None = None,
+) -> Path:
+    """Turn a slice into an enhanced CT of frames (frame, row, column), frame n at the place `order[n]`."""
+    dataset = pydicom.dcmread(path)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+    group = pydicom.Dataset()
+    group.PixelMeasuresSequence = [_of(dataset, "PixelSpacing", "SliceThickness")]
+    group.PlaneOrientationSequence = [_of(dataset, "ImageOrientationPatient")]
+    dataset.SharedFunctionalGroupsSequence = [group if shared else pydicom.Dataset()]
+    frames, raw = [], []
+    for n, values in enumerate(volume):
+        frame = pydicom.Dataset() if shared else copy.deepcopy(group)
+        place, scale, content = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = [-30, -20, -100 + 2 * order[n]]
+        slope = slopes[n] if slopes else 1
+        scale.RescaleSlope, scale.RescaleIntercept = slope, -1024 * slope
+        content.StackID = stacks[n] if stacks else "1"
+        frame.PlanePositionSequence = [place]
+        frame.PixelValueTransformationSequence = [scale]
+        frame.FrameContentSequence = [content]
+        frames.append(frame)
+        raw.append((values / slope + 1024 * 1).round().astype(np.int16))
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.NumberOfFrames = len(volume)
+    for (
+        name
+    ) in "PixelSpacing ImagePositionPatient ImageOrientationPatient RescaleSlope RescaleIntercept".split():
+        delattr(dataset, name)
+    dataset.PixelData = np.stack(raw).tobytes()
+    if syntax is not None:
+        dataset.compress(syntax)
+    dataset.save_as(path)
+    return path
+
+
+def _of(dataset: pydicom.Dataset, *names: str) -> pydicom.Dataset:
+    item = pydicom.Dataset()
+    for name in names:
+        setattr(item, name, dataset[name].value)
+    return item
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("syntax", [None, pydicom.uid.RLELossless])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [3, 0, 5, 1, 4, 2]])
+def test_enhanced_ct(tmp_path, make_slice, ct, order, syntax, shared):
+    volume = ct((6, 12, 10))
+    path = enhanced(make_slice(tmp_path / "e.dcm"), volume[order], order, syntax=syntax, shared=shared)
+    scan = read_scan(path)
+    np.testing.assert_array_equal(scan.voxels, volume)
+    assert scan.spacing == pytest.approx((2.0, 0.8, 0.7)) and scan.sop_uids == (scan.sop_uids[0],) * 6
+    np.testing.assert_array_equal(read_scan(tmp_path).voxels, volume)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ScanError, match=r"e.dcm is truncated or damaged"):
+        read_scan(path)
+
+
+def test_enhanced_ct_with_a_rescale_for_each_frame(tmp_path, make_slice):
+    volume = np.random.default_rng(0).integers(-250, 250, (6, 12, 10)) * 4
+    path = enhanced(make_slice(tmp_path / "e.dcm"), volume, list(range(6)), slopes=[1, 2, 4, 1, 2, 0.5])
+    np.testing.assert_array_equal(read_scan(path).voxels, volume)
+
+
+def test_enhanced_ct_with_two_stacks(tmp_path, make_slice, ct):
+    volume = ct((12, 12, 10))
+    path = enhanced(
+        make_slice(tmp_path / "e.dcm"), volume, [*range(6), *range(6)], stacks=["1"] * 6 + ["2"] * 6
+    )
+    found = list_series(tmp_path)
+    assert [(info.slices, info.description) for info in found] == [
+        (6, "thorax (stack 1)"),
+        (6, "thorax (stack 2)"),
+    ]
+    for n, info in enumerate(found):
+        np.testing.assert_array_equal(read_scan(tmp_path, series=info.uid).voxels, volume[6 * n : 6 * n + 6])
+    np.testing.assert_array_equal(read_scan(path).voxels, volume[:6])
+
+
+def test_elements_that_are_stepped_over(tmp_path, make_slice, ct):
+    values = ct((12, 10))
+    path = make_slice(tmp_path / "x.dcm", values)
+    dataset = pydicom.dcmread(path)
+    inner = pydicom.Dataset()
+    inner.Rows = 77  # not those of the slice
+    inner.PixelData = bytes(8)
+    inner["PixelData"].VR = "OW"
+    inner.is_undefined_length_sequence_item = True
+    dataset.IconImageSequence = [inner]
+    dataset.ReferencedImageSequence = [pydicom.Dataset(), inner]
+    for name in ("IconImageSequence", "ReferencedImageSequence"):
+        dataset[name].is_undefined_length = True
+    dataset.add_new(0x00091010, "UN", b"\xfe\xff\x00\xe0 not an item")
+    dataset.add_new(0x00091011, "OB", bytes(40_000))
+    for implicit in (False, True):
+        dataset.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        )
+        pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
+        np.testing.assert_array_equal(read_scan(path).voxels[0], values)
