@@ -1,6 +1,7 @@
 """Put trained networks into the folder from which `covseg models install` takes them.
 
     python benchmarks/ship_weights.py [RECIPE ...] [--fold 1]
+    python benchmarks/ship_weights.py --list      # only the list of what is there, for the package
 
 Of each recipe whose five folds are stored in `benchmarks/runs`, split by patient, the network of
 one fold, always the same, becomes `weights/RECIPE.safetensors`, in half precision. Its card
@@ -18,10 +19,12 @@ from typing import Any
 from napari_covseg.assess.comparison import Network, read_networks
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import load_network, save_model
+from napari_covseg.models.installed import list_of
 from napari_covseg.networks.catalogue import BY_NAME
 
 HERE = Path(__file__).parent
 RUNS, TRAINED, SHIPPED = HERE / "runs", HERE / "runs-weights", HERE.parent / "weights"
+LIST = HERE.parent / "src/napari_covseg/models/published.json"
 ROOM = 120e6  # bytes, of all together
 
 
@@ -30,7 +33,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Put trained networks where they are installed from.")
     parser.add_argument("recipes", nargs="*", help="by default all that are complete")
     parser.add_argument("--fold", default="1")
+    parser.add_argument("--list", action="store_true", help="only write the package's list of what is there")
     arguments = parser.parse_args()
+    if arguments.list:
+        LIST.write_text(list_of(SHIPPED), "utf-8")
+        return
     networks = [one for one in read_networks(RUNS) if one.protocol == "patient"]
     for one in networks:
         if not one.complete or (arguments.recipes and one.recipe not in arguments.recipes):
@@ -43,6 +50,7 @@ def main() -> None:
         target = SHIPPED / f"{one.recipe}.safetensors"
         save_model(target, network, shipped_card(card, one, arguments.fold))
         print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB")
+    LIST.write_text(list_of(SHIPPED), "utf-8")
     total = sum(file.stat().st_size for file in SHIPPED.glob("*.safetensors"))
     print(f"together {total / 1e6:.1f} MB")
     if total > ROOM:

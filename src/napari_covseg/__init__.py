@@ -39,6 +39,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("napari-covseg")
     # torch takes seconds to load, and the viewer's process never loads it: not before a name is used
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

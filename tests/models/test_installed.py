@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -81,13 +86,74 @@ def test_from_a_folder_or_from_the_repository(
     with pytest.raises(ModelError, match=r"no model 'large' in .*: it holds tiny"):
         install("large", file.parent)
     monkeypatch.setattr(installed, "_CHECKOUT", tmp_path)
-    with pytest.raises(ModelError, match="name the file with --from"):
+    with pytest.raises(ModelError, match="with --from"):
         install("tiny")
     (tmp_path / "weights").mkdir()
     (tmp_path / "pyproject.toml").touch()
     file.rename(tmp_path / "weights" / file.name)
     install("tiny")
     assert ids("installed") == ["tiny"]
+
+
+@pytest.fixture
+def address(file: Path) -> Iterator[str]:
+    """The address of the folder that holds the file, on this machine."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(file.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_from_an_address(address: str, own_folder: Path) -> None:
+    install("tiny", address)
+    install("tiny", f"{address}/tiny.safetensors")
+    assert ids("installed") == ["tiny"]
+    with pytest.raises(ModelError, match=r"no file at http://.*/large\.safetensors .*: check the address"):
+        install("large", address)
+    assert [one.name for one in own_folder.iterdir()] == ["tiny.safetensors"]
+
+
+def test_an_address_where_nobody_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(*_: object, **__: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("urllib.request.urlopen", cut_off)
+    with pytest.raises(ModelError, match=r"cannot be downloaded \(timed out\): check the address"):
+        install("tiny", address)
+
+
+def test_a_published_name_is_that_file_and_no_other(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = installed.PublishedModel("tiny", "Tiny", "", file.stat().st_size, "0" * 64)
+    monkeypatch.setattr(installed, "published", lambda: (said,))
+    with pytest.raises(ModelError, match=r"is not the model tiny that belongs to this version .*SHA-256"):
+        install("tiny", file)
+    assert ids("installed") == []
+    right = replace(said, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setattr(installed, "published", lambda: (right,))
+    install("tiny", file)
+    assert ids("installed") == ["tiny"]
+
+
+def test_the_list_is_of_the_files_that_are_there() -> None:
+    weights = Path(__file__).parents[2] / "weights"
+    there = Path(installed.__file__).with_name("published.json").read_text("utf-8")
+    assert json.loads(there) == json.loads(installed.list_of(weights)), (
+        "run benchmarks/ship_weights.py --list"
+    )
+
+
+def test_all_that_are_published(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(
+        installed, "published", lambda: (installed.PublishedModel("tiny", "Tiny", "", 1, digest),)
+    )
+    run = CliRunner()
+    assert "To be had" in run.invoke(app, ["models"]).output
+    assert run.invoke(app, ["models", "install", "--all", "--from", str(file.parent)]).exit_code == 0
+    assert ids("installed") == ["tiny"]
+    assert "To be had" not in run.invoke(app, ["models"]).output
+    assert run.invoke(app, ["models", "install"]).exit_code == 2
 
 
 def test_a_damaged_one_and_a_double_are_passed_over(file: Path, network: nn.Module, card: ModelCard) -> None:

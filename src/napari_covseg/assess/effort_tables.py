@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,15 @@ def _shown(mean: tuple[float, float, float], sign: bool = False) -> str:
     return f"{mean[0]:{form}} ({mean[1]:{form}} to {mean[2]:{form}})"
 
 
+def check_matplotlib() -> None:
+    """Raise JobError if figures cannot be drawn: before the hours that it takes to have something to draw."""
+    if find_spec("matplotlib") is None:
+        raise JobError(
+            "The figure needs matplotlib, which is not installed here: run `pip install "
+            "'napari-covseg[figures]'`."
+        )
+
+
 def draw_effort(records: Sequence[Record], path: Path, *, most: int | None = None) -> None:
     """Draw Dice on the slices that are not corrected against slices, and against strokes and clicks.
 
@@ -195,12 +205,9 @@ def draw_effort(records: Sequence[Record], path: Path, *, most: int | None = Non
     JobError
         If matplotlib is not installed, or the picture cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise JobError(
-            "The figure needs matplotlib, which is not installed here: install napari-covseg[docs]."
-        ) from error
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
     last = most or max(point["corrected"] for record in records for point in record["points"])
     grid = list(range(last + 1))
     figure = Figure(figsize=(10, 4.2), layout="constrained")

@@ -79,9 +79,11 @@ def effort(
     """Correct patients as a radiologist who knows the truth, and measure what is left to do."""
     output = Output(context, as_json)
     from napari_covseg.assess.effort import CONDITIONS, Protocol
+    from napari_covseg.assess.effort_tables import check_matplotlib
     from napari_covseg.assess.patients import read_assessed
     from napari_covseg.review.order import STRATEGIES
 
+    check_matplotlib()
     wanted = _chosen(strategies, STRATEGIES, "strategy"), _chosen(conditions, CONDITIONS, "condition")
     protocols = [
         Protocol(

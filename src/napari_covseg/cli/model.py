@@ -48,6 +48,7 @@ def models(
         _list_networks(output)
         return
     from napari_covseg.models.catalogue import available
+    from napari_covseg.models.installed import published
 
     entries = available()
     records: list[dict[str, Any]] = [
@@ -71,6 +72,9 @@ def models(
     output.record(records)
     for line in lines:
         output.line(line)
+    here = {entry.card.id for entry in entries}
+    if more := [one.id for one in published() if one.id not in here]:
+        output.line(f"To be had with `covseg models install NAME` or --all: {', '.join(more)}")
 
 
 def _list_networks(output: Output) -> None:
@@ -115,24 +119,32 @@ def show(
 @app.command()
 def install(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Id of the model.")],
+    name: Annotated[
+        str | None, typer.Argument(help="Id of the model; `covseg models` lists those that there are.")
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(
             "--from",
-            help="The model file, or the folder of NAME.safetensors; by default weights/ in a checkout.",
+            help="The model file, or the folder of NAME.safetensors; either may be a http address. By "
+            "default the folder weights of a checkout.",
         ),
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that belong to this version.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a model that is not in the package to those that are always at hand."""
+    """Add a model that is not in the package to those that are always at hand; its checksum is looked at."""
     output = _output(context, as_json)
     from napari_covseg.models.installed import install as install_model
+    from napari_covseg.models.installed import published
 
-    card, path = install_model(name, source)
-    output.record({"installed": card.id, "path": str(path), "licence": card.licence})
-    output.line(f"Installed {card.id} in {path}")
-    output.line(f"{card.use} Licence of the weights: {card.licence or 'not stated'}")
+    if every == (name is not None):
+        raise ModelError("Name a model, or say --all.")
+    for one in [model.id for model in published()] if name is None else [name]:
+        card, path = install_model(one, source)
+        output.record({"installed": card.id, "path": str(path), "licence": card.licence})
+        output.line(f"Installed {card.id} in {path}")
+        output.line(f"{card.use} Licence of the weights: {card.licence or 'not stated'}")
 
 
 @app.command()

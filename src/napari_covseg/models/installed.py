@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import struct
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import platformdirs
 
@@ -17,6 +25,48 @@ from napari_covseg.models.card import ModelCard, read_card
 
 SUFFIX = ".safetensors"
 _CHECKOUT = Path(__file__).parents[3]
+_TIMEOUT = 30.0  # seconds without a byte
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model that is offered beside the package.
+
+    Attributes
+    ----------
+    id, title, licence : str
+        As its card says them.
+    size : int
+        Of its file, in bytes.
+    sha256 : str
+        Of its file, hexadecimal.
+    """
+
+    id: str
+    title: str
+    licence: str
+    size: int
+    sha256: str
+
+
+@cache
+def published() -> tuple[PublishedModel, ...]:
+    """Return the models in the repository's folder ``weights``, as the package knows them."""
+    listed = json.loads(Path(__file__).with_name("published.json").read_text("utf-8"))
+    return tuple(PublishedModel(**one) for one in listed)
+
+
+def list_of(folder: Path) -> str:
+    """Return what `published` reads, JSON text, of the model files in a folder."""
+    models = []
+    for file in sorted(folder.glob(f"*{SUFFIX}")):
+        card = read_card(file)
+        size, digest = file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest()
+        models.append(
+            {"id": card.id, "title": card.title, "licence": card.licence, "size": size, "sha256": digest}
+        )
+    return json.dumps(models, indent=1, ensure_ascii=False) + "\n"
 
 
 def models_folder() -> Path:
@@ -45,9 +95,9 @@ def install(name: str, source: str | os.PathLike[str] | None = None) -> tuple[Mo
     ----------
     name : str
         Id in the model's card.
-    source : path, optional
-        The model file, or a folder that holds ``<name>.safetensors``; by default the
-        repository's folder ``weights``.
+    source : path or URL, optional
+        The model file, or a folder that holds ``<name>.safetensors``; either may be a http address. By
+        default the repository's folder ``weights``.
 
     Returns
     -------
@@ -58,13 +108,27 @@ def install(name: str, source: str | os.PathLike[str] | None = None) -> tuple[Mo
     Raises
     ------
     ModelError
-        If there is no such model, or it is damaged, or the folder cannot be written.
+        If there is no such model, or it is damaged, or not the file that was published under its name, or
+        cannot be downloaded, or the folder cannot be written.
     """
+    if re.match(r"https?://", str(source)):
+        with _downloaded(name, str(source)) as (file, address):
+            return _install(name, file, address)
     file = _source(name, source)
+    return _install(name, file, str(file))
+
+
+def _install(name: str, file: Path, said: str) -> tuple[ModelCard, Path]:
     card = read_card(file)
     if card.id != name:
-        raise ModelError(f"{file} holds the model {card.id}, not {name}: install it under that name.")
-    _check_complete(file)
+        raise ModelError(f"{said} holds the model {card.id}, not {name}: install it under that name.")
+    _check_complete(file, said)
+    known = {one.id: one.sha256 for one in published()}
+    if name in known and hashlib.sha256(file.read_bytes()).hexdigest() != known[name]:
+        raise ModelError(
+            f"{said} is not the model {name} that belongs to this version of napari-covseg (its SHA-256 is "
+            "another): get it again, or update napari-covseg."
+        )
     folder = models_folder()
     target = _installed_path(name)
     try:
@@ -106,12 +170,33 @@ def _installed_path(name: str) -> Path:
     return models_folder() / f"{name}{SUFFIX}"
 
 
+@contextmanager
+def _downloaded(name: str, address: str) -> Iterator[tuple[Path, str]]:
+    """Yield a model that was downloaded, and the address of its file; it is gone afterwards."""
+    if not address.endswith(SUFFIX):
+        address = f"{address.rstrip('/')}/{name}{SUFFIX}"
+    with TemporaryDirectory(prefix="covseg-") as folder:
+        file = Path(folder) / f"{name}{SUFFIX}"
+        try:
+            with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer, file.open("wb") as out:
+                shutil.copyfileobj(answer, out, _CHUNK)
+        except urllib.error.HTTPError as error:
+            raise ModelError(f"There is no file at {address} ({error}): check the address.") from error
+        except (OSError, ValueError) as error:  # no such host, cut off, no room; no address at all
+            reason = getattr(error, "reason", error)
+            raise ModelError(
+                f"{address} cannot be downloaded ({reason}): check the address and the connection."
+            ) from error
+        yield file, address
+
+
 def _source(name: str, source: str | os.PathLike[str] | None) -> Path:
     """Return the file that holds a model, which is there."""
     place = repository_weights() if source is None else Path(os.path.expanduser(source))
     if place is None:
         raise ModelError(
-            f"The model {name} does not come with the package: download it and name the file with --from."
+            f"The model {name} does not come with the package: name the folder `weights` of the project's "
+            "repository, or the address of that folder, or the file, with --from."
         )
     if place.is_file():
         return place
@@ -122,11 +207,11 @@ def _source(name: str, source: str | os.PathLike[str] | None) -> Path:
     return file
 
 
-def _check_complete(path: Path) -> None:
+def _check_complete(path: Path, said: str) -> None:
     """Raise ModelError if the file is shorter than its header says: the end of a copy may be missing."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
     ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
     if path.stat().st_size != 8 + length + max(ends, default=0):
-        raise ModelError(f"The model file {path} is not complete: get it again.")
+        raise ModelError(f"The model file {said} is not complete: get it again.")
