@@ -148,6 +148,11 @@ def defined(module: str) -> set[str]:
     return names
 
 
+def test_the_version_is_that_of_the_distribution() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert napari_covseg.__version__ == declared
+
+
 def test_scripts_import_what_is_there() -> None:
     """Those outside of the package too, which no other test runs as a whole."""
     scripts = [

@@ -211,3 +211,11 @@ def test_a_union_teaches_both_of_its_parts() -> None:
     for head in heads.values():
         assert head.grad is not None
         assert (head.grad < 0).all()
+
+
+def test_licences_of_sources(pictures: Path) -> None:
+    stated = '[[source]]\nname = "A"\npatients = "whole"\nlicence = "CC BY 4.0"\n'
+    data = read(pictures, f'{stated}[[source]]\nname = "B"\npatients = "some"\npartial = true\n')
+    assert data.licences == {"A": "CC BY 4.0", "B": "not stated"}
+    with pytest.raises(ScanError, match="allows no derivatives, and weights are one: leave it out"):
+        read(pictures, stated.replace("BY", "BY-NC-ND"))

@@ -100,6 +100,8 @@ def test_data_without_folds() -> None:
 
 def test_a_model_file_with_its_card(data: LabelledSlices, recipe: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
+    named = np.array(["ours" if name == "bert" else "others" for name in data.patients])
+    data = dataclasses.replace(data, sources=named, licences={"others": "CC BY 4.0"})
     split = split_patients(data, None, ["anna"], ["cleo"])
     *told, card = train_model(data, split, out, recipe)
     assert all(isinstance(progress, TrainingProgress) for progress in told)
@@ -108,7 +110,7 @@ def test_a_model_file_with_its_card(data: LabelledSlices, recipe: Recipe, tmp_pa
     assert stored.id == "mine"
     assert stored.split == {"training": ["bert"], "validation": ["anna"], "test": ["cleo"]}
     assert stored.trained_on == "7 slices of 1 sources"
-    assert stored.licence == data.licence
+    assert (stored.licence, stored.sources) == (data.licence, {"ours": "not stated"})
     assert stored.recipe["steps"] == 16
     assert stored.created == datetime.date.today().isoformat()
     for part in ("validation", "test"):

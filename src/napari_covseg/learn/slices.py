@@ -56,6 +56,8 @@ class LabelledSlices:
         Patients that choose the checkpoint, by fold.
     licence : str
         Of the data, for the card of a model that learned from it.
+    licences : dict of str to str
+        Of each source.
     negatives : frozenset of str
         Names of patients whose slices hold no lung.
     weights : dict of str to float
@@ -76,6 +78,7 @@ class LabelledSlices:
     folds: dict[str, list[str]] = field(default_factory=dict)
     validation: dict[str, list[str]] = field(default_factory=dict)
     licence: str = ""
+    licences: dict[str, str] = field(default_factory=dict)
     negatives: frozenset[str] = frozenset()
     weights: dict[str, float] = field(default_factory=dict)
     numbers: npt.NDArray[np.int_] | None = None

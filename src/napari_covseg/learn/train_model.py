@@ -272,8 +272,15 @@ def _card(
         recipe={**asdict(recipe), "warm_start": Path(recipe.warm_start).name, "trained": facts},
         scores=scores,
         licence=data.licence,
+        sources=_licences(parts["training"]),
         created=datetime.date.today().isoformat(),
     )
+
+
+def _licences(training: LabelledSlices) -> dict[str, str]:
+    """Return the licence of each source that slices come from."""
+    names = [] if training.sources is None else np.unique(training.sources).tolist()
+    return {name: training.licences.get(name, "not stated") for name in names}
 
 
 def _listed(outputs: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,7 @@ def _assemble(
     masks: list[Mask] = []
     negative: dict[str, bool] = {}
     weights: dict[str, float] = {}
+    licences: dict[str, str] = {}
     here, root = root, root / _expanded(description.get("root", ""))
     sources = description.get("source", [])
     for source in sources if isinstance(sources, list) else [sources]:
@@ -149,6 +151,7 @@ def _assemble(
         folder = here / _expanded(source["root"]) if "root" in source else root
         _check_source(source, folder)
         label = source.get("name", source[kind])
+        licences.setdefault(label, source.get("licence", "not stated"))
         for name, slice_ in _READERS[kind](source, folder):
             if size is None:
                 images.append(prepare(preparation, slice_.values, slice_.kind))
@@ -176,13 +179,16 @@ def _assemble(
         folds=description.get("folds", {}),
         validation=description.get("validation", {}),
         licence=description.get("licence", ""),
+        licences=licences,
         negatives=frozenset(name for name, without in negative.items() if without),
         weights=weights,
     )
 
 
 # What a [[source]] may say, by where its slices come from. See docs/training.md.
-_COMMON: dict[str, type | tuple[type, ...]] = {"name": str, "weight": (int, float), "root": str}
+_COMMON: dict[str, type | tuple[type, ...]] = {
+    "name": str, "weight": (int, float), "root": str, "licence": str,
+}  # fmt: skip
 _SETTINGS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "patients": {"patients": str, "negative": bool, "kind": str, "partial": bool, "left_out": list},
     "pictures": {"pictures": str, "masks": str, "values": dict, "patient": str, "numbers": list, "kind": str},
@@ -220,6 +226,10 @@ def _check_source(source: dict[str, Any], root: Path) -> None:
             raise ScanError(f"The source {source} has a setting that cannot be used: {key} = {value!r}.")
     if not 0 < source.get("weight", 1) < np.inf:
         raise ScanError(f"The source {source} has a weight that is not above 0: correct it.")
+    if re.search(r"\bND\b|no.?deriv", source.get("licence", ""), re.IGNORECASE):
+        raise ScanError(
+            f"The source {source} has a licence that allows no derivatives, and weights are one: leave it out."
+        )
     if source.get("kind", "grey") not in KINDS[1:]:
         raise ScanError(f"The source {source} has a kind that is not grey or equalised: correct it.")
     for key in ("patients", "pictures", "masks", "volumes"):

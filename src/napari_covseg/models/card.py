@@ -18,7 +18,7 @@ FORMAT = 1
 RESEARCH_USE = "Research use only, not for diagnosis."
 TTA = ("none", "lungs", "flip", "flips")
 _LARGEST_HEADER = 16 * 2**20
-_TABLES = ("network", "preparation", "thresholds", "split", "recipe", "scores")
+_TABLES = ("network", "preparation", "thresholds", "split", "recipe", "scores", "sources")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class ModelCard:
         What was measured, on whom, and how; see the key ``protocol``.
     licence : str
         Of the weights.
+    sources : dict of str to str
+        The licence of each source that it learned from; "not stated" where none is known.
     created : str
         ISO date.
     use : str
@@ -73,6 +75,7 @@ class ModelCard:
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
+    sources: dict[str, str] = field(default_factory=dict)
     created: str = ""
     use: str = RESEARCH_USE
 
