@@ -228,7 +228,8 @@ def _check_source(source: dict[str, Any], root: Path) -> None:
         raise ScanError(f"The source {source} has a weight that is not above 0: correct it.")
     if re.search(r"\bND\b|no.?deriv", source.get("licence", ""), re.IGNORECASE):
         raise ScanError(
-            f"The source {source} has a licence that allows no derivatives, and weights are one: leave it out."
+            f"The source {source} has a licence that allows no derivatives, and weights are one: leave it "
+            "out."
         )
     if source.get("kind", "grey") not in KINDS[1:]:
         raise ScanError(f"The source {source} has a kind that is not grey or equalised: correct it.")
