@@ -54,15 +54,28 @@ def test_the_bits_of_overlays_are_not_values(tmp_path, make_slice, ct, stored, h
             np.testing.assert_array_equal(by_simpleitk(path), values)
 
 
-def test_all_spare_bits_may_be_overlays_if_the_file_says_so(tmp_path, make_slice, ct):
+@pytest.mark.parametrize("declared", [False, True])
+def test_all_spare_bits_may_be_overlays(tmp_path, make_slice, ct, declared):
     values = ct((12, 10))
     raw = words(values + 1024, 12, 11)
     raw[2:5] |= 0xF000
+    raw[2:5] &= 0xF7FF  # below 2048: HU of a body
+    values[2:5] = (raw[2:5] & 0xFFF).astype(np.int16) - 1024
     path = make_slice(tmp_path / "x.dcm", values, PixelData=raw.tobytes(), **bits(12, 11, False))
     dataset = pydicom.dcmread(path)
-    for bit in range(12, 16):
+    for bit in range(12, 16 if declared else 12):
         dataset.add_new((0x6000 + 2 * (bit - 12), 0x0102), "US", bit)
     dataset.save_as(path)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], values)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_one_negative_number_over_all_bits_is_padding(tmp_path, make_slice, ct, signed):
+    values = ct((12, 10))
+    raw = words(values if signed else values + 1024, 12, 11)
+    raw[2, :5] = 0x10000 - 3024  # beyond 12 bits
+    path = make_slice(tmp_path / "x.dcm", values, PixelData=raw.tobytes(), **bits(12, 11, signed))
+    values[2, :5] = -1024
     np.testing.assert_array_equal(read_scan(path).voxels[0], values)
 
 

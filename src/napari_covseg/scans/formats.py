@@ -19,7 +19,8 @@ import numpy.typing as npt
 from napari_covseg.errors import ScanError
 from napari_covseg.files import replacing
 from napari_covseg.scans.dicom import Dicom
-from napari_covseg.scans.dicom.series import NothingReadError, SeriesInfo
+from napari_covseg.scans.dicom.folder import NothingReadError
+from napari_covseg.scans.dicom.series import SeriesInfo
 from napari_covseg.scans.intensity import VALUES
 from napari_covseg.scans.itk import MetaImage, Nrrd
 from napari_covseg.scans.nifti import Nifti
@@ -80,7 +81,7 @@ def read_scan(
             return _read_folder(path, series, values, found)
         if not path.exists():
             raise ScanError(f"{path} does not exist; check the path.")
-        return _read_file(path, values)
+        return _read_file(path, values, series)
     except OSError as error:
         raise ScanError(
             f"{path} cannot be read ({error.strerror or error}); check the disk and your permissions."
@@ -91,12 +92,12 @@ def read_scan(
         ) from error
 
 
-def _read_file(path: Path, values: Values | None) -> Scan:
+def _read_file(path: Path, values: Values | None, series: str | None = None) -> Scan:
     if _is_archive(path):
         raise _packed(path)
     for known in FORMATS:
         if known.recognises(path):
-            return known.read(path, values)
+            return DICOM.read(path, values, series) if known is DICOM else known.read(path, values)
     if path.suffix.lower() in DICOM.suffixes:
         raise ScanError(
             f"{path.name} is not a DICOM file although its name says so, or it is truncated; copy it "

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.dicom.folder import SUFFIXES
+from napari_covseg.scans.dicom.folder import SUFFIXES, check_unread
 from napari_covseg.scans.dicom.header import (
     SliceHeader,
     damaged,
@@ -62,10 +62,12 @@ class Dicom(Format):
         Raises
         ------
         ScanError
-            If the series is not CT or does not make a volume.
+            If the series is not CT, does not make a volume or is damaged; `NothingReadError` if there are
+            no slices, but files that may be some.
         """
         found = list_series(folder) if found is None else found
         if not found:
+            check_unread(folder)
             return None
         chosen = choose_series(folder, found, series)
         others = [info for info in found if info is not chosen]
@@ -79,16 +81,20 @@ class Dicom(Format):
                 f"{str(error)[:-1]}; or choose another series: {', or '.join(usable)}."
             ) from error
 
-    def read(self, path: Path, values: Values | None = None) -> Scan:
-        """Read one file as a scan: one slice, or the frames of an enhanced file, see `Format.read`."""
+    def read(self, path: Path, values: Values | None = None, series: str | None = None) -> Scan:
+        """Read one file as a scan: one slice, or the frames of an enhanced file, see `Format.read`.
+
+        `series` is one of the volumes of an enhanced file, as the notes call them.
+        """
         headers = read_slices(path)
         if headers is None:  # it was a moment ago
             raise damaged(path)
         if not headers:
             raise without_image(path)
         found = series_of_file(path, headers)
-        others = [f"Also in the file: {info}." for info in found[1:]]
-        return _read(path, choose_series(path, found, None), others, values)
+        chosen = choose_series(path, found, series)
+        others = [f"Also in the file: {info}." for info in found if info is not chosen]
+        return _read(path, chosen, others, values)
 
 
 def _read(path: Path, info: SeriesInfo, notes: list[str], values: Values | None) -> Scan:

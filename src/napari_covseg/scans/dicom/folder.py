@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from napari_covseg.errors import ScanError
 from napari_covseg.scans.dicom.header import DamagedError, SliceHeader, read_slices
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -27,6 +28,31 @@ class Unread:
     def __str__(self) -> str:
         """Say it as the begin of a sentence."""
         return f"{self.path.name} {self.why}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        if self.why.startswith("cannot"):
+            return "check the disk and your permissions"
+        return "copy it again from where it came from"
+
+
+class NothingReadError(ScanError):
+    """A folder without a slice that can be read, but with files that may be slices."""
+
+
+def check_unread(root: Path) -> None:
+    """Say which files of a folder without slices may have been some.
+
+    Raises
+    ------
+    NothingReadError
+        If there are any.
+    """
+    found = look_through(root)
+    if not found.slices and found.unread:
+        one = found.unread[0]
+        raise NothingReadError(f"{one}; {one.remedy}, or remove it.")
 
 
 @dataclass(frozen=True)
@@ -79,6 +105,9 @@ def _files(root: Path, unread: list[Unread]) -> Iterator[Path]:
     for parent, folders, names in os.walk(root, onerror=refused, followlinks=True):
         here = os.stat(parent)
         if (here.st_dev, here.st_ino) in visited and here.st_ino:
+            folders.clear()
+            continue
+        if "zarr.json" in names:  # a store of arrays, which may have very many files
             folders.clear()
             continue
         visited.add((here.st_dev, here.st_ino))

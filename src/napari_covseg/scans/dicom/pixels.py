@@ -36,8 +36,8 @@ COMPRESSED = (*JPEG, *JPEG_2000, RUN_LENGTH)
 
 MOST_TILES = 1024
 
-LEAST_PADDING = -4096
-"""Stored values from here to -1 that lie outside of the declared bits are padding, such as -2000 or -3024."""
+LEAST_NOISE = -1024
+"""Negative numbers from here on, written over all bits of an unsigned field, are air with its noise."""
 
 
 def check_pixels(header: SliceHeader) -> None:
@@ -150,12 +150,13 @@ def _stored(header: SliceHeader, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if header.signed:
         spare = width - header.bits_stored
         stored = (stored << spare).view(as_signed.dtype) >> spare
-    if shift or header.overlay_in_pixels:
+    beyond = (as_signed >> header.bits_stored == -1) & (as_signed != stored)
+    if shift or header.overlay_in_pixels or not beyond.any():
         return stored
-    beyond = as_signed >> header.bits_stored == -1
-    if not beyond.any():
-        return stored
-    return np.where(beyond & (as_signed >= LEAST_PADDING), as_signed, stored.astype(np.int64))
+    padding = beyond & (as_signed < LEAST_NOISE)
+    if len(np.unique(as_signed[padding])) > 1:
+        beyond &= ~padding  # padding is one value; these are under several overlays
+    return np.where(beyond, as_signed, stored.astype(np.int64))
 
 
 def _inverted(header: SliceHeader, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -22,16 +22,12 @@ from napari_covseg.scans.dicom.stack import SAME_PLANE, check_alike, ordered, po
 ALWAYS_APART = ("patient", "study")
 """Marks whose values never lie in one volume."""
 
-APART_IF_MIXED = ("stack", "temporal position", "acquisition", "echo", "kernel", "kV", "cardiac phase")
-"""Marks whose values make volumes of their own where their slices lie among each other, however evenly."""
+NOT_IF_EVEN = (*ALWAYS_APART, "slice thickness", "window", "tube current", "field of view", "comment")
+"""Marks that may change from slice to slice of one volume: they tell apart only what makes none."""
 
 Slices = list[SliceHeader]
 Part = tuple[str, Slices]
 """A volume of a series, and what tells it apart from the others."""
-
-
-class NothingReadError(ScanError):
-    """A folder without a slice that can be read, but with files that may be slices."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +62,12 @@ def list_series(folder: str | os.PathLike[str]) -> list[SeriesInfo]:
     Raises
     ------
     ScanError
-        If the folder does not exist, or if nothing in it can be read although it holds DICOM files.
+        If the folder does not exist.
     """
     root = Path(folder)
     if not root.is_dir():
         raise ScanError(f"{root} is not a folder; choose the folder that holds the DICOM files.")
     found = look_through(root)
-    if not found.slices and found.unread:
-        raise NothingReadError(f"{found.unread[0]}; copy it again from where it came from, or remove it.")
     series: dict[str, Slices] = {}
     for header in found.slices:
         key = header.series_uid or f"{header.path.parent.relative_to(root).as_posix()}#{header.series_number}"
@@ -115,13 +109,13 @@ def _with_unread(
     others = []
     for one in unread:
         if one.series_uid in uids and one.series_uid:
-            return replace(info, refusal=f"{one}; copy it again from where it came from.")
+            return replace(info, refusal=f"{one}; {one.remedy}.")
         if one.series_uid in series:
             continue
         if names.next_to(one.path):
             refusal = (
-                f"{one}, and it is named as a slice of the series {info.description or info.uid}; copy it "
-                "again from where it came from, or remove it to read the others."
+                f"{one}, and it is named as a slice of the series {info.description or info.uid}; "
+                f"{one.remedy}, or remove it to read the others."
             )
             return replace(info, refusal=refusal)
         others.append(str(one))
@@ -369,7 +363,7 @@ def _volumes(headers: Slices, root: Path) -> list[Part]:
     if len(headers) < 4:
         return whole
     if is_volume(headers):
-        for name in APART_IF_MIXED:
+        for name in [name for name in MARKS if name not in NOT_IF_EVEN]:
             if found := _split(headers, (name,), (_marked(name),), least=3):
                 return found
         return whole
