@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,56 @@ def dicom_series(
     return folder
 
 
+def enhanced_ct(
+    path: Path,
+    volume: np.ndarray,
+    order: list[int],
+    *,
+    slopes: list[float] | None = None,
+    stacks: list[str] | None = None,
+    shared: bool = True,
+    syntax: str | None = None,
+) -> Path:
+    """Write an enhanced CT of frames (frame, row, column), frame n at the place `order[n]`."""
+    dataset = pydicom.dcmread(dicom_slice(path))
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+    group = pydicom.Dataset()
+    group.PixelMeasuresSequence = [_of(dataset, "PixelSpacing", "SliceThickness")]
+    group.PlaneOrientationSequence = [_of(dataset, "ImageOrientationPatient")]
+    dataset.SharedFunctionalGroupsSequence = [group if shared else pydicom.Dataset()]
+    frames, raw = [], []
+    for n, values in enumerate(volume):
+        frame = pydicom.Dataset() if shared else copy.deepcopy(group)
+        place, scale, content = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = [-30, -20, -100 + 2 * order[n]]
+        slope = slopes[n] if slopes else 1
+        scale.RescaleSlope, scale.RescaleIntercept = slope, -1024 * slope
+        content.StackID = stacks[n] if stacks else "1"
+        frame.PlanePositionSequence = [place]
+        frame.PixelValueTransformationSequence = [scale]
+        frame.FrameContentSequence = [content]
+        frames.append(frame)
+        raw.append((values / slope + 1024 * 1).round().astype(np.int16))
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.NumberOfFrames = len(volume)
+    for (
+        name
+    ) in "PixelSpacing ImagePositionPatient ImageOrientationPatient RescaleSlope RescaleIntercept".split():
+        delattr(dataset, name)
+    dataset.PixelData = np.stack(raw).tobytes()
+    if syntax is not None:
+        dataset.compress(syntax)
+    dataset.save_as(path)
+    return path
+
+
+def _of(dataset: pydicom.Dataset, *names: str) -> pydicom.Dataset:
+    item = pydicom.Dataset()
+    for name in names:
+        setattr(item, name, dataset[name].value)
+    return item
+
+
 @pytest.fixture
 def make_slice() -> MakeSlice:
     """Return `dicom_slice`."""
@@ -129,3 +180,9 @@ def make_series() -> MakeSeries:
 def ct() -> Callable[..., np.ndarray]:
     """Return `ct_values`."""
     return ct_values
+
+
+@pytest.fixture
+def make_enhanced() -> Callable[..., Path]:
+    """Return `enhanced_ct`."""
+    return enhanced_ct

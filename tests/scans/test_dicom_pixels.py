@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -176,62 +175,12 @@ def test_white_at_zero(tmp_path, make_slice, signed, stored, turned):
     assert any("white as zero" in note for note in scan.notes) == turned
 
 
-def enhanced(
-    path: Path,
-    volume: np.ndarray,
-    order: list[int],
-    *,
-    slopes: list[float] | None = None,
-    stacks: list[str] | None = None,
-    shared: bool = True,
-    syntax: str | None = None,
-) -> Path:
-    """Turn a slice into an enhanced CT of frames (frame, row, column), frame n at the place `order[n]`."""
-    dataset = pydicom.dcmread(path)
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
-    group = pydicom.Dataset()
-    group.PixelMeasuresSequence = [_of(dataset, "PixelSpacing", "SliceThickness")]
-    group.PlaneOrientationSequence = [_of(dataset, "ImageOrientationPatient")]
-    dataset.SharedFunctionalGroupsSequence = [group if shared else pydicom.Dataset()]
-    frames, raw = [], []
-    for n, values in enumerate(volume):
-        frame = pydicom.Dataset() if shared else copy.deepcopy(group)
-        place, scale, content = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
-        place.ImagePositionPatient = [-30, -20, -100 + 2 * order[n]]
-        slope = slopes[n] if slopes else 1
-        scale.RescaleSlope, scale.RescaleIntercept = slope, -1024 * slope
-        content.StackID = stacks[n] if stacks else "1"
-        frame.PlanePositionSequence = [place]
-        frame.PixelValueTransformationSequence = [scale]
-        frame.FrameContentSequence = [content]
-        frames.append(frame)
-        raw.append((values / slope + 1024 * 1).round().astype(np.int16))
-    dataset.PerFrameFunctionalGroupsSequence = frames
-    dataset.NumberOfFrames = len(volume)
-    for (
-        name
-    ) in "PixelSpacing ImagePositionPatient ImageOrientationPatient RescaleSlope RescaleIntercept".split():
-        delattr(dataset, name)
-    dataset.PixelData = np.stack(raw).tobytes()
-    if syntax is not None:
-        dataset.compress(syntax)
-    dataset.save_as(path)
-    return path
-
-
-def _of(dataset: pydicom.Dataset, *names: str) -> pydicom.Dataset:
-    item = pydicom.Dataset()
-    for name in names:
-        setattr(item, name, dataset[name].value)
-    return item
-
-
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("syntax", [None, pydicom.uid.RLELossless])
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [3, 0, 5, 1, 4, 2]])
-def test_enhanced_ct(tmp_path, make_slice, ct, order, syntax, shared):
+def test_enhanced_ct(tmp_path, make_enhanced, ct, order, syntax, shared):
     volume = ct((6, 12, 10))
-    path = enhanced(make_slice(tmp_path / "e.dcm"), volume[order], order, syntax=syntax, shared=shared)
+    path = make_enhanced(tmp_path / "e.dcm", volume[order], order, syntax=syntax, shared=shared)
     scan = read_scan(path)
     np.testing.assert_array_equal(scan.voxels, volume)
     assert scan.spacing == pytest.approx((2.0, 0.8, 0.7)) and scan.sop_uids == (scan.sop_uids[0],) * 6
@@ -241,17 +190,15 @@ def test_enhanced_ct(tmp_path, make_slice, ct, order, syntax, shared):
         read_scan(path)
 
 
-def test_enhanced_ct_with_a_rescale_for_each_frame(tmp_path, make_slice):
+def test_enhanced_ct_with_a_rescale_for_each_frame(tmp_path, make_enhanced):
     volume = np.random.default_rng(0).integers(-250, 250, (6, 12, 10)) * 4
-    path = enhanced(make_slice(tmp_path / "e.dcm"), volume, list(range(6)), slopes=[1, 2, 4, 1, 2, 0.5])
+    path = make_enhanced(tmp_path / "e.dcm", volume, list(range(6)), slopes=[1, 2, 4, 1, 2, 0.5])
     np.testing.assert_array_equal(read_scan(path).voxels, volume)
 
 
-def test_enhanced_ct_with_two_stacks(tmp_path, make_slice, ct):
+def test_enhanced_ct_with_two_stacks(tmp_path, make_enhanced, ct):
     volume = ct((12, 12, 10))
-    path = enhanced(
-        make_slice(tmp_path / "e.dcm"), volume, [*range(6), *range(6)], stacks=["1"] * 6 + ["2"] * 6
-    )
+    path = make_enhanced(tmp_path / "e.dcm", volume, [*range(6), *range(6)], stacks=["1"] * 6 + ["2"] * 6)
     found = list_series(tmp_path)
     assert [(info.slices, info.description) for info in found] == [
         (6, "thorax (stack 1)"),

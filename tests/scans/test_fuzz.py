@@ -9,10 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from PIL import Image
-from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    RLELossless,
+)
 
 from napari_covseg.errors import ScanError
 from napari_covseg.scans import Scan, read_scan
@@ -58,7 +65,15 @@ def mangle_digits(data: bytearray, rng: np.random.Generator) -> bytearray:
     return data
 
 
-MUTATIONS: list[Mutation] = [truncate, flip_bits, mangle_header, overwrite, shift, mangle_digits]
+def swap(data: bytearray, rng: np.random.Generator) -> bytearray:
+    size = int(rng.integers(1, 60))
+    a, b = sorted(rng.integers(0, max(len(data) - size, 1), 2))
+    if b >= a + size:
+        data[a : a + size], data[b : b + size] = data[b : b + size], data[a : a + size]
+    return data
+
+
+MUTATIONS: list[Mutation] = [truncate, flip_bits, mangle_header, overwrite, shift, mangle_digits, swap]
 
 
 def write_volume(path: Path) -> Path:
@@ -73,13 +88,16 @@ def write_picture(path: Path) -> Path:
 
 
 @pytest.fixture
-def originals(tmp_path, make_slice) -> dict[str, bytes]:
+def originals(tmp_path, make_slice, make_enhanced, ct) -> dict[str, bytes]:
     """Bytes of one whole file of each kind, by name."""
     made = [
         make_slice(tmp_path / "raw.dcm"),
         make_slice(tmp_path / "implicit.dcm", syntax=ImplicitVRLittleEndian),
         make_slice(tmp_path / "lossless.dcm", syntax=JPEGLosslessSV1),
         make_slice(tmp_path / "wavelet.dcm", syntax=JPEG2000Lossless),
+        make_slice(tmp_path / "twelve.dcm", BitsStored=12, HighBit=11, PixelRepresentation=0),
+        make_enhanced(tmp_path / "enhanced.dcm", ct((3, 12, 10)), [0, 1, 2]),
+        make_enhanced(tmp_path / "packed.dcm", ct((3, 12, 10)), [0, 1, 2], syntax=RLELossless),
         *(write_volume(tmp_path / f"plain{ending}") for ending in (".nii", ".nrrd", ".mha")),
         *(write_volume(tmp_path / f"packed{ending}") for ending in (".nii.gz", ".nrrd", ".mha")),
         *(write_picture(tmp_path / f"picture{ending}") for ending in (".png", ".jpg", ".tif")),
@@ -135,3 +153,56 @@ def test_a_damaged_file_among_slices(tmp_path, make_series):
             assert read_scan(tmp_path).voxels.min() >= -1024
         except ScanError as error:
             assert "\n" not in str(error)
+
+
+def by_pydicom(path: Path) -> np.ndarray | None:
+    """HU of a slice, in no order; None where pydicom does not read it, or more than a rescaling is asked."""
+    try:
+        dataset = pydicom.dcmread(path, force=True)
+        values = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+        if (
+            "PixelPaddingValue" in dataset
+            or dataset.BitsStored < 16
+            or dataset.PhotometricInterpretation[-1] == "1"
+        ):
+            return None  # pydicom leaves to whoever asks what that means
+    except Exception:  # it meets damage with any kind of exception
+        return None
+    return np.sort(np.clip(np.rint(values), -1024, 32767).ravel())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_slices_are_refused_or_right(tmp_path, originals):
+    counts = {"refused": 0, "right": 0}
+    for name in ("raw.dcm", "implicit.dcm", "lossless.dcm"):
+        for seed in range(1000, 1070):
+            path = tmp_path / name
+            path.write_bytes(mutated(name, originals[name], seed))
+            try:
+                scan = read_scan(path)
+            except ScanError:
+                counts["refused"] += 1
+                continue
+            right = by_pydicom(path) if scan.intensity == "HU" else None
+            if right is not None:
+                counts["right"] += 1
+                np.testing.assert_array_equal(np.sort(scan.voxels.ravel()), right, err_msg=f"{name} {seed}")
+    assert min(counts.values()) > 30
+
+
+@pytest.mark.parametrize("kind", ["raw", "implicit", "lossless"])
+@pytest.mark.parametrize("cut", [1, 4])
+def test_a_slice_cut_at_any_length_is_missed(tmp_path, make_series, ct, kind, cut):
+    volume = ct((5, 12, 10))
+    syntax = {"raw": ExplicitVRLittleEndian, "implicit": ImplicitVRLittleEndian, "lossless": JPEGLosslessSV1}[
+        kind
+    ]
+    make_series(tmp_path, volume, syntax=syntax, names=[f"I{n}" for n in range(5)])
+    path = tmp_path / f"I{cut}"
+    data = path.read_bytes()
+    for length in range(0, len(data), 37):
+        path.write_bytes(data[:length])
+        with pytest.raises(ScanError, match=rf"I{cut} .*copy it again"):
+            read_scan(tmp_path)
+    path.write_bytes(data[:-8] if kind == "lossless" else data)  # only the end mark is lost
+    np.testing.assert_array_equal(read_scan(tmp_path).voxels, volume)
