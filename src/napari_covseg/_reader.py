@@ -44,4 +44,5 @@ def image_layer(scan: Scan) -> LayerData:
     }
     if scan.spacing is not None:
         attributes |= {"scale": scan.spacing, "units": ("mm", "mm", "mm")}
+        attributes["translate"] = tuple(scan.affine[:3, 3][::-1].tolist())
     return scan.voxels, attributes, "image"

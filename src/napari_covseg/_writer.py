@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans import write_labels
+from napari_covseg.scans import has_geometry, write_labels
 from napari_covseg.scans.scan import METADATA_KEY, Scan
 
 
 def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write a labels layer in the geometry of the scan it belongs to.
 
-    A layer that knows no scan is written with its own scale and an unrotated position.
+    A layer that knows no scan is written where the viewer draws it: scale, translation, rotation,
+    affine and units. The viewer's axes are taken to rise to the head, to the back and to the left.
 
     Raises
     ------
     ScanError
-        If the layer is not a three-dimensional label map of at most 255 values, or cannot be written.
+        If the layer is not a three-dimensional label map of at most 255 values, has no size, or cannot
+        be written.
     """
     labels = np.asarray(data)
     if labels.ndim != 3:
@@ -36,12 +38,35 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
 
 
 def _unplaced(labels: np.ndarray[Any, Any], attributes: dict[str, Any]) -> Scan:
-    """Geometry of a layer that was not read by this package: its scale, nothing else."""
-    z, y, x = (float(value) for value in attributes.get("scale", (1.0, 1.0, 1.0)))
-    return Scan.placed(
-        np.zeros((0, 0, 0), np.int16),
-        labels.shape,
-        np.diag([x, y, z, 1.0]),
+    """Geometry of a layer that was not read by this package: where the viewer draws it, in mm."""
+    from napari.utils.transforms import Affine, CompositeAffine  # here, as the shell has no viewer
+
+    known = {key: attributes[key] for key in ("scale", "translate", "rotate", "shear") if key in attributes}
+    own = CompositeAffine(known.pop("scale", (1.0,) * 3), known.pop("translate", (0.0,) * 3), **known)
+    matrix = np.asarray(own.affine_matrix, np.float64)
+    if (affine := attributes.get("affine")) is not None:
+        matrix = np.asarray(Affine(affine_matrix=np.asarray(affine)).affine_matrix) @ matrix
+    for axis, unit in enumerate(attributes.get("units") or ()):
+        matrix[axis] *= _mm(unit)
+    name = str(attributes.get("name", ""))
+    backwards = matrix[[2, 1, 0, 3]][:, [2, 1, 0, 3]]  # (i, j, k) to (x, y, z)
+    if not has_geometry(backwards):
+        raise ScanError(f'Layer "{name}" has no size or direction in one of its axes: mend its scale.')
+    # As it is drawn, not turned: a label map of any orientation is written with its own axes.
+    return Scan(
+        voxels=np.zeros((0, 0, 0), np.int16),
+        spacing=None,
         intensity="grey",
-        name=str(attributes.get("name", "")),
+        affine=matrix,
+        source_shape=(labels.shape[0], labels.shape[1], labels.shape[2]),
+        source_affine=backwards,
+        name=name,
     )
+
+
+def _mm(unit: Any) -> float:
+    """How long a unit is; what is no length, such as a pixel, counts as 1 mm."""
+    from pint import application_registry
+
+    known = application_registry.Unit(str(unit))
+    return float((1 * known).to("mm").magnitude) if known.is_compatible_with("mm") else 1.0

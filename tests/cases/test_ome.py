@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,3 +86,35 @@ def test_arrays_lie_as_they_should(workspace: Workspace, case_id: str) -> None:
     assert kinds["0"] == "int16"
     assert kinds["labels/lungs/0"] == kinds["review"] == "uint8"
     assert kinds["labels/lesions/touched"] == "uint8"
+
+
+def test_napari_own_reader_asks_for_no_more_than_there_is(workspace: Workspace, case_id: str) -> None:
+    from napari_builtins.io import napari_get_reader
+
+    for strokes in (3, 2):  # the second time there is a session as well
+        with OpenCase(workspace, case_id) as opened:
+            for n in range(strokes):
+                paint(opened, "lesions", np.s_[1 + n, 3:9, 3:9], 2)
+            opened.flush()
+            folder = Path(workspace.path, "cases", case_id)
+            for name in ("history/revisions", "history", "."):
+                read = napari_get_reader(str(folder / name))
+                assert read is not None
+                arrays = read(str(folder / name))[0][0]
+                for array in arrays if isinstance(arrays, list) else [arrays]:
+                    assert array.nbytes < 1 << 20, array.shape
+                    assert np.asarray(array).any() or array.size == 1
+
+
+def test_a_history_that_was_declared_too_large_is_declared_anew(workspace: Workspace, case_id: str) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        paint(opened, "lesions", np.s_[1, 3:9, 3:9], 2)
+    for name in ("revisions", "sessions"):
+        path = Path(workspace.path, "cases", case_id, "history", name, "zarr.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"shape": [2**31 - 1] * 2}))
+    with OpenCase(workspace, case_id) as opened:
+        paint(opened, "lesions", np.s_[2, 3:9, 3:9], 2)
+        assert [revision.number for revision in opened.history()] == [1, 2]
+    for name in ("revisions", "sessions"):
+        path = Path(workspace.path, "cases", case_id, "history", name, "zarr.json")
+        assert json.loads(path.read_text())["shape"][0] <= 3

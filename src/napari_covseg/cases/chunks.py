@@ -149,7 +149,9 @@ def write_chunk(array: zarr.Array[Any], index: Index, values: npt.NDArray[Any]) 
         raise ValueError(f"a chunk of {array.path} has shape {array.chunks}, not {values.shape}")
     path = _local_path(array, index)
     if path is None:
-        array.set_block_selection(index, values)
+        # of a chunk that reaches beyond the array zarr takes what lies inside
+        inside = (min(c, s - n * c) for n, c, s in zip(index, array.chunks, array.shape, strict=True))
+        array.set_block_selection(index, values[tuple(map(slice, inside))])
         return
     body = _BLOSC.encode(np.ascontiguousarray(values, array.dtype.newbyteorder("<")))
     data = body + google_crc32c.value(body).to_bytes(CHECKSUM_BYTES, "little")

@@ -23,6 +23,7 @@ from napari_covseg.cases.store import (
     KEY,
     check_format,
     create_rows,
+    fit_rows,
     read_row,
     rows,
     write_row,
@@ -183,6 +184,8 @@ class History:
             for name in _ARRAYS:
                 if name not in group:
                     create_rows(group, name)
+                elif isinstance(old := group[name], zarr.Array):
+                    fit_rows(old)
         for name in _ARRAYS:  # known from now on, whatever becomes of zarr
             self._array(name)
         self._begun = True

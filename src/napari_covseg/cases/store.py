@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from napari_covseg.cases.chunks import (
     write_chunk,
 )
 from napari_covseg.errors import CaseError
+from napari_covseg.files import write_text
 
 FORMAT = 2
 """Version of the layout; a store with a higher one is refused."""
@@ -33,7 +35,7 @@ KEY = "covseg"
 
 ROW_BYTES = 1 << 19
 """Size of a chunk of an array from `create_rows`, before it is compressed."""
-_ROWS = 2**31 - 1
+_ROWS = 2**31 - 1  # that arrays of rows had at first, however few were written
 
 UNREADABLE = (ValueError, RuntimeError, KeyError, TypeError, BaseZarrError)
 """What zarr and its codecs raise on bytes that they cannot make sense of."""
@@ -252,10 +254,31 @@ def write_record(array: zarr.Array[Any], values: npt.NDArray[Any], what: str) ->
 def create_rows(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """Create an array with a row of bytes for each number, of which most are never written.
 
-    A row is as many chunks of `ROW_BYTES` as its bytes need, usually one.
+    A row is as many chunks of `ROW_BYTES` as its bytes need, usually one. The array is declared as
+    large as what is written: other readers ask for all of it.
     """
-    shape = (_ROWS, _ROWS)
-    return _create(group, name, shape, np.uint8, ("number", "byte"), chunks=(1, ROW_BYTES))
+    return _create(group, name, (1, 1), np.uint8, ("number", "byte"), chunks=(1, ROW_BYTES))
+
+
+def fit_rows(array: zarr.Array[Any]) -> None:
+    """Declare an array from `create_rows` no larger than it is, as the first versions did not.
+
+    Raises
+    ------
+    CaseError
+        If the folder is read-only or gone.
+    """
+    if array.shape[0] < _ROWS or not isinstance(array.store, LocalStore):
+        return
+    with writing("the history", where(array)):
+        indices = chunk_indices(array)
+        shape = [
+            1 + max([0, *(row for row, _ in indices)]),
+            ROW_BYTES * (1 + max([0, *(n for _, n in indices)])),
+        ]
+        path = Path(array.store.root, array.path, "zarr.json")
+        # Not by zarr, which looks at each chunk that an array could have had.
+        write_text(path, json.dumps(json.loads(path.read_bytes()) | {"shape": shape}))
 
 
 def rows(array: zarr.Array[Any]) -> list[int]:
@@ -295,6 +318,9 @@ def write_row(array: zarr.Array[Any], number: int, data: bytes, what: str) -> No
         If the disk is full or the folder is read-only.
     """
     with writing(what, where(array)):
+        shape = max(array.shape[0], number + 1), max(array.shape[1], len(data))
+        if shape != array.shape:
+            array.resize(shape)
         for piece, begin in enumerate(range(0, len(data), ROW_BYTES)):
             chunk = np.zeros((1, ROW_BYTES), np.uint8)
             part = np.frombuffer(data[begin : begin + ROW_BYTES], np.uint8)

@@ -15,7 +15,14 @@ from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase, Restored
 from napari_covseg.edit.hu_range import HuRange, in_range
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.layers import CONTOUR, labels_layer, remove_layers, scan_layer, scan_layer_name
+from napari_covseg.panels.layers import (
+    CONTOUR,
+    labels_layer,
+    remove_layers,
+    scan_layer,
+    scan_layer_name,
+    z_axis,
+)
 from napari_covseg.panels.strokes import Indices, Strokes
 from napari_covseg.panels.undo_entries import SliceChange, tool_changes
 from napari_covseg.scans.scan import METADATA_KEY, Scan
@@ -48,7 +55,7 @@ class CaseLayers:
         self.limits = Limits(case)
         known = case.case
         shown = Scan.from_header(known.header, case.voxels)
-        self.scan = self._scan_layer(instead_of)
+        self.scan = self._scan_layer(instead_of, shown.affine)
         self.labels: dict[Group, Labels] = {}
         self._strokes: dict[Group, Strokes] = {}
         self.scan.metadata[METADATA_KEY] = shown
@@ -56,14 +63,14 @@ class CaseLayers:
         if middle:
             viewer.add_layer(self.scan)
         for group in GROUPS:
-            layer = labels_layer(group, case.live[group], known.spacing)
+            layer = labels_layer(group, case.live[group], known.spacing, self.scan)
             layer.metadata[METADATA_KEY] = shown
             layer.editable = not case.read_only
             viewer.add_layer(layer)
             self.labels[group] = layer
             self._strokes[group] = self._follow(group, layer)
         if middle:
-            viewer.dims.set_current_step(0, len(case.voxels) // 2)
+            viewer.dims.set_point(z_axis(viewer), self.scan.data_to_world((len(case.voxels) // 2, 0, 0))[0])
             viewer.reset_view()
         # napari has outlines in 2-D only, and warns of them in 3-D
         viewer.dims.events.ndisplay.connect(self._before_3d, position="first")
@@ -99,7 +106,7 @@ class CaseLayers:
         on_screen : int
             The slice that is drawn.
         """
-        flat = 0 not in self._viewer.dims.displayed
+        flat = z_axis(self._viewer) not in self._viewer.dims.displayed
         if flat and on_screen not in set(changed):
             return
         for layer in self.labels.values():
@@ -163,16 +170,20 @@ class CaseLayers:
         if self._viewer.dims.ndisplay == 2 and "lesions" in self.labels:
             self.labels["lesions"].contour = CONTOUR
 
-    def _scan_layer(self, instead_of: Image | None) -> Image:
+    def _scan_layer(self, instead_of: Image | None, affine: npt.NDArray[np.float64]) -> Image:
         known = self._case.case
         hu = known.intensity == "HU"
+        drawn = scan_layer(self._case.voxels, known.name, known.spacing, hu=hu, affine=affine)
         if instead_of is None or instead_of.ndim != 3 or instead_of.multiscale:
-            return scan_layer(self._case.voxels, known.name, known.spacing, hu=hu)
-        drawn = scan_layer(self._case.voxels, known.name, known.spacing, hu=hu)
+            return drawn
         # The layer stays where it is in the list; its own copy of the voxels goes.
         instead_of.data = self._case.voxels
         instead_of.name = scan_layer_name(known.name)
         instead_of.scale, instead_of.units = drawn.scale, drawn.units
+        if METADATA_KEY not in instead_of.metadata:
+            # Its voxels were laid by its transform, so that they are now upright and only moved.
+            instead_of.rotate, instead_of.shear, instead_of.affine = np.eye(3), np.zeros(3), np.eye(4)
+            instead_of.translate = drawn.translate
         instead_of.axis_labels = drawn.axis_labels
         instead_of.contrast_limits_range = drawn.contrast_limits_range
         instead_of.contrast_limits = drawn.contrast_limits

@@ -86,7 +86,7 @@ class Demo:
         self.finished = case is not None and bool((case.live["lungs"] > 0).any()) and not self.trouble
         if case is not None and self.finished:
             most = int(np.argmax((case.live["lesions"] > 0).sum((1, 2))))
-            self._viewer.dims.set_current_step(0, most)
+            self._session.go_to(most)
         if self._screenshot is not None:
             QTimer.singleShot(500, self._take_picture)  # until what moves has come to rest
 

@@ -52,16 +52,27 @@ WINDOWS: dict[str, Window] = {
 }
 
 
-def geometry(spacing: Spacing | None) -> dict[str, Any]:
+def geometry(spacing: Spacing | None, affine: npt.NDArray[np.float64] | None = None) -> dict[str, Any]:
     """Return what places a (z, y, x) array in a napari viewer.
 
     Parameters
     ----------
     spacing : tuple of float, or None
         (z, y, x) in mm; None for pictures, which are drawn in pixels.
+    affine : ndarray of float64, shape (4, 4), optional
+        Of a `Scan`: its first voxel is then drawn where it lies in the patient. A rotation is not drawn.
     """
     unit = "pixel" if spacing is None else "mm"
-    return {"scale": spacing or (1.0, 1.0, 1.0), "units": (unit,) * 3, "axis_labels": AXIS_LABELS}
+    placed: dict[str, Any] = {} if affine is None else {"translate": tuple(affine[:3, 3][::-1].tolist())}
+    if spacing is None and affine is not None:
+        spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+    scale = spacing or (1.0, 1.0, 1.0)
+    return {"scale": scale, "units": (unit,) * 3, "axis_labels": AXIS_LABELS, **placed}
+
+
+def z_axis(viewer: Viewer) -> int:
+    """Return which axis of the viewer is a scan's z; layers of more axes share the last three with it."""
+    return max(0, int(viewer.dims.ndim) - 3)
 
 
 def label_colours(group: Group) -> DirectLabelColormap:
@@ -73,7 +84,14 @@ def label_colours(group: Group) -> DirectLabelColormap:
     return DirectLabelColormap(color_dict=colours)
 
 
-def scan_layer(voxels: npt.NDArray[np.int16], name: str, spacing: Spacing | None, *, hu: bool) -> Image:
+def scan_layer(
+    voxels: npt.NDArray[np.int16],
+    name: str,
+    spacing: Spacing | None,
+    *,
+    hu: bool,
+    affine: npt.NDArray[np.float64] | None = None,
+) -> Image:
     """Return the image layer of a scan.
 
     Parameters
@@ -86,6 +104,8 @@ def scan_layer(voxels: npt.NDArray[np.int16], name: str, spacing: Spacing | None
         (z, y, x) in mm.
     hu : bool
         True opens in the lung window; pictures open in their own range.
+    affine : ndarray of float64, shape (4, 4), optional
+        See `geometry`.
     """
     limits = WINDOWS["Lung"].limits if hu else grey_limits(voxels)
     return Image(
@@ -93,7 +113,7 @@ def scan_layer(voxels: npt.NDArray[np.int16], name: str, spacing: Spacing | None
         name=scan_layer_name(name),
         colormap="gray",
         contrast_limits=limits,
-        **geometry(spacing),
+        **geometry(spacing, affine),
     )
 
 
@@ -108,7 +128,9 @@ def grey_limits(voxels: npt.NDArray[np.int16]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def labels_layer(group: Group, values: npt.NDArray[np.uint8], spacing: Spacing | None) -> Labels:
+def labels_layer(
+    group: Group, values: npt.NDArray[np.uint8], spacing: Spacing | None, over: Image | None = None
+) -> Labels:
     """Return the editable layer of one group of labels, drawn over the scan.
 
     Parameters
@@ -119,13 +141,15 @@ def labels_layer(group: Group, values: npt.NDArray[np.uint8], spacing: Spacing |
         Edited in place, not copied.
     spacing : tuple of float, or None
         (z, y, x) in mm.
+    over : Image, optional
+        The scan's layer, on which it is to lie.
     """
     layer = Labels(
         values,
         name=LAYER_NAMES[group],
         opacity=LUNGS_OPACITY if group == "lungs" else LESIONS_OPACITY,
         colormap=label_colours(group),
-        **geometry(spacing),
+        **(geometry(spacing) if over is None else placed_like(over)),
     )
     if group == "lesions":
         layer.contour = CONTOUR
@@ -140,7 +164,12 @@ def label_name(group: Group, value: int) -> str:
 
 def placed_like(image: Image) -> dict[str, Any]:
     """Return what places an array like an image that is drawn already."""
-    return {"scale": image.scale, "units": image.units, "axis_labels": image.axis_labels}
+    return {
+        "scale": image.scale,
+        "translate": image.translate,
+        "units": image.units,
+        "axis_labels": image.axis_labels,
+    }
 
 
 def voxel_at(image: Image, position: Any) -> tuple[int, int, int] | None:

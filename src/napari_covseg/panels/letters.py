@@ -7,6 +7,7 @@ from typing import Any
 from napari import Viewer
 from napari.components.overlays import TextOverlay
 
+from napari_covseg.panels.layers import z_axis
 from napari_covseg.panels.napari_private import camera, canvas_overlays
 
 # In a case's array z rises to the head, y to the back, x to the patient's left.
@@ -64,6 +65,7 @@ class OrientationLetters:
             canvas_overlays(viewer)[f"covseg_{side}"] = overlay
         viewer.dims.events.order.connect(self._on_axes_changed)
         viewer.dims.events.ndisplay.connect(self._on_axes_changed)
+        viewer.dims.events.ndim.connect(self._on_axes_changed)
         camera(viewer).events.orientation.connect(self._on_view_changed)
 
     @property
@@ -81,19 +83,25 @@ class OrientationLetters:
         return {side: overlay.text for side, overlay in self._overlays.items() if overlay.visible}
 
     def _on_axes_changed(self, event: Any = None) -> None:
-        dims = self._viewer.dims
-        if self._visible and dims.ndisplay == 2 and dims.ndim == 3:
+        shown = self._shown()
+        if shown:
             # z rises to the head, so coronal and sagittal pictures stand on their feet
-            vertical = "up" if dims.displayed[0] == 0 else "down"
+            vertical = "up" if shown[0] == 0 else "down"
             camera(self._viewer).orientation2d = (vertical, "right")
         self._on_view_changed()
 
     def _on_view_changed(self, event: Any = None) -> None:
-        dims = self._viewer.dims
-        shown = self._visible and dims.ndisplay == 2 and dims.ndim == 3
+        shown = self._shown()
         if shown:
             vertical, horizontal = (str(to) for to in camera(self._viewer).orientation2d)
-            for side, letter in letters_for(tuple(dims.displayed), vertical, horizontal).items():
+            for side, letter in letters_for(shown, vertical, horizontal).items():
                 self._overlays[side].text = letter
         for overlay in self._overlays.values():
-            overlay.visible = shown
+            overlay.visible = bool(shown)
+
+    def _shown(self) -> tuple[int, ...]:
+        """Return the scan's axes that are drawn, none where there are not two or no letters are wanted."""
+        dims = self._viewer.dims
+        axes = tuple(axis - z_axis(self._viewer) for axis in dims.displayed)
+        wanted = self._visible and dims.ndisplay == 2 and dims.ndim >= 3
+        return axes if wanted and min(axes) >= 0 else ()

@@ -8,6 +8,7 @@ from typing import Any
 from napari import Viewer
 from napari.layers import Image
 
+from napari_covseg.panels.layers import z_axis
 from napari_covseg.panels.napari_private import camera
 
 HU_PER_PIXEL = 2.0
@@ -65,8 +66,9 @@ class RadiologyMouse:
             self._notches += notches
             whole = int(self._notches)
             self._notches -= whole
-            if whole and viewer.dims.not_displayed:
-                axis = viewer.dims.not_displayed[0]
+            z = z_axis(viewer)
+            if whole and (hidden := [axis for axis in viewer.dims.not_displayed if axis >= z]):
+                axis = hidden[0]
                 viewer.dims.set_current_step(axis, viewer.dims.current_step[axis] + whole)
             event.handled = True
 

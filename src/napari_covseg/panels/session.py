@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.panels.case_layers import CaseLayers
+from napari_covseg.panels.layers import z_axis
 
 StepName = Literal["scan", "segment", "learn", "export"]
 
@@ -129,7 +130,7 @@ class Session(QObject):
         if image is None:
             return 0
         count = len(image.data)
-        if 0 in self.viewer.dims.displayed:
+        if z_axis(self.viewer) in self.viewer.dims.displayed:
             return count // 2
         z = round(float(image.world_to_data(self.viewer.dims.point)[0]))
         return int(np.clip(z, 0, count - 1))
@@ -138,7 +139,7 @@ class Session(QObject):
         """Show a slice."""
         image = self.scan_image()
         if image is not None:
-            self.viewer.dims.set_point(0, image.data_to_world((z, 0, 0))[0])
+            self.viewer.dims.set_point(z_axis(self.viewer), image.data_to_world((z, 0, 0))[0])
 
     def mark_changed(self, slices: Iterable[int]) -> None:
         """Say that labels or review states of these slices are new."""

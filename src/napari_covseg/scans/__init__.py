@@ -1,5 +1,6 @@
 """Read scans and write labels; geometry in and out."""
 
+from napari_covseg.scans.arrays import scan_of_array
 from napari_covseg.scans.dicom.series import SeriesInfo, list_series
 from napari_covseg.scans.formats import (
     LABEL_SUFFIXES,
@@ -11,6 +12,7 @@ from napari_covseg.scans.formats import (
 )
 from napari_covseg.scans.intensity import VALUES
 from napari_covseg.scans.scan import Scan, Values
+from napari_covseg.scans.volumes import has_geometry
 
 __all__ = [
     "LABEL_SUFFIXES",
@@ -21,9 +23,11 @@ __all__ = [
     "SeriesInfo",
     "Values",
     "appearance",
+    "has_geometry",
     "list_series",
     "read_mask",
     "read_scan",
     "scan",
+    "scan_of_array",
     "write_labels",
 ]

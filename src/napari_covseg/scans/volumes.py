@@ -143,7 +143,7 @@ class StoredVolume:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not _has_geometry(self.affine):
+        if not has_geometry(self.affine):
             raise no_spacing(self.path)
         offset = self.offset or 0
         held = (self.data.stat().st_size - offset) * LARGEST_RATIO[self.encoding]
@@ -269,7 +269,7 @@ def _fill(stored: StoredVolume, view: npt.NDArray[np.int16], scaling: Scaling) -
     def fill(k: int, values: npt.NDArray[Any]) -> Census:
         counted = Census.of(values)
         finite = not np.isinf([counted.low, counted.high]).any() or counted.missing == values.size
-        if not finite or (counted.missing and not _outside(np.isnan(values))):
+        if not finite or not missing_only_outside(values[np.newaxis], counted):
             raise ScanError(
                 f"{stored.path.name} holds values that are not numbers (NaN or infinite) in slice {k}; "
                 "export the scan again."
@@ -283,11 +283,16 @@ def _fill(stored: StoredVolume, view: npt.NDArray[np.int16], scaling: Scaling) -
     return census
 
 
-def _outside(missing: npt.NDArray[np.bool_]) -> bool:
-    """Whether all that is missing reaches the border of a slice: outside of the field of view."""
-    _, parts = cv2.connectedComponents(missing.astype(np.uint8))
-    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
-    return bool(np.isin(parts[missing], border).all())
+def missing_only_outside(slices: npt.NDArray[Any], census: Census) -> bool:
+    """Whether all that is NaN in slices (k, j, i) reaches their border: outside of the field of view."""
+    if not census.missing:
+        return True
+    for missing in np.isnan(slices):
+        _, parts = cv2.connectedComponents(missing.astype(np.uint8))
+        border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+        if not np.isin(parts[missing], border).all():
+            return False
+    return True
 
 
 def truncated(path: Path) -> ScanError:
@@ -318,7 +323,7 @@ def volume_shape(path: Path, sizes: list[int]) -> tuple[int, int, int]:
     return spatial[2], spatial[1], spatial[0]
 
 
-def _has_geometry(affine: Affine) -> bool:
+def has_geometry(affine: Affine) -> bool:
     """Whether every axis has a direction and a spacing, of numbers that are not absurd."""
     if not np.isfinite(affine).all() or np.abs(affine[:3]).max() >= 1e7:
         return False

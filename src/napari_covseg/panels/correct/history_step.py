@@ -149,7 +149,7 @@ class HistoryStep(Step):
         case = self.session.case
         assert layers is not None and case is not None
         for group, values in state.labels.items():
-            layer = labels_layer(group, values, case.case.spacing)
+            layer = labels_layer(group, values, case.case.spacing, layers.scan)
             layer.name, layer.editable = f"{layer.name} after change {number}", False
             add_aid(viewer, layer)
             self._preview.append(layer)

@@ -149,7 +149,9 @@ class Reviewing(QObject):
                 show_info("No model has labelled this scan yet.")
                 return
             self._run = case.case.prediction(runs[-1].id)
-            layer = labels_layer("lesions", np.zeros_like(case.live["lesions"]), case.case.spacing)
+            layer = labels_layer(
+                "lesions", np.zeros_like(case.live["lesions"]), case.case.spacing, layers.scan
+            )
             layer.name, layer.editable = MODEL_LAYER, False
             self.model_layer = layer
             self._fill_model_layer()

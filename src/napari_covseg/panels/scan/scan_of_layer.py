@@ -9,9 +9,8 @@ import numpy.typing as npt
 from napari.layers import Image
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans.scan import METADATA_KEY, Scan
-
-CT_BELOW = -200  # air and fat lie below this in HU; pictures have no such values
+from napari_covseg.scans import Scan, scan_of_array
+from napari_covseg.scans.scan import METADATA_KEY
 
 
 def scan_header(layer: Image) -> dict[str, Any] | None:
@@ -25,74 +24,62 @@ def scan_header(layer: Image) -> dict[str, Any] | None:
 def scan_of_layer(layer: Image) -> Scan:
     """Return the scan that an image layer shows.
 
-    The layer of this package's own reader keeps everything that the file said. Of any
-    other layer, what napari draws is taken as it stands: first axis to the head, right
-    side of the patient on the left of the screen.
+    The layer of this package's own reader keeps everything that the file said. Any other lies where
+    its whole transform puts it: each voxel keeps its place in the viewer's world, whose axes are taken
+    to rise to the head, to the back and to the patient's left, unless their labels say otherwise.
 
     Raises
     ------
     ScanError
         If the layer is not one grey volume or picture.
     """
-    voxels = grey_volume(layer)
     header = scan_header(layer)
-    if header is not None and tuple(voxels.shape) == tuple(np.shape(layer.data)):
-        return Scan.from_header(header, voxels)
-    spacing = spacing_of(layer)
-    scale = spacing or (1.0, 1.0, 1.0)
-    translate = np.zeros(3)
-    translate[3 - layer.ndim :] = layer.translate
-    affine = np.eye(4)[:, [2, 1, 0, 3]]  # (z, y, x) to (x, y, z)
-    affine[:3, :3] *= scale
-    affine[:3, 3] = translate[::-1]
-    hu = bool(voxels.min() < CT_BELOW)
+    if header is not None and layer.data.dtype == np.int16 and layer.ndim == 3 and not layer.multiscale:
+        return Scan.from_header(header, np.asarray(layer.data))
+    stored, matrix, measured = _placed_values(layer)
     notes = ["Taken from an image layer: sides are as they were drawn, not as a file says."]
-    if spacing is None:
+    if not measured:
         notes.append("The layer has no size in mm, so nothing is measured.")
-    return Scan(
-        voxels=voxels,
-        spacing=spacing,
-        intensity="HU" if hu else "grey",
-        affine=affine,
-        source_shape=tuple(voxels.shape),
-        source_affine=affine[:, [2, 1, 0, 3]],
-        name=layer.name,
+    return scan_of_array(
+        stored,
+        matrix[[2, 1, 0, 3]][:, [2, 1, 0, 3]],  # (i, j, k) to (x, y, z)
+        layer.name,
+        measured=measured,
         path=str(layer.source.path or ""),
         notes=tuple(notes),
     )
 
 
-def grey_volume(layer: Image) -> npt.NDArray[np.int16]:
-    """Return a layer's data as int16 (z, y, x), or raise ScanError."""
+def _placed_values(layer: Image) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], bool]:
+    """Return values (k, j, i), the matrix (4, 4) from these to world (z, y, x), and whether that is in mm."""
     if layer.rgb:
         raise ScanError(f'Layer "{layer.name}" is in colour: choose a grey image of a chest CT.')
-    if layer.ndim not in (2, 3):
+    values = np.asarray(layer.data[0] if layer.multiscale else layer.data)
+    origin = np.array(layer.data_to_world((0,) * layer.ndim), np.float64)
+    axes = [np.array(layer.data_to_world(at)) - origin for at in np.eye(layer.ndim)]
+    in_mm = [
+        float((1 * unit).to("mm").magnitude) if unit.is_compatible_with("mm") else None
+        for unit in layer.units
+    ]
+    # An axis of one time point or channel says nothing of where a voxel lies.
+    kept = [n for n, size in enumerate(values.shape) if size > 1 or layer.ndim <= 3]
+    if not 2 <= len(kept) <= 3:
         raise ScanError(
-            f'Layer "{layer.name}" has {layer.ndim} axes: choose a volume (z, y, x) or a single picture.'
+            f'Layer "{layer.name}" has {len(kept)} axes: choose a volume (z, y, x) or a single picture.'
         )
-    data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
-    values = data if layer.ndim == 3 else data[np.newaxis]
-    if values.dtype == np.int16:
-        return values
-    if not np.isfinite(values).all():
-        raise ScanError(
-            f'Layer "{layer.name}" has values that are not numbers: mend it, then use it as a scan.'
-        )
-    low, high = float(values.min()), float(values.max())
-    if np.issubdtype(values.dtype, np.floating) and 0 <= low and high <= 1:
-        values = values * 255  # a picture scaled to 0-1
-    limits = np.iinfo(np.int16)
-    return np.asarray(np.clip(np.rint(values), limits.min, limits.max), np.int16)
+    measured = len(kept) == 3 and all(in_mm[n] is not None for n in kept)
+    factor = np.array([in_mm[n] or 1.0 if measured else 1.0 for n in kept])
+    matrix = np.eye(4)
+    first = 3 - len(kept)
+    matrix[first:3, first:3] = np.column_stack([axes[n][kept] for n in kept]) * factor[:, np.newaxis]
+    matrix[first:3, 3] = origin[kept] * factor
+    values = values.reshape([1] * first + [values.shape[n] for n in kept])
+    return values, matrix[_world_order([layer.axis_labels[n] for n in kept])], measured
 
 
-def spacing_of(layer: Image) -> tuple[float, float, float] | None:
-    """Return a layer's (z, y, x) spacing in mm, or None if its units are no lengths."""
-    if layer.ndim != 3:
-        return None
-    if not all(unit.is_compatible_with("mm") for unit in layer.units):
-        return None
-    z, y, x = (
-        abs(float((scale * unit).to("mm").magnitude))
-        for scale, unit in zip(layer.scale, layer.units, strict=True)
+def _world_order(labels: list[str]) -> list[int]:
+    """Rows of the world's z, y and x, and of the constant; another order than that is told by the labels."""
+    letters = [label.lower() for label in labels]
+    return (
+        [*(letters.index(axis) for axis in "zyx"), 3] if sorted(letters) == ["x", "y", "z"] else [0, 1, 2, 3]
     )
-    return z, y, x

@@ -29,7 +29,7 @@ from napari_covseg.jobs.requests import Predict
 from napari_covseg.labels import Group
 from napari_covseg.models.catalogue import available
 from napari_covseg.panels.background import Jobs, errors_shown, in_background
-from napari_covseg.panels.layers import add_aid, geometry, remove_layers
+from napari_covseg.panels.layers import add_aid, placed_like, remove_layers, z_axis
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.undo_entries import SliceChange, UndoableWriter
 from napari_covseg.predict.options import PLAIN
@@ -322,7 +322,7 @@ class Uncertainty:
             contrast_limits=(0, 255),
             opacity=UNCERTAINTY_OPACITY,
             blending="additive",
-            **geometry(session.case.case.spacing),
+            **placed_like(session.layers.scan),
         )
         add_aid(session.viewer, self._layer, over=session.layers.scan)
 
@@ -343,7 +343,7 @@ class Uncertainty:
             return
         self._come.add(z)
         layer.data[z] = values
-        if 0 in session.viewer.dims.displayed or z == session.slice_on_screen:
+        if z_axis(session.viewer) in session.viewer.dims.displayed or z == session.slice_on_screen:
             layer.refresh(thumbnail=False, highlight=False, extent=False)
 
     def remove(self) -> None:
