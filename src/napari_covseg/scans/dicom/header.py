@@ -309,6 +309,8 @@ def _slices(path: Path, found: Elements, facts: _Facts) -> list[SliceHeader]:
         if header.sop_class in (*CT_STORAGE, ""):
             raise damaged(path, series_uid)
         return []
+    if header.modality not in ("CT", ""):
+        return [header]  # it is not read, so whether all of it is there does not matter
     per_frame = found.values.get(_FUNCTIONAL_GROUPS[1])
     if _is_cut(path, header, found, len(per_frame or ".")):
         raise damaged(path, series_uid)
