@@ -230,3 +230,18 @@ def test_elements_that_are_stepped_over(tmp_path, make_slice, ct):
         )
         pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
         np.testing.assert_array_equal(read_scan(path).voxels[0], values)
+
+
+def test_frames_at_the_same_places_one_after_the_other(tmp_path, make_enhanced, ct):
+    volume = ct((12, 12, 10))
+    path = make_enhanced(tmp_path / "e.dcm", volume, [*range(6), *range(6)])
+    scan = read_scan(path)
+    np.testing.assert_array_equal(scan.voxels, volume[:6])
+    np.testing.assert_array_equal(read_scan(path, series=f"{scan.series[:-1]}2").voxels, volume[6:])
+
+
+def test_a_slice_that_lacks_its_rescaling_is_no_hu(tmp_path, make_series, make_slice):
+    make_series(tmp_path)
+    make_slice(tmp_path / "IM0002.dcm", position=(-30, -20, -96), drop=["RescaleSlope", "RescaleIntercept"])
+    with pytest.raises(ScanError, match=r"IM0000.dcm says how to rescale it and IM0002.dcm does not"):
+        read_scan(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -31,6 +32,7 @@ def assert_both_offered(folder: Path, volumes: list[np.ndarray]) -> list[str]:
     for info, volume in zip(found, volumes, strict=True):
         np.testing.assert_array_equal(read_scan(folder, series=info.uid).voxels, volume)
     default = read_scan(folder)
+    assert default.series == found[0].uid and default.series_uid == default.series.partition("#")[0]
     np.testing.assert_array_equal(default.voxels, volumes[0])
     assert sum("Also in the folder" in note for note in default.notes) == len(volumes) - 1
     return [info.description for info in found]
@@ -313,6 +315,16 @@ def test_a_lone_scout_is_no_scan(tmp_path, make_slice, tags):
     for asked in (path, path.parent):
         with pytest.raises(ScanError, match=rf"{asked.name} is not a CT scan: .* is a scout image"):
             read_scan(asked)
+
+
+def test_a_broken_file_does_not_stop_other_kinds(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.int16) + np.arange(5)), tmp_path / "a.nii")
+    (tmp_path / "x.dcm").touch()
+    assert read_scan(tmp_path).voxels.shape == (3, 4, 5)
+    assert list_series(tmp_path) == []
+    (tmp_path / "a.nii").unlink()
+    with pytest.raises(ScanError, match=r"x.dcm is empty or truncated; copy it again .*, or remove it"):
+        read_scan(tmp_path)
 
 
 def test_archives_are_refused(tmp_path, make_series):

@@ -48,6 +48,8 @@ class Scan:
         ``voxels == flip(stored.transpose(axes), where flips)`` with `stored` (k, j, i).
     name, path : str
         What to call it and where it was read from.
+    series : str
+        What `read_scan` takes as its series to read this one of a folder again, empty if there is no choice.
     patient_id, study_uid, series_uid, frame_of_reference_uid : str
         As found, empty if absent. The patient's name is never kept.
     sop_uids : tuple of str
@@ -72,6 +74,7 @@ class Scan:
     patient_id: str = ""
     study_uid: str = ""
     series_uid: str = ""
+    series: str = ""
     frame_of_reference_uid: str = ""
     sop_uids: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())

@@ -164,7 +164,9 @@ class AppearancePart(QWidget):
         case = self._session.case
         self.values.setCurrentIndex(0)  # of the case that is open nothing changes
         if case is not None:
-            self.values_said.emit(case.case.header["path"], case.case.header["series_uid"], value)
+            header = case.case.header
+            series = header.get("series") or header["series_uid"]  # the first is newer than some cases
+            self.values_said.emit(header["path"], series, value)
 
 
 def word(name: str, value: Any) -> str:

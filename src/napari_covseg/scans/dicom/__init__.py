@@ -139,6 +139,7 @@ def _read(path: Path, info: SeriesInfo, notes: list[str], values: Values | None)
         patient_id=first.patient_id,
         study_uid=first.study_uid,
         series_uid=first.series_uid,
+        series=info.uid,
         frame_of_reference_uid=first.frame_of_reference_uid,
         sop_uids=tuple(header.sop_uid for header in slices),
         notes=(*geometry_notes(affine), *info.notes, *notes),

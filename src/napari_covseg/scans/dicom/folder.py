@@ -101,16 +101,16 @@ def _files(root: Path, unread: list[Unread]) -> Iterator[Path]:
         where = Path(error.filename or root)
         unread.append(Unread(where, f"cannot be read ({error.strerror or error})"))
 
-    visited = set()
+    visited: set[str] = set()
     for parent, folders, names in os.walk(root, onerror=refused, followlinks=True):
-        here = os.stat(parent)
-        if (here.st_dev, here.st_ino) in visited and here.st_ino:
+        here = os.path.realpath(parent)
+        if here in visited:
             folders.clear()
             continue
         if "zarr.json" in names:  # a store of arrays, which may have very many files
             folders.clear()
             continue
-        visited.add((here.st_dev, here.st_ino))
+        visited.add(here)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)

@@ -183,7 +183,7 @@ def _without_scouts_and_copies(headers: Slices) -> tuple[Slices, list[str]]:
         notes.append(f"Left out {count - len(headers)} scout image(s) of the same series.")
     kept: dict[object, SliceHeader] = {}
     rest = []
-    copies = 0
+    copies: set[Path] = set()
     for header in headers:
         key = (header.sop_uid, header.position, header.frame)
         if not header.sop_uid:
@@ -191,11 +191,11 @@ def _without_scouts_and_copies(headers: Slices) -> tuple[Slices, list[str]]:
         elif key not in kept:
             kept[key] = header
         elif header.path != kept[key].path and filecmp.cmp(kept[key].path, header.path, shallow=False):
-            copies += 1
+            copies.add(header.path)
         else:
             rest.append(header)
     if copies:
-        notes.append(f"Left out {copies} file(s) that are copies of others in the folder.")
+        notes.append(f"Left out {len(copies)} file(s) that are copies of others in the folder.")
     return [*kept.values(), *rest], notes
 
 
@@ -463,6 +463,7 @@ def _runs(headers: Slices) -> list[Part]:
     place = {id(header): where for header, where in zip(headers, at, strict=True)}
     keys: dict[str, Callable[[SliceHeader], Any]] = {name: _marked(name) for name in RISING}
     keys["number"] = lambda header: header.instance
+    keys["frame"] = lambda header: (_natural(header.path.name), header.frame) if header.frames > 1 else None
     keys["file name"] = lambda header: _natural(header.path.name)
     for name, key in keys.items():
         if any(key(header) in ("", None) for header in headers):

@@ -77,6 +77,12 @@ def check_alike(headers: Sequence[SliceHeader]) -> None:
                 f"{other.path.name} does not say where its slice lies (no position or orientation); remove "
                 "it or export the series again."
             )
+        if first.rescaled != other.rescaled:
+            a, b = pair(*((first, other) if first.rescaled else (other, first)))
+            raise StackError(
+                f"The series mixes HU and raw values ({a} says how to rescale it and {b} does not); export "
+                "the series again."
+            )
         # Nearly always they are written alike, and comparing numbers takes long.
         if first.pixel_spacing != other.pixel_spacing or other is first:
             there, here = spacing(first), spacing(other)
