@@ -26,7 +26,8 @@ def replacing(path: Path, ending: str = "") -> Iterator[Path]:
     OSError
         If it cannot be written; the file before is still there, and nothing else.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{ending}")
+    # not the whole name, which may be as long as names can be
+    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part{ending}")
     try:
         yield part
         with part.open("r+b") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from napari import Viewer
@@ -75,3 +76,12 @@ class Mouse:
     @staticmethod
     def _settle() -> None:
         QTest.qWait(15)  # napari takes mouse moves at most every 5 ms
+
+
+def wait_until_drawn(viewer: Viewer, qtbot: Any) -> None:
+    """Wait until the canvas has been drawn once more."""
+    canvas, drawn = viewer.window._qt_viewer.canvas._scene_canvas, []
+    canvas.events.draw.connect(drawn.append)
+    canvas.update()
+    qtbot.waitUntil(lambda: bool(drawn))
+    canvas.events.draw.disconnect(drawn.append)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from napari import Viewer
+from pytestqt.qtbot import QtBot
 from qtpy.QtWidgets import QApplication
 
 from napari_covseg import _sample_data
@@ -57,6 +58,18 @@ def no_workbench_is_left() -> Iterator[None]:
     for workbench in list(WORKBENCHES.values()):
         workbench.close()
     assert not left, "a workbench outlived its viewer"
+
+
+class PatientBot(QtBot):
+    """Waits for what comes, on however busy a machine; only a broken test waits so long."""
+
+    def waitUntil(self, callback: Callable[[], Any], *, timeout: int = 600_000) -> None:
+        super().waitUntil(callback, timeout=max(timeout, 600_000))
+
+
+@pytest.fixture
+def qtbot(qapp: QApplication, request: pytest.FixtureRequest) -> QtBot:
+    return PatientBot(request)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from napari_covseg.models.card import card_of, read_card
 from napari_covseg.models.catalogue import DEFAULT, available, find
 from napari_covseg.scans import Scan
 
-PATIENCE = 180.0  # seconds until a viewer has painted its first stroke
+PATIENCE = 600.0  # seconds until a viewer has painted its first stroke
 AT_MOST = 1.0  # seconds of strokes that may be missing
 
 

@@ -175,6 +175,8 @@ def test_what_is_no_chest_ct_is_labelled_only_at_the_second_click(
     asked: list[Predict] = []
     monkeypatch.setattr(dock.workbench.jobs, "submit", lambda request, hear, *_: asked.append(request) or 1)
 
+    assert session.scan_image().name == "Blank a picture"
+    assert "There is nothing in it" in dock.scan.appearance.sentences.text()
     step.run.click()
     assert not session.busy_with and not asked
     assert "a picture: There is nothing in it" in step.refusal.text() and step.refusal.isVisible()
@@ -183,7 +185,9 @@ def test_what_is_no_chest_ct_is_labelled_only_at_the_second_click(
     # whoever says what it is need not insist
     choose(dock.scan.appearance, "kind", "chest CT")
     assert step.run.text() == "Run" and not step.refusal.isVisible()
+    assert session.scan_image().name == "Chest CT a picture"
     choose(dock.scan.appearance, "kind", "MR")
+    assert session.scan_image().name == "MR a picture"
     step.run.click()
     assert "magnetic resonance" in step.refusal.text() and not asked
     assert "It was not labelled" in step.refusal.text()

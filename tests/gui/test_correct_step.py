@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from canvas_mouse import Mouse
+from canvas_mouse import Mouse, wait_until_drawn
 from napari import Viewer
 from qtpy.QtCore import Qt
 
@@ -123,7 +123,33 @@ def test_ends_of_a_gap() -> None:
         ends(5, (2,))
 
 
-def test_locked_labels_and_accepted_slices_stay(dock: CovSegDock, case: OpenCase, mouse: Mouse) -> None:
+@pytest.mark.parametrize("view", ["coronal", "3-D"])
+def test_what_is_done_to_a_slice_is_done_to_one_on_screen(
+    dock: CovSegDock, case: OpenCase, notified: list[str], view: str
+) -> None:
+    dims, lesions = dock.session.viewer.dims, dock.session.layers.labels["lesions"]
+    middle = len(case.review) // 2
+    case.live["lesions"][middle, 20, 20] = case.live["lesions"][FINDING] = 2
+    lesions.selected_label = 2
+    if view == "3-D":
+        dims.ndisplay = 3
+    else:
+        dims.order = (1, 0, 2)
+    before = case.revision
+    presses = (dock.correct.review.accept, dock.correct.tools["remove islands"], dock.correct.refine)
+    for count, press in enumerate(presses, 1):
+        press.click()
+        assert len(notified) == count and "No axial slice is on screen" in notified[-1]
+    assert case.revision == before and not case.review.any()
+    dock.correct.review.strip.chosen.emit(4)
+    assert dims.ndisplay == 2 and 0 not in dims.displayed and dock.session.slice_on_screen == 4
+    dock.correct.review.accept.click()
+    assert case.review[4] == Review.ACCEPTED
+
+
+def test_locked_labels_and_accepted_slices_stay(
+    dock: CovSegDock, case: OpenCase, mouse: Mouse, notified: list[str]
+) -> None:
     lesions = dock.session.layers.labels["lesions"]
     lesions.brush_size = 14
     lesions.paint((Z, 56, 28), 3)
@@ -133,9 +159,11 @@ def test_locked_labels_and_accepted_slices_stay(dock: CovSegDock, case: OpenCase
     assert (case.live["lesions"][before == 3] == 3).all() and (case.live["lesions"] == 2).any()
     before = case.live["lesions"].copy()
     mouse.press_key("A")
-    assert case.review[Z] == Review.ACCEPTED
+    assert case.review[Z] == Review.ACCEPTED and not notified
     lesions.paint((Z, 56, 30), 2)
+    assert notified == ["Slice 6 is accepted, so nothing changes it: R opens the one on screen."]
     lesions.paint((Z, 56, 30), 0)
+    assert len(notified) == 1  # not for each stroke
     dock.correct.labels.buttons[2].click()
     for known in TOOLS:
         if not known.click and known.name not in ("fill between", "copy to next"):  # which change others
@@ -241,8 +269,9 @@ def test_a_distance_and_a_finding_are_measured(
     assert abs(length - 60) < 4  # 20 voxels of 3 mm, as exactly as the mouse hits them
     where = at(dock, mouse, 56, 28)
     qtbot.mouseClick(mouse.canvas, Qt.MouseButton.LeftButton, pos=where)
-    # 12 x 12 voxels of 3 x 3 x 10 mm
-    qtbot.waitUntil(lambda: step.measured.text() == "Finding: 0 ± 0 HU, 12.96 cm², 12.96 ml")
+    # 12 x 12 voxels of 3 x 3 x 10 mm, on six slices
+    both = "Finding on this slice: 0 ± 0 HU, 12.96 cm², 12.96 ml\nAll of it: 0 ± 0 HU, 77.76 ml"
+    qtbot.waitUntil(lambda: step.measured.text() == both)
     mouse.press_key("M")
     assert not step.measured.text() and "Ruler" not in mouse.viewer.layers
     mouse.press_key("M")
@@ -293,7 +322,7 @@ def test_a_case_can_be_closed_with_the_brush_in_the_hand(
         dock.workbench.opening.close()
         # one thing alone in an empty viewer, and software OpenGL crashes
         assert not [one for shown in visuals for one in shown if one.node.visible or one.box.parent]
-        qtbot.wait(100)  # the canvas is drawn without the brush
+        wait_until_drawn(mouse.viewer, qtbot)  # without the brush
         assert str(layer.mode) == "pan_zoom"
         dock.workbench.opening.case(case.id)
         qtbot.waitUntil(lambda: dock.session.case is not None, timeout=60_000)

@@ -43,9 +43,8 @@ def test_no_step_is_wider_than_the_dock(workbench: tuple[Viewer, CovSegDock], qt
 def test_text_is_never_cut_off(workbench: tuple[Viewer, CovSegDock], qtbot: Any) -> None:
     dock = workbench[1]
     dock.segment.card.setText("A sentence that is rather long for a dock. " * 12)
-    qtbot.wait(50)
     card = dock.segment.card
-    assert card.height() >= card.heightForWidth(card.width())
+    qtbot.waitUntil(lambda: card.height() >= card.heightForWidth(card.width()))
     assert card.geometry().bottom() < dock.segment.run.geometry().top()
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from napari import Viewer
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QLineEdit
 
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.report.export_step import ExportStep
@@ -26,6 +30,11 @@ def opened(
     add_scan(viewer, scan)
     qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
     return dock.export
+
+
+@pytest.fixture
+def dock_around(opened: ExportStep, workbench: tuple[Viewer, CovSegDock]) -> CovSegDock:
+    return workbench[1]
 
 
 def test_labels_go_to_files_of_their_own(
@@ -67,6 +76,59 @@ def test_a_folder_that_is_not_there_is_told(
     qtbot.waitUntil(lambda: not opened.session.busy_with, timeout=LONG)
     assert len(notified) == 1 and "nowhere" in notified[0]
     assert opened.save.isEnabled()
+
+
+@given(
+    st.one_of(st.text(), st.sampled_from(["/", "//", "..", "~nobody-here/x", "/tmp/", ".nrrd", "a" * 300]))
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_any_text_can_be_typed_anywhere(opened: ExportStep, dock_around: CovSegDock, text: str) -> None:
+    fields = dock_around.findChildren(QLineEdit)
+    assert opened.path in fields and len(fields) > 8
+    for field in fields:
+        field.setText(text)
+        field.editingFinished.emit()
+    targets = opened.targets() if opened.save.isEnabled() else {}
+    assert all(path.name.startswith(Path(text.strip()).name[:5]) for path in targets.values())
+    assert targets or not text.strip() or opened.hint.text()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "No space left"), (errno.EACCES, "Permission denied")]
+)
+def test_a_file_that_cannot_be_written_is_told(
+    opened: ExportStep,
+    tmp_path: Path,
+    qtbot: Any,
+    notified: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    words: str,
+) -> None:
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise OSError(code, os.strerror(code), str(self))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    opened.path.setText(str(tmp_path / "p7"))
+    opened.save.click()
+    qtbot.waitUntil(lambda: not opened.session.busy_with, timeout=LONG)
+    assert len(notified) == 1 and words in notified[0] and not list(tmp_path.glob("p7*"))
+
+
+def test_names_may_be_as_long_as_names_can_be(
+    opened: ExportStep, tmp_path: Path, qtbot: Any, notified: list[str]
+) -> None:
+    longest = "p" * (255 - len("_lesions.nii.gz"))
+    for name, sentence in (
+        (longest, "saved"),
+        (longest + "p", "name too long"),
+        ("p" * 255, "name too long"),
+    ):
+        opened.path.setText(str(tmp_path / name))
+        opened.save.click()
+        qtbot.waitUntil(lambda: not opened.session.busy_with, timeout=LONG)
+        assert sentence in notified[-1].lower()
+    assert (tmp_path / f"{longest}_lesions.nii.gz").exists()
 
 
 def test_nothing_chosen_is_nothing_to_export(opened: ExportStep) -> None:

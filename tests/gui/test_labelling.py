@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from napari import Viewer
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
 
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
@@ -194,17 +196,22 @@ def test_nothing_is_heard_after_abandoning(
     job.label((4, 5))
     prediction.on_event(Notice("x"))
     prediction.on_event(Finished())
-    qtbot.wait(100)
-    assert not heard and not case.review.any()
+    QApplication.processEvents()
+    assert not heard and not case.review.any() and not prediction.findChild(QTimer).isActive()
 
 
 def test_merging_waits_for_the_disk_so_that_memory_stays_low(
     case: OpenCase, prediction: PredictionMerger, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting = BACKLOG
-    monkeypatch.setattr(OpenCase, "backlog", property(lambda case: waiting))
+    waiting, looked = BACKLOG, []
+
+    def backlog(case: OpenCase) -> int:
+        looked.append(case)
+        return waiting
+
+    monkeypatch.setattr(OpenCase, "backlog", property(backlog))
     Job(case, prediction.on_event).label(SLICES)
-    qtbot.wait(200)
+    qtbot.waitUntil(lambda: len(looked) > 3)
     assert (case.review == Review.UNTOUCHED).all()
     waiting = 0
     qtbot.waitUntil(lambda: bool((case.review == Review.PREDICTED).all()))

@@ -169,13 +169,14 @@ def test_taking_the_scan_away_gives_up_what_fits_nowhere(
     folders: list[Path],
     notified: list[str],
     workspace_folder: Path,
+    qtbot: Any,
 ) -> None:
     for folder in folders:
         folder.write_text("a file lies where the folder should be")
     disk.full = True
     paint(150)
     dock.session.viewer.layers.remove(dock.session.scan_image())
-    assert dock.session.case is None and not dock.session.viewer.layers
+    qtbot.waitUntil(lambda: dock.session.case is None and not dock.session.viewer.layers)
     assert said(notified, "are lost", "disk is full")
     OpenCase(Workspace.open(workspace_folder), case.id).close(discard=True)  # the lock was given back
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import SimpleITK as sitk
 from napari import Viewer
 from qtpy.QtWidgets import QFileDialog
 
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.scan.facts import facts
@@ -65,13 +68,87 @@ def test_a_file_is_opened_in_the_child_and_comes_back(
     # closed by taking its layer away, it is in the list and opens as it was
     dock.session.layers.labels["lesions"].paint((5, 50, 50), 2)
     viewer.layers.remove(image)
-    assert dock.session.case is None and not viewer.layers
+    qtbot.waitUntil(lambda: dock.session.case is None and not viewer.layers)
     assert step.recent.currentText().startswith("choose")
     step.recent.setCurrentIndex(1)
     step.recent.activated.emit(1)
     qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
     assert dock.session.layers.labels["lesions"].data[5, 50, 50] == 2
-    assert [info.name for info in Workspace.open(workspace_folder).cases()] == [dock.session.case.case.name]
+    case, again = dock.session.case, tmp_path / "again.nii.gz"
+    assert [info.name for info in Workspace.open(workspace_folder).cases()] == [case.case.name]
+
+    # the same scan under another name is the same case, unless one says otherwise
+    again.write_bytes(path.read_bytes())
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: (str(again), ""))
+    assert not step.anew.isVisible()
+    step.open_file.click()
+    qtbot.waitUntil(step.anew.isVisible, timeout=LONG)
+    assert dock.session.case is case and "open already" in notified[-1]
+    assert len(Workspace.open(workspace_folder).cases()) == 1
+    step.anew.click()
+    qtbot.waitUntil(lambda: dock.session.case.id != case.id and not dock.session.busy_with, timeout=LONG)
+    assert not step.anew.isVisible() and len(Workspace.open(workspace_folder).cases()) == 2
+
+
+def test_one_case_is_on_screen_at_a_time(
+    dock: CovSegDock,
+    case: OpenCase,
+    scan: Scan,
+    add_scan: Callable[[Viewer, Scan], Any],
+    qtbot: Any,
+    notified: list[str],
+) -> None:
+    """As napari's File > Open adds layers."""
+    viewer, session = dock.session.viewer, dock.session
+    session.layers.labels["lesions"].paint((5, 50, 50), 2)
+    other = replace(scan, voxels=np.flip(scan.voxels, 1).copy(), name="somebody else", patient_id="P8")
+    session.begin("Labelling", "segment")
+    layer = add_scan(viewer, other)
+    assert session.case is case and not layer.visible and "when this has ended: Labelling" in notified[-1]
+    session.end()
+    qtbot.waitUntil(lambda: session.case is not case and not session.busy_with, timeout=LONG)
+    names = ["Chest CT somebody else", "Lungs", "Lesions"]
+    assert [layer.name for layer in viewer.layers] == names and layer.visible
+    assert "P8" in dock.scan.facts.text() and not session.case.live["lesions"].any()
+
+    add_scan(viewer, scan)  # the first one again: it is there with its labels, and once
+    qtbot.waitUntil(lambda: session.case.id == case.id and not session.busy_with, timeout=LONG)
+    assert [layer.name for layer in viewer.layers] == ["Chest CT two lungs", "Lungs", "Lesions"]
+    assert session.layers.labels["lesions"].data[5, 50, 50] == 2 and "case already" in notified[-1]
+    add_scan(viewer, scan)
+    qtbot.waitUntil(lambda: "open already" in notified[-1], timeout=LONG)
+    assert len(viewer.layers) == 3 and len(session.workspace.cases()) == 2
+
+
+def test_layers_can_be_taken_away_and_come_back(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:
+    viewer, session = dock.session.viewer, dock.session
+    names = ["Chest CT two lungs", "Lungs", "Lesions"]
+    backs = (
+        dock.correct.paint.click,
+        lambda: dock.workbench.opening.case(case.id),
+        lambda: dock.workbench.labelling.start("no model", ""),
+    )
+    for z, back in enumerate(backs, 4):
+        viewer.layers.selection = {viewer.layers["Lungs"], viewer.layers["Lesions"]}
+        viewer.layers.remove_selected()
+        assert session.case is case and len(viewer.layers) == 1
+        back()
+        assert [layer.name for layer in viewer.layers] == names
+        session.layers.labels["lesions"].paint((z, 50, 50), 2)
+        assert case.live["lesions"][4 : z + 1, 50, 50].all() and case.review[z] == Review.CORRECTED
+        qtbot.waitUntil(lambda: not session.busy_with, timeout=LONG)
+    viewer.layers.remove("Lesions")
+    dock.workbench.opening.case(case.id)
+    assert [layer.name for layer in viewer.layers] == names
+
+    # napari takes out what is selected one after the other, in any order
+    for name in ("Chest CT two lungs", "Lesions", "Lungs"):
+        viewer.layers.remove(name)
+    qtbot.waitUntil(lambda: session.case is None)
+    dock.workbench.opening.case(case.id)
+    qtbot.waitUntil(lambda: session.case is not None and not session.busy_with, timeout=LONG)
+    assert [layer.name for layer in viewer.layers] == names
+    assert session.case.live["lesions"][5, 50, 50] == 2
 
 
 def test_any_image_layer_can_be_the_scan(

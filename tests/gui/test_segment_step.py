@@ -108,8 +108,9 @@ def test_closing_the_scan_while_it_is_labelled(
     dock.segment.run.click()
     qtbot.waitUntil(lambda: dock.workbench.labelling.prediction is not None, timeout=LONG)
     viewer.layers.remove(dock.session.scan_image())
-    assert dock.session.case is None and not dock.session.busy_with and not viewer.layers
-    qtbot.wait(300)  # what still comes of the job is nobody's any more
+    qtbot.waitUntil(lambda: dock.session.case is None, timeout=LONG)
+    assert not dock.session.busy_with and not viewer.layers
+    qtbot.waitUntil(lambda: not dock.workbench.jobs.waiting, timeout=LONG)  # what still came of the job
     assert not notified
 
 

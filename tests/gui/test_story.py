@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from canvas_mouse import Mouse
+from canvas_mouse import Mouse, wait_until_drawn
 from napari import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -255,7 +255,7 @@ def test_correct_and_learn(
     review, known = case.review.copy(), [r.number for r in case.history()]
     assert strokes[z].any()
     assert dock.workbench.opening.close() and len(viewer.layers) == 0
-    qtbot.wait(100)  # the empty canvas is drawn
+    wait_until_drawn(viewer, qtbot)
     dock.workbench.opening.case(case.id)
     qtbot.waitUntil(lambda: session.case is not None, timeout=LONG)
     wait_until_ready(qtbot, dock)

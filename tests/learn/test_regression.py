@@ -11,6 +11,8 @@ from napari_covseg.learn import regression
 from napari_covseg.learn.regression import (
     MEMORY_SEEDS,
     REGRESSION_SEEDS,
+    Gain,
+    gain_of,
     judge,
     phantom_slices,
     shipped_phantom,
@@ -32,7 +34,7 @@ def both(value: float) -> dict[str, float]:
         ((0.5, 0.5), (0.6, 0.7), False, "no better"),
         ((0.5, 0.4), (0.6, 0.7), False, "no better"),
         (None, (0.6, 0.7), False, "Too few"),
-        ((0.5, 0.8), None, False, "not measured"),
+        ((0.5, 0.8), None, False, "are not measured"),
     ],
 )
 def test_a_version_is_recommended_if_it_is_better_and_forgets_nothing(
@@ -40,8 +42,44 @@ def test_a_version_is_recommended_if_it_is_better_and_forgets_nothing(
 ) -> None:
     pair = None if held_out is None else (both(held_out[0]), both(held_out[1]))
     parts = None if regression is None else {"phantoms": (both(regression[0]), both(regression[1]))}
-    verdict = judge(pair, parts)
+    verdict = judge(pair, parts, Gain(0.3, 0.1, 4, {"lungs": 1.001}))
     assert verdict.keep == keep and words in verdict.reason and verdict.reason.endswith(".")
+
+
+def slices(dice: list[float]) -> np.ndarray:
+    """Counts of slices with these Dice, of 100 pixels that are found and as many that are labelled."""
+    return np.array([[[round(100 * value), 100, 100]] for value in dice])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "looks", "better"),
+    [
+        ([0.70, 0.72, 0.74, 0.76], [0.78, 0.80, 0.83, 0.84], 1, True),
+        ([0.70, 0.72, 0.74, 0.76], [0.95, 0.60, 0.74, 0.80], 1, False),  # one slice alone
+        ([0.75, 0.77, 0.76, 0.75], [0.77, 0.76, 0.76, 0.75], 1, False),  # 0.758 to 0.760
+        ([0.70, 0.72, 0.74], [0.74, 0.80, 0.80], 1, True),
+        ([0.70, 0.72, 0.74], [0.74, 0.80, 0.80], 8, False),  # the best of eight looks
+        ([0.70, 0.72], [0.90, 0.92], 1, False),  # nobody knows the noise of two
+    ],
+)
+def test_a_gain_within_its_noise_is_none(
+    before: list[float], after: list[float], looks: int, better: bool
+) -> None:
+    found = gain_of(slices(before), slices(after), ["lesion"], looks)
+    assert found.mean == pytest.approx(np.mean(after) - np.mean(before), abs=1e-6)
+    pair = {"lesion": np.mean(before)}, {"lesion": np.mean(after)}
+    verdict = judge(pair, {"phantoms": (both(0.5), both(0.5))}, found)
+    assert verdict.keep == (found.mean > found.noise) == better
+    assert ("Nobody can tell" in verdict.reason) != better
+
+
+def test_what_a_version_paints_less_is_said() -> None:
+    before, after = slices([0.8] * 3), slices([0.9] * 3)
+    after[..., 1] = 86
+    found = gain_of(before, after, ["lesion"])
+    assert found.in_words == "On the 3 held-out slices it paints 14% less lesion."
+    verdict = judge(({"lesion": 0.8}, {"lesion": 0.9}), {"phantoms": (both(0.5), both(0.5))}, found)
+    assert verdict.keep and verdict.reason.endswith("forgotten nothing. " + found.in_words)
 
 
 def test_where_nothing_that_was_held_out_counts_nothing_is_recommended() -> None:

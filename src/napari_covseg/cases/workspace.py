@@ -196,6 +196,30 @@ class Workspace:
                     incoming.rmdir()
         return case_id
 
+    def find_case(self, scan: Scan) -> str | None:
+        """Return the case of the same scan that was used last, None if there is none.
+
+        The same are scans of one size, of one DICOM series or, where a file names none, with the
+        same voxels.
+
+        Raises
+        ------
+        CaseError
+            If the workspace cannot be read; a case that cannot is passed over.
+        """
+        for info in self.cases():
+            with suppress(CaseError):
+                case = self.case(info.id)
+                if case.shape != scan.voxels.shape or case.intensity != scan.intensity:
+                    continue
+                series = case.header["series_uid"]
+                if series or scan.series_uid:
+                    if series == scan.series_uid:
+                        return case.id
+                elif all(np.array_equal(case.read_slice(z), scan.voxels[z]) for z in range(case.shape[0])):
+                    return case.id
+        return None
+
     def _free_id(self, scan: Scan) -> str:
         name = re.sub(r"[^a-z0-9]+", "-", scan.name.lower()).strip("-")[:40] or "case"
         while True:

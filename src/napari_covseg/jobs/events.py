@@ -106,7 +106,7 @@ class ModelProposed:
     recommended : bool
         Whether the measurements speak for keeping it.
     reason : str
-        Why, in one sentence.
+        Why, and what it paints more and less, in words.
     """
 
     model_id: str
@@ -118,9 +118,17 @@ class ModelProposed:
 
 @dataclass(frozen=True)
 class Imported:
-    """A scan has become a case."""
+    """A scan has become a case, or was one before.
+
+    Attributes
+    ----------
+    case_id : str
+    known : bool
+        Whether the case was there before.
+    """
 
     case_id: str
+    known: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,16 @@ from napari_covseg.learn.corrections import Side, choose_sides, labelled_slices,
 from napari_covseg.learn.finetune import FinetuneResult, FinetuneSettings, Finetuning
 from napari_covseg.learn.regression import (
     MEMORY_SEEDS,
+    Gain,
     Interpolated,
     Scores,
     farthest,
     forgotten,
+    gain_of,
     judge,
     phantom_slices,
 )
-from napari_covseg.learn.score import model_probabilities, score_model
+from napari_covseg.learn.score import count_by_slice, model_probabilities, score_model
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices, SliceId
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, model_bytes, unfold
@@ -189,10 +191,11 @@ def _propose(
     done = Progress(len(result.losses), settings.steps, "steps")
     regression: dict[str, tuple[Scores, Scores]] | None = None
     held_out = _held_out(material, result)
-    share = 1.0
+    share, gain = 1.0, None
     if cancelled is None:
         try:
             found, regression = yield from in_thread(lambda: _regression(material, result), lambda: done)
+            gain = yield from in_thread(lambda: _gain(material, result, found.model), lambda: done)
         except JobCancelled as error:
             cancelled = error
         else:
@@ -201,7 +204,7 @@ def _propose(
                 held_out = held_out[0], score_model(found.model, material.held_out)
     pairs = ({} if held_out is None else {"held-out": held_out}) | (regression or {})
     scores = {part: {"before": before, "after": after} for part, (before, after) in pairs.items()}
-    verdict = judge(held_out, regression)
+    verdict = judge(held_out, regression, gain)
     how = {**asdict(settings), "interpolation": share * settings.interpolation}
     written = in_thread(lambda: _keep(material, result, how, scores), lambda: done)
     version, late = yield from _to_the_end(written)
@@ -233,6 +236,14 @@ def _held_out(material: _Material, result: FinetuneResult) -> tuple[Scores, Scor
         for row in rows
     )
     return before, after
+
+
+def _gain(material: _Material, result: FinetuneResult, learned: Model) -> Gain | None:
+    """Return how far what was learned is better than its parent on the held-out slices, None without any."""
+    if not len(material.held_out):
+        return None
+    before, after = (count_by_slice(model, material.held_out) for model in (material.model, learned))
+    return gain_of(before, after, material.held_out.outputs, len(result.measured) - 1)
 
 
 def _regression(

@@ -18,7 +18,7 @@ class _Abandoned(Exception):
 
 
 def import_scan(job: Import, control: Control) -> Iterator[Event]:
-    """Read a scan, keep it as a case of the workspace, and tell its id.
+    """Read a scan, keep it as a case of the workspace unless it is one, and tell its id.
 
     Cancelled, it leaves no case behind.
 
@@ -37,20 +37,23 @@ def import_scan(job: Import, control: Control) -> Iterator[Event]:
             raise _Abandoned
         meter.at(done)
 
-    def work() -> tuple[str, list[str]]:
+    def work() -> tuple[Imported, list[str]]:
         nonlocal meter
         workspace = Workspace.open(job.workspace)
         scan = read_scan(job.path, series=job.series, values=job.values)
+        known = None if job.anew else workspace.find_case(scan)
+        if known is not None:
+            return Imported(known, known=True), []
         meter = ProgressMeter(len(scan.voxels))
         case_id = workspace.add_case(scan, progress, dict(job.seen_as))
-        return case_id, [*scan.notes, *workspace.case(case_id).appearance.remarks()]
+        return Imported(case_id), [*scan.notes, *workspace.case(case_id).appearance.remarks()]
 
     try:
-        case_id, notes = yield from in_thread(work, lambda: meter.progress)
+        imported, notes = yield from in_thread(work, lambda: meter.progress)
     finally:
         abandoned.set()
         give_back_memory()  # a whole scan was in it
     yield meter.progress
     for note in notes:
         yield Notice(note)
-    yield Imported(case_id)
+    yield imported

@@ -30,6 +30,8 @@ class Import:
         What a person says of how the scan looks, see `scans.appearance.Appearance.overruled`.
     values : str, optional
         What a person says that its values are, see `scans.read_scan`.
+    anew : bool
+        Make a case of it also if the workspace has one of the same scan.
     """
 
     workspace: str
@@ -37,6 +39,7 @@ class Import:
     series: str | None = None
     seen_as: tuple[tuple[str, bool | int | str | None], ...] = ()
     values: Values | None = None
+    anew: bool = True
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,21 @@ def validate(
     return score(found, slices), float(np.sum(losses)) / len(slices)
 
 
+def count_by_slice(model: Model, slices: LabelledSlices) -> npt.NDArray[np.int64]:
+    """Return what Dice is made of, slice by slice, at the card's thresholds.
+
+    Returns
+    -------
+    ndarray of int64, shape (n, outputs, 3)
+        Known pixels that are both found and labelled, found, and labelled.
+    """
+    levels = [least(model.card.thresholds.get(name, 0.5)) for name in slices.outputs]
+    found = model_probabilities(model, slices.images) >= np.array(levels)[:, None, None]
+    known, true = slices.masks != UNKNOWN, slices.masks == 1
+    parts = (found & true, found & known, true)
+    return np.stack([part.sum((2, 3), dtype=np.int64) for part in parts], -1)
+
+
 def score_model(model: Model, slices: LabelledSlices) -> dict[str, float]:
     """Return what `score` gives at the card's thresholds, pooled over all slices."""
     together = replace(slices, patients=np.full(len(slices), ""))

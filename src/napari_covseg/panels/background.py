@@ -97,6 +97,11 @@ class Jobs(QObject):
         """Process id of the child, None while there is none."""
         return self._client.pid
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are jobs that have not ended."""
+        return bool(self._handlers)
+
     def warm_up(self, model: str | None, device: str, workspace: str | None = None) -> None:
         """Start the child, so that the first prediction answers at once."""
         self._client.start(WarmUp(model, device, workspace))

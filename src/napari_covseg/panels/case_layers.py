@@ -10,11 +10,13 @@ import numpy.typing as npt
 from napari import Viewer
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_info
+from qtpy.QtCore import QElapsedTimer
 
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase, Restored
 from napari_covseg.edit.hu_range import HuRange, in_range
 from napari_covseg.labels import GROUPS, Group
+from napari_covseg.panels.keys import KEYS
 from napari_covseg.panels.layers import (
     CONTOUR,
     labels_layer,
@@ -26,6 +28,8 @@ from napari_covseg.panels.layers import (
 from napari_covseg.panels.strokes import Indices, Strokes
 from napari_covseg.panels.undo_entries import SliceChange, tool_changes
 from napari_covseg.scans.scan import METADATA_KEY, Scan
+
+QUIET = 3000  # ms in which it is said once that accepted slices do not change
 
 
 class CaseLayers:
@@ -53,6 +57,7 @@ class CaseLayers:
         self._case = case
         self._on_changed = on_changed
         self.limits = Limits(case)
+        self._said = QElapsedTimer()
         known = case.case
         shown = Scan.from_header(known.header, case.voxels)
         self.scan = self._scan_layer(instead_of, shown.affine)
@@ -62,19 +67,26 @@ class CaseLayers:
         middle = self.scan not in viewer.layers
         if middle:
             viewer.add_layer(self.scan)
-        for group in GROUPS:
-            layer = labels_layer(group, case.live[group], known.spacing, self.scan)
-            layer.metadata[METADATA_KEY] = shown
-            layer.editable = not case.read_only
-            viewer.add_layer(layer)
-            self.labels[group] = layer
-            self._strokes[group] = self._follow(group, layer)
+        self.bring_back()
         if middle:
             viewer.dims.set_point(z_axis(viewer), self.scan.data_to_world((len(case.voxels) // 2, 0, 0))[0])
             viewer.reset_view()
         # napari has outlines in 2-D only, and warns of them in 3-D
         viewer.dims.events.ndisplay.connect(self._before_3d, position="first")
         viewer.dims.events.ndisplay.connect(self._after_3d, position="last")
+
+    def bring_back(self) -> bool:
+        """Add the labels layers that are not in the viewer; return whether there were any."""
+        missing = [group for group in GROUPS if group not in self.labels]
+        for group in missing:
+            layer = labels_layer(group, self._case.live[group], self._case.case.spacing, self.scan)
+            layer.metadata[METADATA_KEY] = self.scan.metadata[METADATA_KEY]
+            layer.editable = not self._case.read_only
+            below = self.labels.get("lungs", self.scan)
+            self._viewer.layers.insert(self._viewer.layers.index(below) + 1, layer)
+            self.labels[group] = layer
+            self._strokes[group] = self._follow(group, layer)
+        return bool(missing)
 
     def remove(self) -> None:
         """Take the layers out of the viewer and stop following them."""
@@ -95,6 +107,10 @@ class CaseLayers:
                 self._strokes.pop(group).disconnect()
                 del self.labels[group]
                 return
+
+    def rename(self) -> None:
+        """Call the scan's layer what a person says that it is."""
+        self.scan.name = scan_layer_name(self._case.case.name, self._case.appearance.kind)
 
     def redraw(self, changed: Iterable[int], on_screen: int) -> None:
         """Draw labels that are new in memory, only if one sees them.
@@ -156,6 +172,22 @@ class CaseLayers:
         for strokes in self._strokes.values():
             strokes.brush = name
 
+    def say_accepted(self, slices: Sequence[int]) -> None:
+        """Say that accepted slices do not change, and how to open them; once for a few strokes."""
+        if len(slices) and (not self._said.isValid() or self._said.hasExpired(QUIET)):
+            self._said.start()
+            which = ", ".join(str(z + 1) for z in slices)
+            show_info(
+                f"Slice {which} is accepted, so nothing changes it: {KEYS['reopen']} opens the one on screen."
+            )
+
+    def _brushable(
+        self, group: Group, before: npt.NDArray[np.uint8], after: Any, key: Any
+    ) -> npt.NDArray[np.bool_] | None:
+        painted = np.unique(np.arange(len(self._case.review))[key[0]])
+        self.say_accepted(painted[self.limits.accepted[painted]].tolist())
+        return self.limits.brushable(group, before, after, key)
+
     def _show_reopened(self, slices: npt.NDArray[np.intp]) -> None:
         """Say which accepted slices an undo is about to change; they may be far from the one on screen."""
         if len(slices):
@@ -172,13 +204,13 @@ class CaseLayers:
 
     def _scan_layer(self, instead_of: Image | None, affine: npt.NDArray[np.float64]) -> Image:
         known = self._case.case
-        hu = known.intensity == "HU"
-        drawn = scan_layer(self._case.voxels, known.name, known.spacing, hu=hu, affine=affine)
+        hu, kind = known.intensity == "HU", self._case.appearance.kind
+        drawn = scan_layer(self._case.voxels, known.name, known.spacing, hu=hu, affine=affine, kind=kind)
         if instead_of is None or instead_of.ndim != 3 or instead_of.multiscale:
             return drawn
         # The layer stays where it is in the list; its own copy of the voxels goes.
         instead_of.data = self._case.voxels
-        instead_of.name = scan_layer_name(known.name)
+        instead_of.name = drawn.name
         instead_of.scale, instead_of.units = drawn.scale, drawn.units
         if METADATA_KEY not in instead_of.metadata:
             # Its voxels were laid by its transform, so that they are now upright and only moved.
@@ -192,7 +224,7 @@ class CaseLayers:
     def _sees(self, layer: Labels, z: int) -> bool:
         """Whether who paints in a slice looks at it: a brush in 3-D or in another order paints more."""
         dims = self._viewer.dims
-        if 0 in dims.displayed:
+        if z_axis(self._viewer) in dims.displayed:
             return False
         return layer.n_edit_dimensions < 3 or z == round(float(self.scan.world_to_data(dims.point)[0]))
 
@@ -224,7 +256,7 @@ class CaseLayers:
             changed,
             taken_back,
             model_step,
-            brushable=lambda before, after, key: limits.brushable(group, before, after, key),
+            brushable=lambda before, after, key: self._brushable(group, before, after, key),
             allowed=lambda before, after, key: limits.allowed(group, before, after, key),
         )
 

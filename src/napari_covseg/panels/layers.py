@@ -91,6 +91,7 @@ def scan_layer(
     *,
     hu: bool,
     affine: npt.NDArray[np.float64] | None = None,
+    kind: str = "chest CT",
 ) -> Image:
     """Return the image layer of a scan.
 
@@ -106,20 +107,22 @@ def scan_layer(
         True opens in the lung window; pictures open in their own range.
     affine : ndarray of float64, shape (4, 4), optional
         See `geometry`.
+    kind : str
+        What it looks like, see `scans.appearance.Appearance`.
     """
     limits = WINDOWS["Lung"].limits if hu else grey_limits(voxels)
     return Image(
         voxels,
-        name=scan_layer_name(name),
+        name=scan_layer_name(name, kind),
         colormap="gray",
         contrast_limits=limits,
         **geometry(spacing, affine),
     )
 
 
-def scan_layer_name(case_name: str) -> str:
-    """Return what a scan's layer is called."""
-    return f"Chest CT {case_name}".strip()
+def scan_layer_name(case_name: str, kind: str) -> str:
+    """Return what a scan's layer is called: what it looks like, before anybody paints on it."""
+    return f"{kind[0].upper()}{kind[1:]} {case_name}".strip()
 
 
 def grey_limits(voxels: npt.NDArray[np.int16]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from napari import Viewer
 from napari.layers import Image
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, Signal
 
 from napari_covseg.cases.open_case import OpenCase
@@ -92,6 +92,7 @@ class Session(QObject):
         viewer.layers.events.removed.connect(self._on_layers)
         viewer.dims.events.current_step.connect(self._on_slice)
         viewer.dims.events.order.connect(self._on_slice)
+        self.appearance_changed.connect(lambda: self.layers.rename() if self.layers is not None else None)
         viewer.cursor.events.position.connect(self._on_cursor)
 
     # --- what is open -------------------------------------------------------------
@@ -135,11 +136,29 @@ class Session(QObject):
         z = round(float(image.world_to_data(self.viewer.dims.point)[0]))
         return int(np.clip(z, 0, count - 1))
 
+    def slice_to_change(self) -> int | None:
+        """Return the slice that is drawn and can be changed; None, and why not, where there is none."""
+        if not self.can_edit:
+            return None
+        if z_axis(self.viewer) in self.viewer.dims.displayed:
+            show_info("No axial slice is on screen, and this is done to one: Next, or the strip, shows one.")
+            return None
+        return self.slice_on_screen
+
     def go_to(self, z: int) -> None:
-        """Show a slice."""
+        """Show a slice, as an axial picture if another view is on screen."""
         image = self.scan_image()
         if image is not None:
-            self.viewer.dims.set_point(z_axis(self.viewer), image.data_to_world((z, 0, 0))[0])
+            dims, axis = self.viewer.dims, z_axis(self.viewer)
+            if axis in dims.displayed:
+                dims.ndisplay = 2
+                dims.order = tuple(range(dims.ndim))
+            dims.set_point(axis, image.data_to_world((z, 0, 0))[0])
+
+    def bring_back_layers(self) -> None:
+        """Draw the labels of the open case again whose layers were taken out of the viewer."""
+        if self.layers is not None and self.layers.bring_back():
+            self.case_changed.emit()
 
     def mark_changed(self, slices: Iterable[int]) -> None:
         """Say that labels or review states of these slices are new."""

@@ -126,9 +126,11 @@ class Correction(QObject):
 
     def paint(self, mode: str) -> None:
         """Take napari's "paint" or "erase", or put it away if it is in the hand."""
-        layer = self.layer
-        if layer is None or not self._session.can_edit:
+        if not self._session.can_edit:
             return
+        self._session.bring_back_layers()
+        layer = self.layer
+        assert layer is not None
         self.clicking = ""
         self.taken.emit()
         self._select(layer)
@@ -203,8 +205,12 @@ class Correction(QObject):
         """
         if not self._session.can_edit or self.running:
             return
+        volume = chosen.always_volume or (self.volume and chosen.volume)
+        if not volume and self._session.slice_to_change() is None:
+            return
+        self._session.bring_back_layers()
         self._stop = False
-        work = self._work(chosen, at)
+        work = self._work(chosen, at, volume=volume)
         if not work.volume:
             with errors_shown():
                 self._write(work, chosen.run(work), chosen)
@@ -221,7 +227,7 @@ class Correction(QObject):
         """Stop the tool that runs; it changes nothing then."""
         self._stop = True
 
-    def _work(self, chosen: Tool, at: tuple[int, int, int] | None) -> Work:
+    def _work(self, chosen: Tool, at: tuple[int, int, int] | None, *, volume: bool) -> Work:
         session = self._session
         case, layers, group = session.case, session.layers, self.group
         assert case is not None and layers is not None
@@ -234,7 +240,7 @@ class Correction(QObject):
             voxels=case.voxels,
             spacing=case.case.spacing,
             z=session.slice_on_screen if at is None else at[0],
-            volume=chosen.always_volume or (self.volume and chosen.volume),
+            volume=volume,
             value=self.value,
             at=at,
             hu_range=self.hu_range if self.limited else None,
@@ -269,6 +275,9 @@ class Correction(QObject):
         if written:
             if chosen.goes_on:
                 self._session.go_to(work.z + 1)
+            return
+        if edit.held and not work.volume and self._session.layers.limits.accepted[work.z]:
+            self._session.layers.say_accepted([work.z])
             return
         why = " There are locked labels or accepted slices." if edit.held else ""
         show_info(f"{chosen.text}: nothing to change here.{why}")

@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.edit.measure import Reading, read_disc, read_part, ruler
+from napari_covseg.panels.background import in_background
 from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.layers import add_aid, placed_like, remove_layers, voxel_at
 from napari_covseg.panels.session import Session
@@ -40,6 +41,7 @@ class Measuring(QObject):
         self._session = session
         self._correction = correction
         self.active = False
+        self._asked = 0  # so that what was asked before is not shown
         self._line: Shapes | None = None
         session.viewer.mouse_drag_callbacks.append(self._on_mouse)
         correction.taken.connect(self._on_taken)
@@ -66,6 +68,7 @@ class Measuring(QObject):
         image, case = self._session.scan_image(), self._session.case
         if not self.active or image is None or case is None or event.button != 1 or viewer.dims.ndisplay != 2:
             return
+        self._asked += 1
         begin, voxel = np.asarray(image.world_to_data(event.position)), voxel_at(image, event.position)
         event.handled = True
         yield
@@ -84,9 +87,18 @@ class Measuring(QObject):
     def _probe(self, case: OpenCase, at: tuple[int, int, int]) -> None:
         labels, spacing = case.live["lesions"], case.case.spacing
         if labels[at]:
-            volume = self._correction.volume
-            reading = read_part(labels, case.voxels, at, spacing, three_d=volume)
-            self.measured.emit(f"Finding: {reading_text(reading, case.case.intensity)}")
+            here = read_part(labels, case.voxels, at, spacing)
+            text = f"Finding on this slice: {reading_text(here, case.case.intensity)}"
+            self.measured.emit(f"{text}\nAll of it: …")
+            self._asked += 1
+            asked = self._asked
+
+            def show(reading: Reading) -> None:
+                if self.active and asked == self._asked:
+                    self.measured.emit(f"{text}\nAll of it: {reading_text(reading, case.case.intensity)}")
+
+            # through a whole scan, which takes a moment
+            in_background(lambda: read_part(labels, case.voxels, at, spacing, three_d=True), show)
         else:
             reading = read_disc(case.voxels, at, DISC_MM, spacing)
             self.measured.emit(f"Disc of {2 * DISC_MM:.0f} mm: {reading_text(reading, case.case.intensity)}")

@@ -60,7 +60,9 @@ class Refining:
         session, case = self._session, self._session.case
         if case is None or not session.can_edit:
             return
-        z, value = session.slice_on_screen, self._correction.value
+        z, value = session.slice_to_change(), self._correction.value
+        if z is None:
+            return
         if self._correction.group != "lesions" or not value:
             show_error("A slice is refined for a finding: select the layer of the lesions and a label.")
             return

@@ -16,13 +16,13 @@ from qtpy.QtGui import (
     QPixmap,
     QPolygonF,
 )
-from qtpy.QtWidgets import QLabel, QSizePolicy, QToolTip, QWidget
+from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_covseg.cases.case import Review
 from napari_covseg.panels.correct.reviewing import Reviewing
 from napari_covseg.panels.keys import KEYS
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import fill, row, small
+from napari_covseg.panels.step import Paragraph, fill, row, small
 
 COLOURS: dict[Review, tuple[int, int, int]] = {
     Review.UNTOUCHED: (70, 74, 82),
@@ -61,7 +61,8 @@ class ReviewRow(QWidget):
         self._session = session
         self._reviewing = reviewing
         self.strip = ReviewStrip()
-        self.counts = QLabel(toolTip="How many slices are in which state.")
+        self.counts = Paragraph()  # which wraps: all states at once are wider than the dock
+        self.counts.setToolTip("How many slices are in which state.")
         self.next = small("Next", KEYS["next"], "Go to the slice where a look is worth most.")
         self.back = small("Back", KEYS["back"], "Go to the slice from which Next came here.")
         self.accept = small(

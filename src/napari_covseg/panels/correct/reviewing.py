@@ -87,25 +87,23 @@ class Reviewing(QObject):
 
     def accept(self) -> None:
         """Take the slice on screen as right: nothing changes it from now on, unless it is reopened."""
-        if self._set(Review.ACCEPTED):
-            self.accepted.emit(self._session.slice_on_screen)
+        z = self._session.slice_to_change()
+        if z is not None and self._set(z, Review.ACCEPTED):
+            self.accepted.emit(z)
 
     def reopen(self) -> None:
         """Have the slice on screen open for changes again."""
-        case = self._session.case
-        if case is None:
-            return
-        z = self._session.slice_on_screen
-        if case.review[z] != Review.ACCEPTED:
+        case, z = self._session.case, self._session.slice_to_change()
+        if case is None or z is None or case.review[z] != Review.ACCEPTED:
             return
         labelled = any(labels[z].any() for labels in case.live.values())
         state = Review.PREDICTED if labelled or case.case.predictions() else Review.UNTOUCHED
-        self._set(case.open_state(z, state))
+        self._set(z, case.open_state(z, state))
 
-    def _set(self, state: Review) -> bool:
-        """Return whether the slice on screen was in another state."""
-        case, z = self._session.case, self._session.slice_on_screen
-        if case is None or not self._session.can_edit or case.review[z] == state:
+    def _set(self, z: int, state: Review) -> bool:
+        """Return whether the slice was in another state."""
+        case = self._session.case
+        if case is None or case.review[z] == state:
             return False
         try:
             case.set_review(z, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QWidget
 
 from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.errors import ScanError
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.panels.background import in_background
+from napari_covseg.panels.background import errors_shown, in_background
 from napari_covseg.panels.step import ElidedComboBox, Paragraph, Step, button
 from napari_covseg.scans import LABEL_SUFFIXES, VOLUMES, Scan, write_labels
 
@@ -72,15 +75,21 @@ class ExportStep(Step):
         self.session.busy_changed.connect(self._on_choice)
 
     def targets(self) -> dict[Group, Path]:
-        """Return the file that each chosen group goes to."""
+        """Return the file that each chosen group goes to.
+
+        Raises
+        ------
+        ScanError
+            If what is typed names no file.
+        """
         ending = ENDINGS[self.format.currentText()]
         text = self.path.text().strip()
         for known in LABEL_SUFFIXES:
             text = text.removesuffix(known)
-        if not text:
-            return {}
-        stem = Path(text).expanduser()
         chosen = [group for group, check in self.groups.items() if check.isChecked()]
+        if not text or not chosen:
+            return {}
+        stem = named(text)
         return {group: stem.with_name(f"{stem.name}_{group}{ending}") for group in chosen}
 
     def _on_browse(self) -> None:
@@ -89,10 +98,17 @@ class ExportStep(Step):
             self.path.setText(path)
 
     def _on_save(self) -> None:
-        case, targets = self.session.case, self.targets()
-        if case is None or not targets:
-            show_error("There is nothing to export: open a scan and choose lungs or lesions, and where to.")
-            return
+        case = self.session.case
+        with errors_shown():
+            targets = self.targets()
+            if case is None or not targets:
+                show_error(
+                    "There is nothing to export: open a scan and choose lungs or lesions, and where to."
+                )
+                return
+            self._write(case, targets)
+
+    def _write(self, case: OpenCase, targets: dict[Group, Path]) -> None:
         self.session.begin("Exporting", "export")
 
         def write() -> list[Path]:
@@ -116,13 +132,19 @@ class ExportStep(Step):
         self._on_choice()
 
     def _on_choice(self) -> None:
-        case, targets = self.session.case, self.targets()
+        case, lines = self.session.case, []
+        try:
+            targets = self.targets()
+        except ScanError as error:
+            targets = {}
+            lines.append(str(error))
         self.save.setEnabled(case is not None and bool(targets) and not self.session.busy_with)
-        replaced = [path.name for path in targets.values() if path.exists()]
+        replaced = [path.name for path in targets.values() if os.path.lexists(path)]
         self.save.setText(
             f"Export, replacing {len(replaced)} file{'s'[: len(replaced) != 1]}" if replaced else "Export"
         )
-        lines = ["Files: " + ", ".join(path.name for path in targets.values())] if targets else []
+        if targets:
+            lines.append("Files: " + ", ".join(path.name for path in targets.values()))
         if case is not None:
             states = np.asarray(case.review)
             known = (Review.UNTOUCHED, Review.PREDICTED, Review.SPREAD)
@@ -134,3 +156,22 @@ class ExportStep(Step):
             if spread:
                 lines.append(f"{spread} slices were spread by a tool and nobody has looked at them.")
         self.hint.setText("\n".join(lines))
+
+
+def named(text: str) -> Path:
+    """Return the folder and the name that a person has typed.
+
+    Raises
+    ------
+    ScanError
+        If it names no file.
+    """
+    try:
+        stem = Path(text).expanduser()
+    except RuntimeError as error:  # of somebody whom this computer does not know
+        raise ScanError(f"{text} has no home folder here: write the folder out in full.") from error
+    if text.endswith(("/", os.sep)) or stem.name in ("", ".."):
+        raise ScanError(f"{text} is a folder: add a name for the files to it.")
+    if "\0" in text:
+        raise ScanError("The name has a character that no file can have: choose another one.")
+    return stem

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari.layers import Image
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QElapsedTimer, QEvent, QObject, Signal
+from qtpy.QtCore import QElapsedTimer, QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QMessageBox
 
 from napari_covseg.cases.open_case import OpenCase
@@ -19,6 +19,7 @@ from napari_covseg.jobs.events import END, Event, Failed, Imported, Notice, Prog
 from napari_covseg.jobs.requests import Import
 from napari_covseg.panels.background import Abandoned, Jobs, errors_shown, in_background
 from napari_covseg.panels.case_layers import CaseLayers
+from napari_covseg.panels.layers import remove_layers
 from napari_covseg.panels.napari_private import qt_window
 from napari_covseg.panels.scan.facts import damage_text
 from napari_covseg.panels.scan.scan_of_layer import scan_header, scan_of_layer
@@ -46,10 +47,13 @@ class Opening(QObject):
 
     Signals
     -------
+    found_again : bool
+        Whether a scan was opened that is a case already, of which `anew` makes another.
     brought_back, damaged, saving_failed : str
         What a thread that opens or writes a case has to say.
     """
 
+    found_again = Signal(bool)
     brought_back = Signal(str)
     damaged = Signal(str)
     saving_failed = Signal(str)
@@ -60,6 +64,9 @@ class Opening(QObject):
         self._session = session
         self._jobs = jobs
         self._job: int | None = None
+        self._source: tuple[str, str | None] = "", None  # path and series of what was opened
+        self._drawing = False
+        self._waiting: Image | None = None  # a scan that was opened while something else was done
         self._closed: set[str] = set()  # ids of cases; what their writers still have to say is shown already
         self._last_note = QElapsedTimer()
         self.brought_back.connect(show_info)
@@ -67,6 +74,7 @@ class Opening(QObject):
         self.saving_failed.connect(show_error)
         self._unsaved.connect(self._on_unsaved)
         session.cancel_requested.connect(self._on_cancel)
+        session.busy_changed.connect(self._on_busy)
         layers = session.viewer.layers
         layers.events.inserted.connect(self._on_layer_inserted)
         layers.events.removing.connect(self._on_layer_removing)
@@ -75,7 +83,7 @@ class Opening(QObject):
     # --- opening ------------------------------------------------------------------
 
     def path(self, path: str | Path, series: str | None = None, values: Values | None = None) -> None:
-        """Read a file or folder into a new case, in the child, and open it.
+        """Read a file or folder into a case, in the child, and open it; the one that it is already, if any.
 
         Parameters
         ----------
@@ -83,18 +91,29 @@ class Opening(QObject):
         series : str, optional
             UID of one of the folder's DICOM series.
         values : {"HU", "HU+1024", "grey"}, optional
-            What a person says that its values are.
+            What a person says that its values are; they make a new case.
         """
+        self._open(str(path), series, values, anew=values is not None)
+
+    def anew(self) -> None:
+        """Make another case of the scan whose case was opened instead."""
+        path, series = self._source
+        self._open(path, series, None, anew=True)
+
+    def _open(self, path: str, series: str | None, values: Values | None, *, anew: bool) -> None:
+        self._source = path, series
+        self.found_again.emit(False)
         self._session.begin(f"Reading {Path(path).name}", "scan")
         try:
-            request = Import(self._session.workspace.path, str(path), series, values=values)
+            request = Import(self._session.workspace.path, path, series, values=values, anew=anew)
             self._job = self._jobs.submit(request, self._on_event)
         except CovsegError as error:
             self._session.end(str(error))
 
     def layer(self, layer: Image) -> None:
-        """Make an image layer that is in the viewer the scan of a new case, and open it."""
+        """Make an image layer that is in the viewer the scan of a case, and open that."""
         session = self._session
+        self.found_again.emit(False)
         session.begin(f"Taking over {layer.name}", "scan")
 
         def on_progress(done: int, total: int) -> None:
@@ -102,10 +121,40 @@ class Opening(QObject):
                 raise Abandoned
             session.progressed.emit(Progress(done, total, "slices"))
 
-        def keep() -> OpenCase:
-            return self.read(session.workspace.add_case(scan_of_layer(layer), on_progress))
+        def keep() -> tuple[str, str, bool]:
+            scan = scan_of_layer(layer)
+            known = session.workspace.find_case(scan)
+            return scan.path, known or session.workspace.add_case(scan, on_progress), known is not None
 
-        in_background(keep, lambda case: self.show(case, layer), self._on_unread)
+        def on_kept(kept: tuple[str, str, bool]) -> None:
+            path, case_id, known = kept
+            self._source = path, None
+            self._open_case(case_id, known=known, layer=layer)
+
+        def on_failed(error: str) -> None:
+            layer.visible = session.case is None  # else it would lie over another patient's
+            self._on_unread(error)
+
+        in_background(keep, on_kept, on_failed)
+
+    def _open_case(self, case_id: str, *, known: bool, layer: Image | None = None) -> None:
+        """Open a case that was made of a layer or file, or that was found to be one already."""
+        session = self._session
+        if known and session.case is not None and session.case.id == case_id:
+            remove_layers(session.viewer, layer)
+            session.bring_back_layers()
+            session.end()
+            show_info("This scan is open already.")
+            self.found_again.emit(bool(self._source[0]))
+            return
+
+        def on_read(case: OpenCase) -> None:
+            self.show(case, layer)
+            if known and session.case is case:
+                show_info(f'This scan is a case already, "{case.case.name}": it is open as it was left.')
+                self.found_again.emit(bool(self._source[0]))
+
+        in_background(lambda: self.read(case_id), on_read, self._on_unread)
 
     def known_layers(self) -> None:
         """Take over a layer of this package's reader that was there before the dock."""
@@ -113,9 +162,11 @@ class Opening(QObject):
             self._consider(layer)
 
     def case(self, case_id: str) -> None:
-        """Open a case of the workspace."""
+        """Open a case of the workspace; of the open one, bring back what was taken out of the viewer."""
         if self._session.case is not None and self._session.case.id == case_id:
+            self._session.bring_back_layers()
             return
+        self.found_again.emit(False)
         self._session.begin("Opening the case", "scan")
         in_background(lambda: self.read(case_id), self.show, self._on_unread)
 
@@ -159,16 +210,36 @@ class Opening(QObject):
             self._save_and_close(case, at_any_cost=True)
             return
         session.case = case
+        self._drawing = True
         session.layers = CaseLayers(session.viewer, case, session.mark_changed, instead_of)
+        self._drawing = False
         session.layers.scan.events.contrast_limits.connect(lambda: session.window_changed.emit())
         session.end()
         session.case_changed.emit()
         session.labels_changed.emit()
 
     def _consider(self, layer: Any) -> None:
-        """Take over a layer if it is a known scan and none is open."""
-        free = self._session.case is None and not self._session.busy_with
-        if free and isinstance(layer, Image) and scan_header(layer) is not None:
+        """Take over a layer if it is a known scan: one case is on screen, the one that was opened last."""
+        session = self._session
+        if self._drawing or session.closed or not isinstance(layer, Image) or scan_header(layer) is None:
+            return
+        if not session.busy_with:
+            self.layer(layer)
+        else:
+            self._waiting, layer.visible = layer, False
+            show_info(f'"{layer.name}" is opened when this has ended: {session.busy_with}.')
+
+    def _on_busy(self, what: str) -> None:
+        if not what and self._waiting is not None:
+            QTimer.singleShot(0, self._take_waiting)  # what ends may still be about to draw its own
+
+    def _take_waiting(self) -> None:
+        session = self._session
+        if session.busy_with or session.closed:
+            return
+        layer, self._waiting = self._waiting, None
+        if layer is not None and layer in session.viewer.layers:
+            layer.visible = True
             self.layer(layer)
 
     def _bring_back(self, case: OpenCase) -> None:
@@ -189,7 +260,7 @@ class Opening(QObject):
             show_info(event.text)
         elif isinstance(event, Imported):
             self._job = None
-            in_background(lambda: self.read(event.case_id), self.show, self._on_unread)
+            self._open_case(event.case_id, known=event.known)
         elif isinstance(event, END) and self._job is not None:
             self._job = None
             self._session.end(event.message if isinstance(event, Failed) else "")
@@ -329,9 +400,15 @@ class Opening(QObject):
     def _on_layer_removed(self, event: Any) -> None:
         layers = self._session.layers
         if layers is not None and event.value is layers.scan:
-            self.close(at_any_cost=True)
+            # not now: napari may be about to take out more of them
+            QTimer.singleShot(0, self._close_without_scan)
         elif layers is not None:
             layers.forget(event.value)
+
+    def _close_without_scan(self) -> None:
+        layers = self._session.layers
+        if layers is not None and layers.scan not in self._session.viewer.layers:
+            self.close(at_any_cost=True)
 
 
 class ClosingWindow(QObject):

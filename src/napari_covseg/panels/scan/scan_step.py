@@ -57,8 +57,14 @@ class ScanStep(Step):
         self.use_layer = button(
             "Use as scan", "Take this image layer as the scan: it becomes a case of its own."
         )
+        self.anew = button(
+            "Begin another case of this scan",
+            "Read it again into a case without labels; the other one stays.",
+        )
+        self.anew.hide()
         self.add_row(self.open_file, self.open_folder)
         self.add_row(self.series, self.open_series, stretch=0)
+        self.column.addWidget(self.anew)
         self.add_row(caption("Recent"), self.recent, stretch=1)
         self.add_row(caption("Layer"), self.layer, self.use_layer, stretch=1)
         self._show_series([])
@@ -88,6 +94,8 @@ class ScanStep(Step):
         self.open_file.clicked.connect(self._on_open_file)
         self.open_folder.clicked.connect(self._on_open_folder)
         self.open_series.clicked.connect(self._on_open_series)
+        self.anew.clicked.connect(self.workbench.opening.anew)
+        self.workbench.opening.found_again.connect(self.anew.setVisible)
         self.recent.activated.connect(self._on_recent)
         self.use_layer.clicked.connect(self._on_use_layer)
         for name, press in self.windows.items():
@@ -209,7 +217,7 @@ class ScanStep(Step):
         self._on_layers_changed()
 
     def _on_busy(self, what: str) -> None:
-        for widget in (self.open_file, self.open_folder, self.open_series):
+        for widget in (self.open_file, self.open_folder, self.open_series, self.anew):
             widget.setEnabled(not what)
         self._on_layers_changed()
         self.recent.setEnabled(not what and self.recent.count() > 0)

@@ -100,6 +100,7 @@ class Labelling(QObject):
         if case is None or layers is None or case.read_only:
             show_error("There is no scan that can be labelled here: open one in the Scan step.")
             return
+        session.bring_back_layers()
         session.begin("Loading the model", "segment")
 
         def submit(_: None) -> None:
