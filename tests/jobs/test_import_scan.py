@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -61,3 +62,29 @@ def test_a_cancelled_import_leaves_no_case(workspace: Workspace, monkeypatch) ->
 def test_a_path_that_does_not_exist_is_a_users_error(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ScanError, match="does not exist"):
         list(run(Import(workspace.path, str(tmp_path / "nothing"))))
+
+
+def test_a_scan_that_is_a_case_already_is_offered(workspace: Workspace, scan_file: Path) -> None:
+    (first,) = imported(workspace, scan_file)
+    copy = scan_file.with_name("copy.nii.gz")
+    copy.write_bytes(scan_file.read_bytes())
+    assert imported(workspace, copy, anew=False) == [Imported(first.case_id, known=True)]
+    assert len(workspace.cases()) == 1
+    (second,) = imported(workspace, copy)
+    assert not second.known and len(workspace.cases()) == 2
+
+    # what the images are called decides where each has a name
+    scan = replace(tiny_scan(), sop_uids=tuple(f"1.2.{z}" for z in range(7)))
+    named = workspace.add_case(scan)
+    assert workspace.find_case(scan) == named
+    assert workspace.find_case(replace(scan, voxels=scan.voxels + 1)) == named
+    assert workspace.find_case(replace(scan, sop_uids=tuple(f"1.3.{z}" for z in range(7)))) is None
+    assert workspace.find_case(replace(scan, voxels=scan.voxels[1:])) is None
+    other = replace(tiny_scan(), voxels=tiny_scan().voxels + 1)
+    assert workspace.find_case(other) is None
+
+
+def imported(workspace: Workspace, path: Path, *, anew: bool = True) -> list[Imported]:
+    return [
+        event for event in run(Import(workspace.path, str(path), anew=anew)) if isinstance(event, Imported)
+    ]

@@ -199,8 +199,8 @@ class Workspace:
     def find_case(self, scan: Scan) -> str | None:
         """Return the case of the same scan that was used last, None if there is none.
 
-        The same are scans of one size, of one DICOM series or, where a file names none, with the
-        same voxels.
+        The same are scans of one size with the same DICOM images or, where files do not name them one
+        by one, with the same voxels.
 
         Raises
         ------
@@ -212,9 +212,9 @@ class Workspace:
                 case = self.case(info.id)
                 if case.shape != scan.voxels.shape or case.intensity != scan.intensity:
                     continue
-                series = case.header["series_uid"]
-                if series or scan.series_uid:
-                    if series == scan.series_uid:
+                images = case.header["sop_uids"]
+                if len({*images, *scan.sop_uids}) > 1:  # an image of many frames may hold several volumes
+                    if list(images) == list(scan.sop_uids):
                         return case.id
                 elif all(np.array_equal(case.read_slice(z), scan.voxels[z]) for z in range(case.shape[0])):
                     return case.id
