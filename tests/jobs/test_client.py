@@ -200,7 +200,7 @@ def test_no_child_outlives_a_killed_viewer(tmp_path: Path) -> None:
     parent, child = start_parent(tmp_path)
     parent.kill()
     parent.communicate()
-    child.wait(timeout=5)
+    child.wait(timeout=PATIENCE)
     assert not child.is_running()
 
 
@@ -210,7 +210,7 @@ def test_not_even_a_child_that_cannot_notice_outlives_its_viewer(tmp_path: Path)
     child.suspend()
     parent.kill()
     parent.communicate()
-    child.wait(timeout=5)
+    child.wait(timeout=PATIENCE)
     assert not child.is_running()
 
 
@@ -218,7 +218,7 @@ def test_no_child_outlives_a_viewer_that_exits(tmp_path: Path) -> None:
     parent, child = start_parent(tmp_path, "exit")
     parent.communicate(timeout=PATIENCE)
     assert parent.returncode == 0
-    child.wait(timeout=5)
+    child.wait(timeout=PATIENCE)
 
 
 def test_the_child_ends_when_its_input_closes(tmp_path: Path) -> None:
