@@ -135,7 +135,7 @@ def test_the_step_is_a_widget_of_its_own(make_napari_viewer: Any) -> None:
 
 
 def test_a_scan_that_goes_before_the_model_begins_leaves_nothing_busy(
-    dock: CovSegDock, monkeypatch: pytest.MonkeyPatch
+    dock: CovSegDock, monkeypatch: pytest.MonkeyPatch, qtbot: Any
 ) -> None:
     session, later = dock.session, []
     monkeypatch.setattr(
@@ -145,6 +145,7 @@ def test_a_scan_that_goes_before_the_model_begins_leaves_nothing_busy(
     dock.workbench.labelling.start("thresholds", "Thresholds")
     assert session.busy_with
     session.viewer.layers.remove(session.scan_image())
-    assert session.case is None and not session.busy_with
+    qtbot.waitUntil(lambda: session.case is None)
+    assert not session.busy_with
     later[0](None)  # the strokes are on disk, and nobody waits for that
     assert not session.busy_with and dock.workbench.labelling.prediction is None
