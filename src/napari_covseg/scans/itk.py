@@ -7,8 +7,10 @@ headers; ITK also keeps all stored values in memory beside the scan, and knows n
 from __future__ import annotations
 
 import re
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,12 @@ from napari_covseg.errors import ScanError
 from napari_covseg.scans.orientation import Affine, Labels
 from napari_covseg.scans.scan import Scan
 from napari_covseg.scans.volumes import (
+    CHUNK,
     Encoding,
     StoredVolume,
     VolumeFormat,
     no_spacing,
+    spatial_axes,
     truncated,
     volume_shape,
 )
@@ -74,11 +78,38 @@ class TextHeader(VolumeFormat):
                 f"{path.name} keeps its slices in a list of files, which is not supported; save it as one "
                 f"{self.written[0]} file."
             )
-        if not (path.parent / name).is_file():
-            raise ScanError(
-                f"{path.name} needs its data file {name}, which is not beside it; copy both files together."
-            )
-        return path.parent / name
+        # Another computer's folder does not matter: the two files lie side by side, as they were copied.
+        for wanted in (name, re.split(r"[\\/]", name)[-1]):
+            for spelt in _spellings(wanted):
+                if spelt and (path.parent / spelt).is_file():
+                    return path.parent / spelt
+        alike = {_plain(other.name): other for other in path.parent.iterdir() if other.is_file()}
+        for spelt in _spellings(re.split(r"[\\/]", name)[-1]):
+            if _plain(spelt) in alike:
+                return alike[_plain(spelt)]
+        raise ScanError(
+            f"{path.name} needs its data file {name}, which is not beside it; copy both files together."
+        )
+
+
+CODE_PAGES = ("cp1252", "gb18030", "shift_jis", "cp949", "cp1251", "cp437")
+"""In which programs wrote file names before UTF-8 was usual."""
+
+
+def _spellings(name: str) -> list[str]:
+    """Return a name as it stands and, where it was not UTF-8, as the old code pages read it."""
+    found = [name]
+    with suppress(UnicodeEncodeError):
+        data = name.encode("latin-1")
+        for page in CODE_PAGES if not data.isascii() else ():
+            with suppress(UnicodeDecodeError):
+                found.append(data.decode(page))
+    return found
+
+
+def _plain(name: str) -> str:
+    """Return a name without what file systems change in it: capitals and composed letters."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _lines(path: Path) -> Iterator[tuple[str, int]]:
@@ -87,7 +118,10 @@ def _lines(path: Path) -> Iterator[tuple[str, int]]:
         head = file.read(LONGEST_HEADER)
     end = 0
     while (newline := head.find(b"\n", end)) >= 0:
-        line = head[end:newline].decode("latin-1").rstrip("\r")
+        try:
+            line = head[end:newline].decode("utf-8").rstrip("\r")
+        except UnicodeDecodeError:
+            line = head[end:newline].decode("latin-1").rstrip("\r")
         end = newline + 1
         yield line, end
 
@@ -125,19 +159,24 @@ class Nrrd(TextHeader):
             raise ScanError(
                 f"{path.name} is a true colour or vector image, not CT values; export the original scan."
             )
-        shape = volume_shape(path, sizes)
+        directions = _vectors(fields.get("spacedirections", ""))
+        axes = spatial_axes(path, sizes, [n for n, vector in enumerate(directions) if not vector])
+        shape = volume_shape(path, [sizes[n] for n in axes])
         big = fields.get("endian", "little").lower() == "big"
         dtype = np.dtype((">" if big else "<") + NRRD_TYPES[fields["type"].lower()])
-        affine = _nrrd_affine(path, fields, min(len(sizes), 3))
+        affine = _nrrd_affine(path, fields, axes)
         name = fields.get("datafile", "")
         data = self._data_file(path, name) if name else path
         encoding = NRRD_ENCODINGS.get(fields["encoding"].lower())
-        if encoding is None or fields.get("lineskip", "0") != "0":
+        lines = int(fields.get("lineskip", "0"))
+        if encoding is None or (lines and encoding not in ("raw", "text", "hex")):
             raise ScanError(
                 f"{path.name} stores its voxels as '{fields['encoding']}', which is not supported; save it "
                 "with raw or gzip encoding."
             )
         offset, skip = 0 if name else end, int(fields.get("byteskip", "0"))
+        offset = _after_lines(data, offset, lines) if lines else offset
+        within = encoding in ("gzip", "bzip2")
         return StoredVolume(
             path,
             shape,
@@ -145,9 +184,9 @@ class Nrrd(TextHeader):
             affine,
             data,
             encoding,
-            offset=offset if encoding != "raw" else None if skip == -1 else offset + skip,
-            skip=skip if encoding != "raw" else 0,
-            flat=len(sizes) < 3,
+            offset=offset if within else None if skip == -1 else offset + skip,
+            skip=skip if within else 0,
+            flat=len(axes) < 3,
             notes=()
             if "space" in fields
             else (
@@ -178,30 +217,59 @@ NRRD_ENCODINGS: dict[str, Encoding] = {
     "gz": "gzip",
     "bzip2": "bzip2",
     "bz2": "bzip2",
+    "ascii": "text",
+    "text": "text",
+    "txt": "text",
+    "hex": "hex",
 }
 
 
+def _after_lines(data: Path, offset: int, lines: int) -> int:
+    """Return where what follows so many lines begins."""
+    with data.open("rb") as file:
+        file.seek(offset)
+        for _ in range(min(lines, LONGEST_HEADER)):
+            if not file.readline(CHUNK).endswith(b"\n"):
+                raise truncated(data)
+        return file.tell()
+
+
 def _vectors(text: str) -> list[list[float]]:
-    """Numbers of ``(1,0,0) (0,1,0)``; an axis called ``none`` is left out."""
-    return [[float(word) for word in inside.split(",")] for inside in re.findall(r"\(([^)]*)\)", text)]
+    """Numbers of ``none (1,0,0) (0,1,0)``; none for an axis that does not lie in space."""
+    return [
+        [float(word) for word in inside[1:-1].split(",")] if inside.startswith("(") else []
+        for inside in re.findall(r"\([^)]*\)|none", text, re.IGNORECASE)
+    ]
 
 
-def _nrrd_affine(path: Path, fields: Fields, count: int) -> Affine:
-    affine = np.eye(4)
-    if "spacedirections" not in fields:
-        spacing = [float(word) for word in fields.get("spacings", "").split()]
+def _nrrd_affine(path: Path, fields: Fields, axes: list[int]) -> Affine:
+    affine, count = np.eye(4), len(axes)
+    directions = [vector for vector in _vectors(fields.get("spacedirections", "")) if vector]
+    if "spacedirections" in fields:
+        if len(directions) < count:
+            raise no_spacing(path)
+        for axis, vector in enumerate(directions[:count]):
+            affine[: len(vector), axis] = vector
+    else:
+        spacing = _numbers(fields, "spacings", axes)
         if len(spacing) < count:
             raise no_spacing(path)
-        affine[range(count), range(count)] = spacing[:count]
-        return affine
-    directions = _vectors(fields["spacedirections"])
-    if len(directions) < count:
-        raise no_spacing(path)
-    for axis, vector in enumerate([*directions[:count]]):
-        affine[: len(vector), axis] = vector
+        affine[range(count), range(count)] = spacing
+        # Without a space only the border of the first voxel is known, or its centre, as ITK takes it.
+        nodes = (fields.get("centers") or fields.get("centerings") or "").split()
+        for n, least in enumerate(_numbers(fields, "axismins", axes)):
+            if np.isfinite(least):
+                at_node = axes[n] < len(nodes) and nodes[axes[n]].lower() == "node"
+                affine[n, 3] = least + (0 if at_node else spacing[n] / 2)
     for vector in _vectors(fields.get("spaceorigin", ""))[:1]:
         affine[: len(vector), 3] = vector
     return np.diag([*_signs_to_lps(fields.get("space", "LPS")), 1.0]) @ affine
+
+
+def _numbers(fields: Fields, name: str, axes: list[int]) -> list[float]:
+    """Return what a field says of these axes, nothing if it does not say it of all."""
+    words = fields.get(name, "").split()
+    return [float(words[n]) for n in axes] if len(words) > max(axes) else []
 
 
 def _signs_to_lps(space: str) -> list[float]:
@@ -238,18 +306,16 @@ class MetaImage(TextHeader):
 
     def _stored(self, path: Path, fields: Fields, end: int) -> StoredVolume:
         sizes = [int(word) for word in fields["dimsize"].split()]
-        shape = volume_shape(path, sizes)
+        axes = spatial_axes(path, sizes)
+        shape = volume_shape(path, [sizes[n] for n in axes])
         if int(fields.get("elementnumberofchannels", "1")) != 1:
             raise ScanError(f"{path.name} is a true colour image, not CT values; export the original scan.")
         big = _first(fields, "binarydatabyteordermsb", "elementbyteordermsb").lower() == "true"
         dtype = np.dtype((">" if big else "<") + META_TYPES[fields["elementtype"].upper()])
-        affine = _meta_affine(path, fields, len(sizes))
+        affine = _meta_affine(path, fields, axes, len(sizes))
         name = fields["elementdatafile"]
         data = path if name.upper() == "LOCAL" else self._data_file(path, name)
-        if fields.get("binarydata", "True").lower() != "true":
-            raise ScanError(
-                f"{path.name} stores its voxels as text, which is not supported; save it as binary .mha."
-            )
+        text = fields.get("binarydata", "True").lower() == "false"
         packed = fields.get("compresseddata", "False").lower() == "true"
         offset = end if data is path else int(fields.get("headersize", "0"))
         return StoredVolume(
@@ -258,9 +324,9 @@ class MetaImage(TextHeader):
             dtype,
             affine,
             data,
-            "zlib" if packed else "raw",
+            "text" if text else "zlib" if packed else "raw",
             offset=None if offset == -1 and not packed else offset,
-            flat=len(sizes) < 3,
+            flat=len(axes) < 3,
         )
 
 
@@ -285,7 +351,7 @@ def _first(fields: Fields, *names: str) -> str:
     return next((fields[name] for name in names if name in fields), "")
 
 
-def _meta_affine(path: Path, fields: Fields, dimensions: int) -> Affine:
+def _meta_affine(path: Path, fields: Fields, axes: list[int], dimensions: int) -> Affine:
     def numbers(*names: str) -> list[float]:
         return [float(word) for word in _first(fields, *names).split()]
 
@@ -294,10 +360,10 @@ def _meta_affine(path: Path, fields: Fields, dimensions: int) -> Affine:
         raise no_spacing(path)
     directions = numbers("transformmatrix", "rotation", "orientation") or np.eye(dimensions).ravel()
     origin = numbers("offset", "position", "origin") or [0.0] * dimensions
-    count = min(dimensions, 3)
+    count = len(axes)
     affine = np.eye(4)
     # Each row of the file's matrix is the direction of one stored axis.
-    rows = np.reshape(directions, (dimensions, dimensions))[:count, :count]
-    affine[:count, :count] = rows.T * spacing[:count]
-    affine[:count, 3] = origin[:count]
+    rows = np.reshape(directions, (dimensions, dimensions))[np.ix_(axes, axes)]
+    affine[:count, :count] = rows.T * [spacing[n] for n in axes]
+    affine[:count, 3] = [origin[n] for n in axes]
     return affine

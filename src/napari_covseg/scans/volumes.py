@@ -7,7 +7,7 @@ import io
 import math
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +22,11 @@ from napari_covseg.scans.intensity import AIR, AS_THEY_ARE, Census, Scaling, to_
 from napari_covseg.scans.orientation import Affine, Labels, empty, geometry_notes
 from napari_covseg.scans.scan import Format, Scan, Values
 
-Encoding = Literal["raw", "gzip", "zlib", "bzip2"]
+Encoding = Literal["raw", "gzip", "zlib", "bzip2", "text", "hex"]
 
 # Deflate cannot shrink data by more than about 1030 times, bzip2 hardly more in practice:
 # a header that declares more than this is damaged, and nothing is allocated for it.
-LARGEST_RATIO = {"raw": 1, "gzip": 1100, "zlib": 1100, "bzip2": 50_000}
+LARGEST_RATIO = {"raw": 1, "gzip": 1100, "zlib": 1100, "bzip2": 50_000, "text": 4, "hex": 1}
 CHUNK = 1 << 16
 
 
@@ -77,6 +77,59 @@ class ZlibReader(io.RawIOBase):
         return True
 
 
+class TextReader(io.RawIOBase):
+    """Read numbers that are written in words as the bytes that they stand for.
+
+    Parameters
+    ----------
+    file : BinaryIO
+    dtype : numpy.dtype, optional
+        Of the numbers; without it each two letters are a byte.
+    """
+
+    def __init__(self, file: BinaryIO, dtype: np.dtype[Any] | None) -> None:
+        self._file = file
+        self._dtype = dtype
+        self._word = b""
+        self._ready = b""
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a part of `buffer` and return how much; 0 at the end."""
+        while not self._ready:
+            text = self._file.read(CHUNK)
+            if not text and not self._word:
+                return 0
+            self._ready = self._decoded(text, whole=not text)
+        size = min(len(buffer), len(self._ready))
+        memoryview(buffer)[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def _decoded(self, text: bytes, *, whole: bool) -> bytes:
+        text, self._word = self._word + text, b""
+        if self._dtype is None:
+            letters = b"".join(text.split())
+            if len(letters) % 2:
+                letters, self._word = letters[:-1], letters[-1:]
+            if not letters:
+                raise EOFError("a letter alone is no byte")
+            return bytes.fromhex(letters.decode("ascii"))
+        words = text.replace(b",", b" ").split()
+        if words and not whole and not text[-1:].isspace():
+            self._word = words.pop()  # it may go on
+            if len(self._word) > LONGEST_WORD:
+                raise ValueError("a number of too many digits")
+        number = int if self._dtype.kind in "iu" else float
+        return np.array([number(word) for word in words], self._dtype).tobytes()
+
+
+LONGEST_WORD = 400
+
+
 def read_exactly(stream: BinaryIO, size: int) -> bytes:
     """Read `size` bytes; raises EOFError if the stream ends before."""
     data = stream.read(size)
@@ -109,7 +162,7 @@ class StoredVolume:
         Maps (i, j, k, 1) to world mm in LPS.
     data : Path
         The file that holds the voxels.
-    encoding : {"raw", "gzip", "zlib", "bzip2"}
+    encoding : {"raw", "gzip", "zlib", "bzip2", "text", "hex"}
     offset : int or None
         Bytes before the (encoded) voxels in `data`; None where they end with the file.
     skip : int
@@ -173,19 +226,24 @@ class StoredVolume:
                     yield values * self.slope + self.intercept if scaled else values
                 if self.encoding == "gzip":
                     stream.read(1)  # only now is its checksum compared
-        except (EOFError, zlib.error, OSError) as error:
+        except (EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
             raise truncated(self.path) from error
 
     @contextmanager
-    def _open(self) -> Iterator[BinaryIO]:
+    def _open(self) -> Iterator[Any]:
         """Open the decoded stream at the first voxel."""
         with self.data.open("rb") as file:
             file.seek(self.data.stat().st_size - self.nbytes if self.offset is None else self.offset)
-            stream = DECODERS[self.encoding](file)
+            stream = self._decoded(file)
             left = self.skip
             while left:
                 left -= len(read_exactly(stream, min(left, CHUNK)))
             yield stream
+
+    def _decoded(self, file: BinaryIO) -> Any:
+        if self.encoding in ("text", "hex"):
+            return io.BufferedReader(TextReader(file, self.dtype if self.encoding == "text" else None))
+        return DECODERS[self.encoding](file)
 
 
 class VolumeFormat(Format):
@@ -301,6 +359,36 @@ def truncated(path: Path) -> ScanError:
         f"{path.name} is truncated or damaged: it holds fewer voxels than its header says; copy it again "
         "from where it came from."
     )
+
+
+def spatial_axes(path: Path, sizes: list[int], beside: Sequence[int] = ()) -> list[int]:
+    """Return which axes of a file lie in space, at most three: of the rest none is longer than 1.
+
+    Parameters
+    ----------
+    path : Path
+        For the message.
+    sizes : list of int
+        In file order.
+    beside : sequence of int
+        Axes of which the file says that they do not lie in space.
+
+    Raises
+    ------
+    ScanError
+        If there are several time points or channels.
+    """
+    axes = [n for n in range(len(sizes)) if n not in beside or sizes[n] != 1]
+    for n in range(len(sizes))[::-1]:
+        if len(axes) > 3 and n in axes and sizes[n] == 1:
+            axes.remove(n)
+    if len(axes) > 3 or any(n in beside for n in axes):
+        found = " x ".join(str(size) for size in sizes)
+        raise ScanError(
+            f"{path.name} has {len(sizes)} dimensions ({found}), a scan has three; export one time point "
+            "or channel as a 3-D volume."
+        )
+    return axes
 
 
 def volume_shape(path: Path, sizes: list[int]) -> tuple[int, int, int]:
