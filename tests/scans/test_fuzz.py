@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
 import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -82,6 +84,43 @@ def write_volume(path: Path) -> Path:
     return path
 
 
+def write_kinds(folder: Path) -> list[Path]:
+    """Write files as other tools write them: words, axes of one, extensions, pages without a directory."""
+    values = np.random.default_rng(0).integers(-1000, 1000, (4, 9, 10), dtype=np.int16)
+    words, lines = " ".join(map(str, values.ravel())).encode(), values.tobytes().hex("\n", 32).encode()
+    nrrd = "NRRD0005\ntype: short\ndimension: {}\nsizes: {}\nendian: little\n{}\nencoding: {}\n\n"
+    space = "space: LPS\nspace directions: {}(0.7,0,0) (0,0.8,0) (0,0,2)\nspace origin: (1,2,3)"
+    old = "spacings: 0.7 0.8 2\naxis mins: 1 2 3\ncenters: node cell cell"
+    meta = (
+        "NDims = 3\nDimSize = 10 9 4\nElementSpacing = 1 1 2\nElementType = MET_SHORT\nBinaryData = False\n"
+        "ElementDataFile = LOCAL\n"
+    )
+    extension = b"\1\0\0\0" + np.array([1040, 6], "<i4").tobytes() + b"x" * 1032
+    nifti = nib.Nifti2Header()
+    nifti.set_data_shape((10, 9, 4))
+    nifti.set_data_dtype(np.int16)
+    nifti["magic"], nifti["vox_offset"] = nifti.single_magic, 540 + len(extension)
+    nifti.set_sform(np.diag([-0.7, -0.8, 2, 1]), 1)
+    page = io.BytesIO()
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory[TiffImagePlugin.IMAGEDESCRIPTION] = "ImageJ=1.53t\nimages=4\nslices=4\n"
+    Image.fromarray(values[0].view(np.uint16)).save(page, "tiff", tiffinfo=directory)
+    kinds = {
+        "words.nrrd": nrrd.format(3, "10 9 4", space.format(""), "ascii").encode() + words,
+        "hex.nrrd": nrrd.format(3, "10 9 4", old, "hex").encode() + lines,
+        "four.nrrd": nrrd.format(4, "1 10 9 4", space.format("none "), "raw").encode() + values.tobytes(),
+        "words.mha": meta.encode() + words,
+        "extension.nii": nifti.binaryblock + extension + values.tobytes(),
+        "members.nii.gz": gzip.compress(nifti.binaryblock)
+        + gzip.compress(extension + values.tobytes())
+        + b"tail",
+        "stack.tif": page.getvalue() + values[1:].tobytes(),
+    }
+    for name, data in kinds.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in kinds]
+
+
 def write_picture(path: Path) -> Path:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 31), dtype=np.uint8)).save(path)
     return path
@@ -101,8 +140,13 @@ def originals(tmp_path, make_slice, make_enhanced, ct) -> dict[str, bytes]:
         *(write_volume(tmp_path / f"plain{ending}") for ending in (".nii", ".nrrd", ".mha")),
         *(write_volume(tmp_path / f"packed{ending}") for ending in (".nii.gz", ".nrrd", ".mha")),
         *(write_picture(tmp_path / f"picture{ending}") for ending in (".png", ".jpg", ".tif")),
+        *write_kinds(tmp_path),
     ]
     return {path.name: path.read_bytes() for path in made}
+
+
+def unpacked(data: bytes) -> bytes:
+    return gzip.decompress(data.removesuffix(b"tail"))
 
 
 def mutated(name: str, data: bytes, seed: int) -> bytes:
@@ -110,7 +154,7 @@ def mutated(name: str, data: bytes, seed: int) -> bytes:
     rng = np.random.default_rng([seed, len(name)])
     mutation = MUTATIONS[seed % len(MUTATIONS)]
     if name.endswith(".gz") and seed % 2:
-        return gzip.compress(bytes(mutation(bytearray(gzip.decompress(data)), rng)), 1)
+        return gzip.compress(bytes(mutation(bytearray(unpacked(data)), rng)), 1)
     return bytes(mutation(bytearray(data), rng))
 
 
