@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.errors import ScanError
 from napari_covseg.scans import list_series, read_scan
+from napari_covseg.scans.dicom import header
 
 N = 6
 
@@ -109,6 +110,18 @@ def test_of_two_volumes_one_may_lack_a_slice(tmp_path, make_series, volumes):
         ScanError, match=r"gap: b2 and b4 .*; or choose another series: 'thorax \(acquisition 1"
     ):
         read_scan(tmp_path, series=list_series(tmp_path)[1].uid)
+
+
+def test_headers_are_read_once(tmp_path, make_series, monkeypatch):
+    make_series(tmp_path)
+    read = []
+    whole = header.read_elements
+    monkeypatch.setattr(
+        header, "read_elements", lambda path, *rest: read.append(path.name) or whole(path, *rest)
+    )
+    found = list_series(tmp_path)
+    read_scan(tmp_path, found=found)
+    assert sorted(read) == [f"IM{z:04d}.dcm" for z in range(5)]
 
 
 def test_two_planes_in_one_series(tmp_path, make_series, volumes):

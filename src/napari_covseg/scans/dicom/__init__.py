@@ -36,6 +36,9 @@ from napari_covseg.scans.scan import Format, Scan, Values
 THREADS = min(4, os.cpu_count() or 1)
 """More would decode faster but hold more slices at a time beside the scan."""
 
+THINNEST, DENSEST = -900, 3071
+"""HU of lung and of metal; a padding value between them may be a value of the body too."""
+
 
 class Dicom(Format):
     """DICOM: a folder of slices, of any names, or one slice."""
@@ -120,6 +123,7 @@ def _read(path: Path, info: SeriesInfo, notes: list[str], values: Values | None)
             to_int16(scaling.apply(plane), plane)
     notes = [*filter(None, [scaling.note]), *notes]
     first = slices[0]
+    notes = [*filter(None, [_padding_note(first)]), *notes]
     measured = len(slices) > 1 or first.thickness is not None
     if not measured:
         notes = [
@@ -146,6 +150,17 @@ def _read(path: Path, info: SeriesInfo, notes: list[str], values: Values | None)
     )
     slices_reversed = scan.flips[scan.axes.index(0)]
     return replace(scan, sop_uids=scan.sop_uids[::-1]) if slices_reversed else scan
+
+
+def _padding_note(header: SliceHeader) -> str:
+    """Say that voxels became air which by their value may be tissue."""
+    if header.padding is None:
+        return ""
+    low, high = sorted(end * header.slope + header.intercept for end in header.padding)
+    if high < THINNEST or low > DENSEST:
+        return ""
+    values = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return f"Voxels of {values} HU are padding, as {header.path.name} says (PixelPaddingValue): they are air."
 
 
 def _modality_note(path: Path, scaling: Scaling) -> str:
