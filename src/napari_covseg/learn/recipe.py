@@ -32,6 +32,7 @@ Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
+Probability = Annotated[float, Gt(0), Lt(1)]
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,9 @@ class Recipe:
         Validations without a better one after which the run ends; 0 never ends it early.
     validate_every : int, optional
         Steps from one validation, and checkpoint, to the next; by default an epoch.
-    threshold : float or "scan"
-        Probability from which a pixel is a lesion; of the lungs it is 0.5. ``"scan"`` chooses
+    threshold : float, dict of str to float, or "scan"
+        Probability from which a pixel is a lesion, or of each output that is named; of the others, and of
+        the lungs, it is 0.5. ``"scan"`` chooses
         all among 0.05, 0.10 … 0.95 by the Dice on the validation patients.
     tta : str
         The test-time augmentation that the model is used with, see `models.card.ModelCard`;
@@ -164,7 +166,7 @@ class Recipe:
     selection: Literal["dice", "loss", "last"] = "dice"
     patience: Annotated[int, Ge(0)] = 0
     validate_every: Count | None = None
-    threshold: Annotated[float, Gt(0), Lt(1)] | Literal["scan"] = 0.5
+    threshold: Probability | dict[str, Probability] | Literal["scan"] = 0.5
     tta: Literal["none", "lungs", "flip", "flips"] = "none"
     min_pixels: Annotated[int, Ge(0)] = 0
     seed: int = 0

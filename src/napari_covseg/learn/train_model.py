@@ -238,7 +238,9 @@ def _card(
         for part in ("validation", "test")
         if part in parts
     }
-    if recipe.threshold != "scan":
+    if isinstance(recipe.threshold, dict):
+        thresholds |= {name: level for name, level in recipe.threshold.items() if name in data.outputs}
+    elif recipe.threshold != "scan":
         thresholds |= {name: float(recipe.threshold) for name in data.outputs if name != "lungs"}
     elif "validation" in parts:
         thresholds = choose_thresholds(found["validation"], parts["validation"])

@@ -38,8 +38,8 @@ class ModelCard:
     outputs : tuple of str
         Channel names: ``"lungs"`` and names of `labels.LESIONS`.
     thresholds : dict of str to float
-        Probability from which a voxel is labelled, per output; where ground-glass and consolidation are
-        told apart, of their union, "lesion".
+        Probability from which a voxel is labelled, per output. Where ground-glass and consolidation are
+        told apart, that of their union, "lesion", decides, and their own ones only which of them it is.
     tta : {"none", "lungs", "flip", "flips"}
         Test-time augmentation that it is used with unless another is asked for.
     parent : str

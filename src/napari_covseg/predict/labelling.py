@@ -226,7 +226,7 @@ def to_labels(probability: Tensor, outputs: tuple[str, ...], levels: dict[str, f
     """Threshold probabilities on their device.
 
     Where ground-glass and consolidation are told apart, their union decides whether there is one of
-    them, and the likelier names it. Where several findings are likely, the likeliest names the voxel.
+    them, and the likelier, each in shares of its own threshold, names it. Where several findings are likely, the likeliest names the voxel.
 
     Parameters
     ----------
@@ -248,8 +248,14 @@ def to_labels(probability: Tensor, outputs: tuple[str, ...], levels: dict[str, f
         first, second = (probability[:, outputs.index(name)] for name in UNITED)
         best = united(probability, outputs)
         likelier = [lesion(name).value for name in UNITED]
+        share = levels[UNITED[0]] / levels[UNITED[1]] if levels[UNITED[1]] else 1.0
         # in bytes: every other type takes several times as long on a CPU
-        lesions = (second > first).byte().mul_(likelier[1] - likelier[0]).add_(likelier[0])
+        lesions = (
+            ((second if share == 1 else second * share) > first)
+            .byte()
+            .mul_(likelier[1] - likelier[0])
+            .add_(likelier[0])
+        )
         lesions.mul_((best >= levels[UNION]).byte())
     for channel, name in enumerate(outputs):
         here = probability[:, channel]

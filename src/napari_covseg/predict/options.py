@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from napari_covseg.labels import UNITED, joins
 from napari_covseg.models.card import ModelCard
 
 Tta = Literal["card", "none", "lungs", "flip", "flips"]
@@ -72,8 +73,13 @@ class PredictOptions:
     seen_as: tuple[tuple[str, bool | int | str | None], ...] = ()
 
     def levels(self, card: ModelCard) -> dict[str, float]:
-        """Return the thresholds of a card's lesion outputs where they are not the card's."""
-        found = [name for name in card.levels if name != "lungs"]
+        """Return the thresholds of a card's lesion outputs where they are not the card's.
+
+        Which of ground-glass and consolidation a voxel is, where their union decides whether it is one
+        of them, stays as the card has it.
+        """
+        named = ("lungs", *UNITED) if joins(card.outputs) else ("lungs",)
+        found = [name for name in card.levels if name not in named]
         return {} if self.threshold is None else dict.fromkeys(found, self.threshold)
 
 
