@@ -226,7 +226,8 @@ def to_labels(probability: Tensor, outputs: tuple[str, ...], levels: dict[str, f
     """Threshold probabilities on their device.
 
     Where ground-glass and consolidation are told apart, their union decides whether there is one of
-    them, and the likelier, each in shares of its own threshold, names it. Where several findings are likely, the likeliest names the voxel.
+    them, and the likelier, each in shares of its own threshold, names it. Where several findings are
+    likely, the likeliest names the voxel.
 
     Parameters
     ----------
