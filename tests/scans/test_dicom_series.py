@@ -318,6 +318,23 @@ def test_a_file_without_permission_is_said(tmp_path, make_series, monkeypatch, n
         assert read_scan(tmp_path).notes == (f"Left out: {name} cannot be read (Permission denied).",)
 
 
+def test_a_folder_without_permission_is_said(tmp_path, make_series, monkeypatch):
+    make_series(tmp_path)
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, os.strerror(13), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert read_scan(tmp_path).notes == ("Left out: closed cannot be read (Permission denied).",)
+    monkeypatch.setattr(Path, "is_dir", lambda self: refuse(f"{self}/closed"))
+    with pytest.raises(ScanError, match=r"cannot be read \(Permission denied\); check the disk"):
+        list_series(tmp_path)
+
+
 SCOUT = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
 CORONAL = {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,7 @@ def info(
     from napari_covseg.scans.appearance import look
 
     said = dict(seen_as(seen_as_))
-    found = list_series(path) if Path(path).is_dir() else []
+    found = list_series(path) if os.path.isdir(path) else []  # which, unlike Path's, never raises
     scan = read_scan(path, series=series, values=said_values(values), found=found)
     appearance = look(scan.voxels, scan.intensity).overruled(**said)
     if show is not None:

@@ -62,10 +62,16 @@ def list_series(folder: str | os.PathLike[str]) -> list[SeriesInfo]:
     Raises
     ------
     ScanError
-        If the folder does not exist.
+        If the folder does not exist or cannot be read.
     """
     root = Path(folder)
-    if not root.is_dir():
+    try:
+        there = root.is_dir()
+    except OSError as error:
+        raise ScanError(
+            f"{root} cannot be read ({error.strerror or error}); check the disk and your permissions."
+        ) from error
+    if not there:
         raise ScanError(f"{root} is not a folder; choose the folder that holds the DICOM files.")
     found = look_through(root)
     series: dict[str, Slices] = {}
