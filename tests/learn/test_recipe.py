@@ -100,8 +100,8 @@ NETWORK = '[one]\nnetwork = "unet"\nepochs = 3\n'
         (NETWORK + 'loss = "l2"', "loss = 'l2' cannot be used, it should be 'dice', 'bce'"),
         (
             NETWORK + 'threshold = "best"',
-            "threshold = 'best' cannot be used, it should be a valid number or should be an object or should be "
-            "'scan'",
+            "threshold = 'best' cannot be used, it should be a valid number or should be an object "
+            "or should be 'scan'",
         ),
         (NETWORK + "threshold = 1", "threshold = 1 cannot be used, it should be less than 1"),
         (NETWORK + "batch = 0", "batch = 0 cannot be used, it should be greater than 0"),
