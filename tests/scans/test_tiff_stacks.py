@@ -62,6 +62,13 @@ def test_slices_that_are_not_there_are_missed(tmp_path, cut):
         read_scan(tmp_path / "s.tif")
 
 
+@pytest.mark.parametrize("description", ["", "somebody's stack", "ImageJ=1.53t\n"])
+def test_slices_that_nothing_is_said_of_are_not_left_out(tmp_path, description):
+    single_page(tmp_path / "s.tif", T, description)
+    with pytest.raises(ScanError, match=r"s\.tif holds 6 slices and describes only one"):
+        read_scan(tmp_path / "s.tif")
+
+
 def test_compressed_slices_without_pages_are_missed(tmp_path):
     tifffile.imwrite(tmp_path / "s.tif", T[0], description=IMAGEJ, metadata=None, compression="zlib")
     with pytest.raises(ScanError, match=r"only 1 can be read"):

@@ -194,8 +194,12 @@ def _pages(path: Path) -> Iterator[npt.NDArray[Any]]:
     image, pages = _opened(path)
     with image:
         meant = _meant(path, image, pages)
-        if meant.slices > pages:
-            yield from map(meant.calibrated, _behind_first(path, image, pages, meant.slices))
+        try:
+            behind = _behind_first(path, image, pages, meant.slices)
+        except (ValueError, TypeError, OverflowError) as error:  # tags that are no numbers
+            raise _damaged(path) from error
+        if behind:
+            yield from map(meant.calibrated, behind)
             return
         for page in range(pages):
             try:
@@ -298,12 +302,13 @@ def _described(text: str, plane: list[int]) -> tuple[int, int, float, float]:
         fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
         others = int(fields.get("channels", 1)) * int(fields.get("frames", 1))
         # A stack whose axis was never named is one of frames to ImageJ, or of channels.
-        if "slices" not in fields and others == int(fields.get("images", 1)):
+        images = int(fields.get("images", int(fields.get("slices", 1)) * others))
+        if "slices" not in fields and others == images:
             others = 1
         straight = fields.get("cf", "") == "0" or ("cf" not in fields and "c0" in fields)
         slope, intercept = (float(fields.get(key, d)) for key, d in (("c1", "1"), ("c0", "0")))
         line = (slope, intercept) if straight else (1.0, 0.0)
-        return int(fields.get("images", 1)), others, *line
+        return images, others, *line
     if text.startswith('{"shape"'):
         sizes = [int(size) for size in json.loads(text)["shape"]]
         more = [size for size in sizes[:-2] if size != 1] if sizes[-2:] == plane else []
@@ -317,19 +322,30 @@ def _described(text: str, plane: list[int]) -> tuple[int, int, float, float]:
 def _behind_first(path: Path, image: Image.Image, pages: int, slices: int) -> list[npt.NDArray[Any]]:
     """Return slices that follow the first page's without pages of their own, as ImageJ writes large stacks.
 
+    None where each slice has a page.
+
     Raises
     ------
     ScanError
-        If the file cannot hold them, has several pages, or the first is compressed.
+        If the file cannot hold them, has several pages, or the first is compressed; or if slices lie
+        there of which it does not say anything.
     """
-    assert isinstance(image, TiffImageFile)
+    if not isinstance(image, TiffImageFile) or slices < pages:
+        return []
     tags = image.tag_v2
     kind = {1: "u", 2: "i", 3: "f"}.get(_first(tags.get(SAMPLEFORMAT, 1)))
     bits, offset = int(_first(tags.get(BITSPERSAMPLE, 1))), int(_first(tags.get(STRIPOFFSETS, 0)))
     ends = offset + np.cumsum(tags.get(STRIPBYTECOUNTS, 0))
     in_order = np.array_equal(np.ravel(tags.get(STRIPOFFSETS, 0))[1:], ends[:-1])
     plain = pages == tags.get(COMPRESSION, 1) == tags.get(SAMPLESPERPIXEL, 1) == 1 and bits in (8, 16, 32)
-    held = (path.stat().st_size - offset) // max(1, image.width * image.height * bits // 8)
+    held, rest = divmod(path.stat().st_size - offset, max(1, image.width * image.height * bits // 8))
+    if slices == pages:
+        if plain and in_order and held > 1 and rest == 0:
+            raise ScanError(
+                f"{path.name} holds {held} slices and describes only one; save it as a TIFF with a page for "
+                "each slice, or as NIfTI."
+            )
+        return []
     if not (plain and in_order and kind and offset > 0) or held < slices:
         raise ScanError(
             f"{path.name} says that it holds {slices} slices, of which only {pages} can be read; save it "
