@@ -120,6 +120,27 @@ def test_axes_that_are_called_x_y_z_are_taken_so() -> None:
     assert found.affine @ (1, 2, 3, 1) == pytest.approx((1 + 3 * 0.8, 2 + 2 * 0.7, 3 + 5, 1))
 
 
+@pytest.mark.parametrize(
+    ("labels", "signs"),
+    [
+        (("S", "A", "R"), (1, -1, -1)),
+        (("superior", "posterior", "left"), (1, 1, 1)),
+        (("i", "a", "l"), (-1, -1, 1)),
+    ],
+)
+def test_axes_that_are_called_by_the_sides_of_the_patient_rise_there(
+    labels: Any, signs: tuple[int, ...]
+) -> None:
+    layer = Image(
+        volume(), scale=(5, 0.7, 0.8), translate=(1, 2, 3), axis_labels=tuple(labels), units=("mm",) * 3
+    )
+    found = scan_of_layer(layer)
+    for value in volume().ravel()[::11]:
+        [drawn], [at] = np.argwhere(volume() == value), np.argwhere(found.voxels == value)
+        expected = np.array(layer.data_to_world(drawn)) * signs
+        np.testing.assert_allclose((found.affine @ [*at, 1])[2::-1], expected)
+
+
 @pytest.mark.parametrize("name", ["as in RAS", "from head to foot", "in µm"])
 def test_a_layer_that_became_the_scan_stays_in_its_place(
     workbench: tuple[Viewer, CovSegDock], qtbot: Any, name: str

@@ -74,12 +74,33 @@ def _placed_values(layer: Image) -> tuple[npt.NDArray[Any], npt.NDArray[np.float
     matrix[first:3, first:3] = np.column_stack([axes[n][kept] for n in kept]) * factor[:, np.newaxis]
     matrix[first:3, 3] = origin[kept] * factor
     values = values.reshape([1] * first + [values.shape[n] for n in kept])
-    return values, matrix[_world_order([layer.axis_labels[n] for n in kept])], measured
+    return values, _world_axes([layer.axis_labels[n] for n in kept]) @ matrix, measured
 
 
-def _world_order(labels: list[str]) -> list[int]:
-    """Rows of the world's z, y and x, and of the constant; another order than that is told by the labels."""
+def _world_axes(labels: list[str]) -> npt.NDArray[np.float64]:
+    """Return the matrix (4, 4) from the layer's world to one that rises to the head, the back and the left.
+
+    It is the same unless the labels say otherwise, with x, y and z or with the sides of the patient.
+    """
+    matrix = np.eye(4)
     letters = [label.lower() for label in labels]
-    return (
-        [*(letters.index(axis) for axis in "zyx"), 3] if sorted(letters) == ["x", "y", "z"] else [0, 1, 2, 3]
-    )
+    if sorted(letters) == ["x", "y", "z"]:
+        return matrix[[*(letters.index(axis) for axis in "zyx"), 3]]
+    rows = [_SIDES.get(label) for label in letters]
+    if None in rows or sorted(abs(row) for row in rows if row) != [1, 2, 3]:
+        return matrix
+    matrix[:3, :3] = 0
+    for column, row in enumerate(rows):
+        matrix[abs(row or 0) - 1, column] = np.sign(row or 0)
+    return matrix
+
+
+_SIDES = {
+    name: row
+    for row, names in {
+        1: "s superior head h", -1: "i inferior foot f", 2: "p posterior", -2: "a anterior", 3: "l left",
+        -3: "r right",
+    }.items()
+    for name in names.split()
+}  # fmt: skip
+"""Where an axis rises to: its row among head, back and left, negative if to the other side."""
