@@ -200,9 +200,12 @@ def test_enhanced_ct_with_a_rescale_for_each_frame(tmp_path, make_enhanced):
     np.testing.assert_array_equal(read_scan(path).voxels, volume)
 
 
-def test_enhanced_ct_with_two_stacks(tmp_path, make_enhanced, ct):
+@pytest.mark.parametrize("second", [0, 3, 8, 50])
+def test_enhanced_ct_with_two_stacks(tmp_path, make_enhanced, ct, second):
     volume = ct((12, 12, 10))
-    path = make_enhanced(tmp_path / "e.dcm", volume, [*range(6), *range(6)], stacks=["1"] * 6 + ["2"] * 6)
+    path = make_enhanced(
+        tmp_path / "e.dcm", volume, [*range(6), *range(second, second + 6)], stacks=["1"] * 6 + ["2"] * 6
+    )
     found = list_series(tmp_path)
     assert [(info.slices, info.description) for info in found] == [
         (6, "thorax (stack 1)"),

@@ -39,7 +39,7 @@ def assert_both_offered(folder: Path, volumes: list[np.ndarray]) -> list[str]:
     return [info.description for info in found]
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.3, 1.0])  # 1.0: every second slice, as even as one volume
+@pytest.mark.parametrize("shift", [0.0, 0.3, 1.0, 40.0])  # 1.0: every second slice, as even as one volume
 @pytest.mark.parametrize(
     "tag, values, said",
     [

@@ -25,6 +25,9 @@ ALWAYS_APART = ("patient", "study")
 NOT_IF_EVEN = (*ALWAYS_APART, "slice thickness", "window", "tube current", "field of view", "comment")
 """Marks that may change from slice to slice of one volume: they tell apart only what makes none."""
 
+FAR = 5
+"""Steps; volumes with a greater distance between them are not one from which slices are missing."""
+
 Slices = list[SliceHeader]
 Part = tuple[str, Slices]
 """A volume of a series, and what tells it apart from the others."""
@@ -426,7 +429,7 @@ def _split(
         return []
     if not all(is_volume(group) if whole else _places_differ(group) for group in groups.values()):
         return []
-    if names != ("plane",) and not _lie_among_each_other(list(groups.values())):
+    if names not in (("plane",), ("stack",)) and not _lie_apart(list(groups.values())):
         return []
     return [
         (
@@ -443,19 +446,23 @@ def _places_differ(headers: Slices) -> bool:
     return _alike(headers) and bool(np.diff(np.sort(positions(headers))).min() >= SAME_PLANE)
 
 
-def _lie_among_each_other(groups: list[Slices]) -> bool:
-    """Whether each volume reaches into another: those that lie one behind the other are one with a gap."""
-    if groups[0][0].position is None or any(header.position is None for group in groups for header in group):
+def _lie_apart(groups: list[Slices]) -> bool:
+    """Whether each volume reaches into another or lies far from all: close behind one, it goes on with it."""
+    if any(header.position is None or header.orientation is None for group in groups for header in group):
         return False
     normal = np.cross(groups[0][0].orientation[:3], groups[0][0].orientation[3:])  # type: ignore[index]
     reach = []
     for group in groups:
         at = np.array([header.position for header in group]) @ normal
-        reach.append((at.min(), at.max()))
-    return all(
-        any(low < end and begin < high for m, (begin, end) in enumerate(reach) if m != n)
-        for n, (low, high) in enumerate(reach)
-    )
+        reach.append((at.min(), at.max(), FAR * np.ptp(at) / max(len(at) - 1, 1)))
+
+    def lies_apart(n: int) -> bool:
+        low, high, far = reach[n]
+        others = [ends for m, ends in enumerate(reach) if m != n]
+        within = any(low < end and begin < high for begin, end, _ in others)
+        return within or all(max(begin - high, low - end) > max(far, theirs) for begin, end, theirs in others)
+
+    return all(map(lies_apart, range(len(reach))))
 
 
 def _runs(headers: Slices) -> list[Part]:
@@ -483,6 +490,6 @@ def _runs(headers: Slices) -> list[Part]:
             taken.add(place[id(header)])
             runs[-1].append(header)
         parted = all(key(before[-1]) < key(behind[0]) for before, behind in pairwise(runs))
-        if parted and min(map(len, runs)) > 1 and all(map(is_volume, runs)) and _lie_among_each_other(runs):
+        if parted and min(map(len, runs)) > 1 and all(map(is_volume, runs)) and _lie_apart(runs):
             return [(f"{n} of {len(runs)} by {name}", run) for n, run in enumerate(runs, 1)]
     return []
