@@ -82,13 +82,18 @@ def list_series(folder: str | os.PathLike[str]) -> list[SeriesInfo]:
         key = header.series_uid or f"{header.path.parent.relative_to(root).as_posix()}#{header.series_number}"
         series.setdefault(key, []).append(header)
     infos = []
-    for uid, headers, notes in _join_single_slices(series):
+    for uid, headers, joined in _join_single_slices(series):
         kept, left_out = _without_scouts_and_copies(headers)
         parts = _parts(kept, root)
         for n, (label, slices) in enumerate(parts, 1):
             slices, copies = _without_equal_pictures(slices)
             info = _info(f"{uid}#{n}" if len(parts) > 1 else uid, label, slices)
-            infos.append(_with_unread(info, found.unread, (*left_out, *copies, *notes), series))
+            notes = [*left_out, *copies]
+            if joined:
+                notes.append(
+                    f"{len(slices)} series of one slice each lie in one row: they are read as one scan."
+                )
+            infos.append(_with_unread(info, found.unread, notes, series))
     return sorted(infos, key=_preference)
 
 
@@ -243,8 +248,11 @@ def _pixel_bytes(header: SliceHeader) -> bytes:
         return data
 
 
-def _join_single_slices(series: dict[str, Slices]) -> list[tuple[str, Slices, tuple[str, ...]]]:
-    """Bring series of one slice each together that lie in one row: some scanners number every slice so."""
+def _join_single_slices(series: dict[str, Slices]) -> list[tuple[str, Slices, bool]]:
+    """Bring series of one slice each together that lie in one row: some scanners number every slice so.
+
+    Returns UID, slices and whether they were joined.
+    """
     alone: dict[object, list[str]] = {}
     for uid, headers in series.items():
         first = headers[0]
@@ -258,24 +266,14 @@ def _join_single_slices(series: dict[str, Slices]) -> list[tuple[str, Slices, tu
                 tuple(round(cosine, 2) + 0.0 for cosine in first.orientation),
             )
             alone.setdefault(key, []).append(uid)
-    joined: dict[str, Slices] = {}
+    found = []
+    taken: set[str] = set()
     for uids in alone.values():
         together = [series[uid][0] for uid in uids]
         if _lie_in_a_row(together):
-            joined[uids[0]] = together
-    taken = {header.series_uid for slices in joined.values() for header in slices}
-    found = [(uid, headers, ()) for uid, headers in series.items() if uid not in joined and uid not in taken]
-    return [
-        *found,
-        *(
-            (
-                uid,
-                slices,
-                (f"{len(slices)} series of one slice each lie in one row: they are read as one scan.",),
-            )
-            for uid, slices in joined.items()
-        ),
-    ]
+            found.append((uids[0], together, True))
+            taken.update(uids)
+    return found + [(uid, slices, False) for uid, slices in series.items() if uid not in taken]
 
 
 def _lie_in_a_row(slices: Slices) -> bool:
