@@ -270,7 +270,7 @@ def test_a_distance_and_a_finding_are_measured(
     where = at(dock, mouse, 56, 28)
     qtbot.mouseClick(mouse.canvas, Qt.MouseButton.LeftButton, pos=where)
     # 12 x 12 voxels of 3 x 3 x 10 mm, on six slices
-    both = "Finding on this slice: 0 ± 0 HU, 12.96 cm², 12.96 ml\nAll of it: 0 ± 0 HU, 77.76 ml"
+    both = "On this slice: 0 ± 0 HU, 12.96 cm², 12.96 ml\nAll of it: 0 ± 0 HU, 77.76 ml"
     qtbot.waitUntil(lambda: step.measured.text() == both)
     mouse.press_key("M")
     assert not step.measured.text() and "Ruler" not in mouse.viewer.layers

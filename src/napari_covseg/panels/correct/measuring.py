@@ -88,7 +88,7 @@ class Measuring(QObject):
         labels, spacing = case.live["lesions"], case.case.spacing
         if labels[at]:
             here = read_part(labels, case.voxels, at, spacing)
-            text = f"Finding on this slice: {reading_text(here, case.case.intensity)}"
+            text = f"On this slice: {reading_text(here, case.case.intensity)}"
             self.measured.emit(f"{text}\nAll of it: …")
             self._asked += 1
             asked = self._asked

@@ -178,7 +178,7 @@ class LearnStep(Step):
 
 
 class Curves(QWidget):
-    """How far a fine-tuning is, in a line of text and, with pyqtgraph, two plots."""
+    """Two plots that follow a fine-tuning; without pyqtgraph, a line of text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,8 @@ class Curves(QWidget):
                 points.append((step.step, value))
                 steps, values = zip(*points, strict=True)
                 self._draw("Dice, held out", output, list(steps), list(values))
-        self.text.setText(f"Step {step.step} of {step.steps}")
+        if not self._plots:
+            self.text.setText(f"Step {step.step} of {step.steps}")
 
     def _draw(self, plot: str, name: str, x: list[int], y: list[float]) -> None:
         if plot not in self._plots:
