@@ -136,7 +136,7 @@ def test_two_planes_in_one_series(tmp_path, make_series, volumes):
 def test_rotations_behind_each_other_are_one_volume(tmp_path, make_slice, ct, tag):
     volume = ct((8, 12, 10))
     for z, values in enumerate(volume):
-        make_slice(tmp_path / f"{z}", values, position=(0, 0, 2 * z), **{tag: f"10{z // 4}"})
+        make_slice(tmp_path / f"{z}", values, position=(0, 0, 2 * z), **{tag: f"10100{z // 4}"})
     np.testing.assert_array_equal(read_scan(tmp_path).voxels, volume)
     (tmp_path / "4").unlink()  # the gap lies between the rotations
     with pytest.raises(ScanError, match="gap: 3 and 5 lie 4"):
