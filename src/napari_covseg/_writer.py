@@ -42,12 +42,16 @@ def _unplaced(labels: np.ndarray[Any, Any], attributes: dict[str, Any]) -> Scan:
     from napari.utils.transforms import Affine, CompositeAffine  # here, as the shell has no viewer
 
     known = {key: attributes[key] for key in ("scale", "translate", "rotate", "shear") if key in attributes}
-    own = CompositeAffine(known.pop("scale", (1.0,) * 3), known.pop("translate", (0.0,) * 3), **known)
+    # Units come as names or as napari knows them; it makes them the same.
+    units = attributes.get("units") or ("pixel",) * 3
+    own = CompositeAffine(
+        known.pop("scale", (1.0,) * 3), known.pop("translate", (0.0,) * 3), units=units, **known
+    )
     matrix = np.asarray(own.affine_matrix, np.float64)
     if (affine := attributes.get("affine")) is not None:
         matrix = np.asarray(Affine(affine_matrix=np.asarray(affine)).affine_matrix) @ matrix
-    for axis, unit in enumerate(attributes.get("units") or ()):
-        matrix[axis] *= _mm(unit)
+    for axis, unit in enumerate(own.units):
+        matrix[axis] *= float((1 * unit).to("mm").magnitude) if unit.is_compatible_with("mm") else 1.0
     name = str(attributes.get("name", ""))
     backwards = matrix[[2, 1, 0, 3]][:, [2, 1, 0, 3]]  # (i, j, k) to (x, y, z)
     if not has_geometry(backwards):
@@ -62,11 +66,3 @@ def _unplaced(labels: np.ndarray[Any, Any], attributes: dict[str, Any]) -> Scan:
         source_affine=backwards,
         name=name,
     )
-
-
-def _mm(unit: Any) -> float:
-    """How long a unit is; what is no length, such as a pixel, counts as 1 mm."""
-    from pint import application_registry
-
-    known = application_registry.Unit(str(unit))
-    return float((1 * known).to("mm").magnitude) if known.is_compatible_with("mm") else 1.0
