@@ -112,3 +112,14 @@ def test_sums_of_half_precision_are_taken_in_float32(kind: str) -> None:
     value = Loss(kind)(wide, torch.ones(8, 2, 256, 256))
     assert value.dtype == torch.float32
     assert float(value) == pytest.approx(0, abs=1e-5)
+
+
+def test_of_what_a_batch_does_not_show_only_entropy_counts() -> None:
+    logits = torch.full((2, 2, 4, 4), -3.0, requires_grad=True)
+    targets = torch.zeros(2, 2, 4, 4)
+    targets[0, 0, :2] = 1
+    shown = segmentation_loss(logits[:, :1], targets[:, :1], kind="bce_dice_shown")
+    assert float(shown) == pytest.approx(float(segmentation_loss(logits[:, :1], targets[:, :1])))
+    absent = segmentation_loss(logits[:, 1:], targets[:, 1:], kind="bce_dice_shown")
+    assert float(absent) == pytest.approx(float(segmentation_loss(logits[:, 1:], targets[:, 1:], kind="bce")))
+    assert float(absent) < 0.1 < float(segmentation_loss(logits[:, 1:], targets[:, 1:]))

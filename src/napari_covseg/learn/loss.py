@@ -49,6 +49,8 @@ class Loss:
     - ``"ce"``: the cross-entropy of two exclusive classes per output. Their softmax is the
       sigmoid of the difference of their logits, so that this is ``"bce"`` (El-bana 2020);
     - ``"bce_dice"``: ``"bce"`` + ``"dice"``;
+    - ``"bce_dice_shown"``: the same, but Dice only of outputs that the batch shows: of one that it does
+      not, Dice pushes every probability down, and an output that is rare ends at zero everywhere;
     - ``"bce_dice_squared"``: half ``"bce"`` + half a Dice with squares below the line,
       sum(p²) + sum(t²) (Punn 2022, Eq. 13-14; the former as a mean).
 
@@ -122,6 +124,10 @@ _KINDS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "ce": _entropy,
     "bce_dice": lambda logits, targets, known: (
         _entropy(logits, targets, known) + _dice(logits, targets, known)
+    ),
+    "bce_dice_shown": lambda logits, targets, known: (
+        _entropy(logits, targets, known)
+        + _dice(logits, targets, known) * ((targets * known).amax(_OVER) > 0).float()
     ),
     "bce_dice_squared": lambda logits, targets, known: (
         0.5 * _entropy(logits, targets, known) + 0.5 * _squared_dice(logits, targets, known)

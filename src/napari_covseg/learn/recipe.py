@@ -140,7 +140,7 @@ class Recipe:
     pretrained: Literal["", "imagenet"] = ""
     warm_start: str = ""
     preparation: dict[str, Any] = field(default_factory=dict)
-    loss: Literal["dice", "bce", "ce", "bce_dice", "bce_dice_squared"] = "bce_dice"
+    loss: Literal["dice", "bce", "ce", "bce_dice", "bce_dice_shown", "bce_dice_squared"] = "bce_dice"
     heads: dict[str, float] = field(default_factory=dict)
     optimiser: Literal["adamw", "adam", "sgd"] = "adam"
     learning_rate: Positive = 1e-3
