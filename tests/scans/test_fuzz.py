@@ -252,22 +252,20 @@ def test_a_slice_cut_at_any_length_is_missed(tmp_path, make_series, ct, kind, cu
     np.testing.assert_array_equal(read_scan(tmp_path).voxels, volume)
 
 
-@pytest.mark.parametrize(
-    "name", ["plain.nii", "packed.nii.gz", "extension.nii", "members.nii.gz", "words.nrrd"]
-)
+@pytest.mark.parametrize("name", ["plain.nii", "packed.nii.gz", "extension.nii", "words.nrrd"])
 def test_what_is_still_read_of_a_damaged_volume_is_what_its_own_reader_reads(tmp_path, originals, name):
     path, compared = tmp_path / "damaged" / name, 0
     path.parent.mkdir()
-    for seed in range(1000, 1040):
+    for seed in range(1000, 1060):
         path.write_bytes(mutated(name, originals[name], seed))
         try:
             found = np.sort(read_scan(path, values="HU").voxels.ravel())
-            theirs = (
-                sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-                if "nrrd" in name
-                else nib.load(path).dataobj
-            )
-        except Exception:  # theirs meet damage with any kind of exception
+        except ScanError:
+            continue
+        try:
+            by_itk = name.endswith(".nrrd")
+            theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(path))) if by_itk else nib.load(path).dataobj
+        except Exception:  # it meets damage with any kind of exception
             continue
         expected = np.clip(np.rint(np.asarray(theirs, np.float64)), -1024, 32767)
         np.testing.assert_array_equal(found, np.sort(expected.ravel()), err_msg=str(seed))
