@@ -30,16 +30,17 @@ class Label:
     inside_lungs: bool = True
 
 
+# told apart by the colour-blind and in grey: benchmarks/palette.py prints how far
 LUNGS: tuple[Label, ...] = (
-    Label(1, "right lung", (86, 156, 214)),
-    Label(2, "left lung", (120, 200, 160)),
-    Label(3, "lung, side undetermined", (150, 150, 190)),
+    Label(1, "right lung", (30, 70, 230)),
+    Label(2, "left lung", (255, 235, 120)),
+    Label(3, "lung, side undetermined", (170, 150, 165)),
 )
 LESIONS: tuple[Label, ...] = (
-    Label(1, "lesion", (235, 90, 60)),
-    Label(2, "ground-glass", (250, 190, 60)),
-    Label(3, "consolidation", (225, 60, 100)),
-    Label(4, "pleural effusion", (70, 130, 240), inside_lungs=False),
+    Label(1, "lesion", (214, 100, 60)),
+    Label(2, "ground-glass", (255, 240, 80)),
+    Label(3, "consolidation", (160, 40, 165)),
+    Label(4, "pleural effusion", (110, 195, 245), inside_lungs=False),
 )
 OUTPUTS: tuple[str, ...] = ("lungs", *(label.name for label in LESIONS))
 """What a network can have an output for; any subset."""

@@ -11,7 +11,7 @@ from qtpy.QtCore import QPoint, Qt
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.errors import CaseError
-from napari_covseg.panels.correct.review_strip import COLOURS, ReviewStrip, cells
+from napari_covseg.panels.correct.review_strip import CELLS, COLOURS, ReviewStrip, cells
 from napari_covseg.panels.correct.reviewing import SliceFacts
 from napari_covseg.panels.dock import CovSegDock
 
@@ -24,7 +24,7 @@ def dock(dock: CovSegDock) -> CovSegDock:
 
 def colour(strip: ReviewStrip, z: int) -> tuple[int, int, int]:
     picture = strip.grab().toImage()
-    pixel = picture.pixelColor(round(strip.place_of(z)), strip.height() - 5)
+    pixel = picture.pixelColor(round(strip.place_of(z)), strip.height() - 1)
     return pixel.red(), pixel.green(), pixel.blue()
 
 
@@ -110,10 +110,12 @@ def test_facts_are_counted_again_only_where_something_changed(case: OpenCase) ->
     assert facts.area[4] == 100 and facts.disagreement[3] == 0 and facts.disagreement[2] == 100
 
 
-def test_a_picture_of_states_has_a_pixel_for_each() -> None:
-    states = np.array([3, 0, 1, 2], np.uint8)
+def test_a_picture_of_states_has_a_bar_of_its_own_height_for_each() -> None:
+    states = np.array([3, 0, 1, 2, 4], np.uint8)
     picture = cells(states)
-    assert (picture.width(), picture.height()) == (4, 1)
-    for z, state in enumerate(states):
-        pixel = picture.pixelColor(z, 0)
-        assert (pixel.red(), pixel.green(), pixel.blue()) == COLOURS[Review(int(state))]
+    assert (picture.width(), picture.height()) == (5, CELLS)
+    columns = [[picture.pixelColor(z, y).getRgb()[:3] for y in range(CELLS)] for z in range(5)]
+    heights = {
+        Review(int(state)): cell.count(COLOURS[state]) for state, cell in zip(states, columns, strict=True)
+    }
+    assert [heights[state] for state in COLOURS] == [2, 5, 8, 11, 14]

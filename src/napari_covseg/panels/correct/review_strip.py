@@ -19,18 +19,20 @@ from qtpy.QtGui import (
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_covseg.cases.case import Review
+from napari_covseg.labels import lesion
 from napari_covseg.panels.correct.reviewing import Reviewing
 from napari_covseg.panels.keys import KEYS
 from napari_covseg.panels.session import Session
 from napari_covseg.panels.step import Paragraph, fill, row, small
 
 COLOURS: dict[Review, tuple[int, int, int]] = {
-    Review.UNTOUCHED: (70, 74, 82),
-    Review.PREDICTED: (84, 130, 190),
-    Review.SPREAD: (150, 110, 170),
-    Review.CORRECTED: (230, 170, 60),
-    Review.ACCEPTED: (80, 175, 110),
+    Review.UNTOUCHED: (60, 64, 72),
+    Review.PREDICTED: (45, 95, 205),
+    Review.SPREAD: (165, 120, 160),
+    Review.CORRECTED: (240, 190, 30),
+    Review.ACCEPTED: (170, 250, 235),
 }
+"""By how much a person has seen of a slice: the more, the lighter and the higher is its cell."""
 WORDS: dict[Review, str] = {
     Review.UNTOUCHED: "no labels yet",
     Review.PREDICTED: "predicted, not reviewed",
@@ -40,7 +42,9 @@ WORDS: dict[Review, str] = {
 }
 HEIGHT = 64
 CELLS = 14  # height of the row of states; the rest is for bars and curve
-BAR = QColor(235, 90, 60, 190)
+LOWEST, STEP = 2, 3  # height of the lowest cell, and of each after it above the one before
+SIGNS = "▁▂▄▆█"
+BAR = QColor(*lesion("lesion").colour, 190)
 CURVE = QColor(240, 240, 240)
 MARK = QColor(255, 255, 255)
 BACK = QColor(32, 35, 41)
@@ -124,15 +128,15 @@ class ReviewRow(QWidget):
 
 
 def counted(review: npt.NDArray[np.uint8]) -> str:
-    """Return how many slices are in which state, as rich text in the colours of the strip."""
+    """Return how many slices are in which state, as rich text in colours and heights of the strip."""
     parts = []
-    for state, colour in COLOURS.items():
+    for sign, (state, colour) in zip(SIGNS, COLOURS.items(), strict=True):
         count = int((review == state).sum())
         if count:
             shade = "#{:02x}{:02x}{:02x}".format(*colour)
             short = {Review.UNTOUCHED: "bare", Review.PREDICTED: "predicted", Review.SPREAD: "spread"}
             word = short.get(state, WORDS[state])
-            parts.append(f"<span style='color:{shade}'>■</span>&nbsp;{count}&nbsp;{word}")
+            parts.append(f"<span style='color:{shade}'>{sign}</span>&nbsp;{count}&nbsp;{word}")
     return "  ".join(parts)
 
 
@@ -233,7 +237,7 @@ class ReviewStrip(QWidget):
         painter.drawImage(
             QRectF(0, self.height() - CELLS, self.width(), CELLS),
             cells(self._review),
-            QRectF(0, 0, len(self._review), 1),
+            QRectF(0, 0, len(self._review), CELLS),
         )
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         self._draw_curve(painter, top, bottom)
@@ -299,8 +303,9 @@ class ReviewStrip(QWidget):
 
 
 def cells(review: npt.NDArray[np.uint8]) -> QImage:
-    """Return a picture of one pixel per slice in the colour of its state."""
-    palette = np.array([COLOURS[state] for state in sorted(COLOURS)], np.uint8)
-    pixels = np.ascontiguousarray(palette[review])
+    """Return a picture, one pixel wide per slice, with its state as a bar of its own colour and height."""
     count = len(review)
-    return QImage(pixels.tobytes(), count, 1, 3 * count, QImage.Format.Format_RGB888).copy()
+    pixels = np.full((CELLS, count, 3), BACK.getRgb()[:3], np.uint8)
+    for level, (state, colour) in enumerate(COLOURS.items()):
+        pixels[CELLS - LOWEST - STEP * level :, review == state] = colour
+    return QImage(pixels.tobytes(), count, CELLS, 3 * count, QImage.Format.Format_RGB888).copy()
