@@ -20,7 +20,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTERS = ("pytest", "pytest-timeout", "pytest-qt", "hypothesis", "psutil")
+TESTERS = ("pytest", "pytest-timeout", "pytest-qt", "pytest-xdist", "hypothesis", "psutil")
 SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1600x1000x24")
 TESTS = {
     "": ["tests/metrics", "tests/masks", "tests/models/test_card.py"],
@@ -64,7 +64,9 @@ def tried(python: Path, extra: str) -> str:
     said = run(python, "-c", "import napari_covseg as it; it.read_scan; print(it.__version__)")
     said = said or run(python, "-m", "napari_covseg.cli", "--help")
     if not said and tests:
-        said = run(python, "-m", "pytest", "-q", "-x", *tests, on_screen=extra == "desktop")
+        seen = extra == "desktop"
+        without_qt = () if seen else ("-p", "no:pytest-qt")
+        said = run(python, "-m", "pytest", "-q", "-x", *without_qt, *tests, on_screen=seen)
     return said
 
 
@@ -87,7 +89,7 @@ def main() -> None:
             sys.exit(said)
         for extra in given.extras:
             python = python_of(folder / (extra or "none"), below)
-            said = install(python, "--editable", f".[{extra}]") if extra else ""
+            said = install(python, "--editable", f".[{extra}]" if extra else ".")
             said = said or tried(python, extra)
             print(f"{extra or 'no extra':<10} {'FAILED' if said else 'works'}", flush=True)
             failed += bool(said)
