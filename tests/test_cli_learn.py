@@ -96,7 +96,7 @@ def test_the_model_in_use_is_the_default(workspace: Workspace, monkeypatch: pyte
 def test_models_of_a_workspace_are_listed(workspace: Workspace, two_versions: WorkspaceModels) -> None:
     two_versions.keep("base-1")
     listed = covseg("models", "--workspace", workspace.path)
-    lines = listed.stdout.splitlines()
+    lines = [line for line in listed.stdout.splitlines() if not line.startswith("To be had")]
     assert [line.split()[0] for line in lines[-2:]] == ["base-1", "base-2"]
     assert "kept, current" in lines[-2] and "proposed" in lines[-1] and "3 slices" in lines[-1]
     (found,) = records(covseg("models", "--workspace", workspace.path, "--json"))

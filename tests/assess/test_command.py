@@ -24,7 +24,6 @@ def test_unknown_names(option: list[str], message: str, tmp_path: Path) -> None:
 
 
 def test_from_data_to_tables(model_file: Path, data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     where = [str(data), str(model_file.parent)]
     out = tmp_path / "out"
     told = CliRunner().invoke(

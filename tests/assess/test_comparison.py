@@ -215,7 +215,6 @@ def test_the_command_prints_and_draws(
 
 
 def test_box_plots(store: Callable[..., Path], tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     folder = store("amer2021-unet", DICE)
     papers.draw_boxes(read_networks(folder), tmp_path / "pictures" / "boxes.svg")
     assert "amer2021-unet" in (tmp_path / "pictures" / "boxes.svg").read_text()

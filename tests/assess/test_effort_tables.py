@@ -145,7 +145,6 @@ def test_csv() -> None:
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     draw_effort(records(), tmp_path / "new" / "effort.png")
     assert (tmp_path / "new" / "effort.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "file").touch()
@@ -155,5 +154,5 @@ def test_the_figure_is_drawn(tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_figure_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(JobError, match=r"matplotlib.*install napari-covseg\[docs\]"):
+    with pytest.raises(JobError, match=r"matplotlib.*pip install .napari-covseg\[figures\]"):
         draw_effort(records(), tmp_path / "effort.png")

@@ -117,4 +117,4 @@ def test_a_history_that_was_declared_too_large_is_declared_anew(workspace: Works
         assert [revision.number for revision in opened.history()] == [1, 2]
     for name in ("revisions", "sessions"):
         path = Path(workspace.path, "cases", case_id, "history", name, "zarr.json")
-        assert json.loads(path.read_text())["shape"][0] <= 3
+        assert json.loads(path.read_text())["shape"][0] <= 64

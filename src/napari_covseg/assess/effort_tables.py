@@ -6,7 +6,6 @@ import csv
 import io
 import itertools
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +181,13 @@ def _shown(mean: tuple[float, float, float], sign: bool = False) -> str:
 
 def check_matplotlib() -> None:
     """Raise JobError if figures cannot be drawn: before the hours that it takes to have something to draw."""
-    if find_spec("matplotlib") is None:
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
         raise JobError(
             "The figure needs matplotlib, which is not installed here: run `pip install "
             "'napari-covseg[figures]'`."
-        )
+        ) from error
 
 
 def draw_effort(records: Sequence[Record], path: Path, *, most: int | None = None) -> None:

@@ -318,14 +318,36 @@ def write_row(array: zarr.Array[Any], number: int, data: bytes, what: str) -> No
         If the disk is full or the folder is read-only.
     """
     with writing(what, where(array)):
-        shape = max(array.shape[0], number + 1), max(array.shape[1], len(data))
-        if shape != array.shape:
-            array.resize(shape)
+        _make_room(array, number, len(data))
         for piece, begin in enumerate(range(0, len(data), ROW_BYTES)):
             chunk = np.zeros((1, ROW_BYTES), np.uint8)
             part = np.frombuffer(data[begin : begin + ROW_BYTES], np.uint8)
             chunk[0, : len(part)] = part
             write_chunk(array, (number, piece), chunk)
+
+
+_SPARE = 64  # rows that are declared at once
+
+
+def _make_room(array: zarr.Array[Any], number: int, length: int) -> None:
+    """Declare an array from `create_rows` large enough for a row of `length` bytes, and little larger.
+
+    In a local folder without zarr, which needs a thread for it and can start none any more where a
+    program ends with a revision still to be written.
+    """
+    path = Path(array.store.root, array.path, "zarr.json") if isinstance(array.store, LocalStore) else None
+    metadata = json.loads(path.read_bytes()) if path is not None else {"shape": array.shape}
+    count, wide = metadata["shape"]
+    if number < count and length <= wide:
+        return
+    shape = [
+        count if number < count else (number // _SPARE + 1) * _SPARE,
+        wide if length <= wide else 1 << (length - 1).bit_length(),
+    ]
+    if path is not None:
+        write_text(path, json.dumps(metadata | {"shape": shape}))
+    else:
+        array.resize(shape)
 
 
 def _slice_index(array: zarr.Array[Any], z: int) -> tuple[int, ...]:
