@@ -27,6 +27,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COVSEG_WORKSPACE"] = str(Path(folder) / "workspace.zarr")
+        os.environ["COVSEG_PREFERENCES"] = str(Path(folder) / "preferences.json")
         os.environ["COVSEG_MODELS"] = str(Path(folder) / "models")
         Story(arguments.out, arguments.model).tell()
 
@@ -91,6 +92,7 @@ class Story:
 
         from napari_covseg.edit.hu_range import PRESETS
 
+        self.workbench.reviewing.stay = True
         correction, lesions = self.workbench.correction, self.session.layers.labels["lesions"]
         self.viewer.layers.selection.active = lesions
         for beside in (z - 8, z - 4, z + 4):

@@ -55,6 +55,12 @@ def joins(outputs: tuple[str, ...]) -> bool:
     return UNION not in outputs and set(UNITED) <= set(outputs)
 
 
+def painted_with(outputs: tuple[str, ...]) -> int:
+    """Return the lesion value that a model with these outputs writes most, 0 if it writes none."""
+    written = [name for name in (*UNITED, UNION, LESIONS[-1].name) if name in outputs]
+    return lesion(written[0]).value if written else 0
+
+
 def lesion(name: str) -> Label:
     """Return the lesion label called `name`.
 

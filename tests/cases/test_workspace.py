@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -96,7 +97,7 @@ def test_a_scan_comes_back_as_it_was(workspace: Workspace, scan_maker: Any) -> N
         assert case.scan().header() == scan.header()
         assert np.array_equal(case.scan().voxels, scan.voxels)
         assert (case.shape, case.spacing) == (scan.voxels.shape, scan.spacing)
-        assert (case.intensity, case.name) == (scan.intensity, scan.name)
+        assert case.intensity == scan.intensity and case.name.startswith(scan.name)
         assert np.array_equal(case.read_slice(3), scan.voxels[3])
         assert not case.review.any()
 
@@ -204,3 +205,39 @@ def test_a_url_can_be_read_but_not_written(workspace: Workspace, scan: Scan, cas
                 change()
     finally:
         memory.rm("/covseg-test", recursive=True)
+
+
+def test_a_case_is_renamed_deleted_and_taken_back(workspace: Workspace, scan: Scan) -> None:
+    first, second = workspace.add_case(scan), workspace.add_case(scan)
+    with OpenCase(workspace, first) as case:
+        case.live["lesions"][1, 2, 3] = 2
+        case.record("lesions", np.array([[1], [2], [3]]), np.zeros(1, np.uint8), "brush")
+        case.rename("  P 7,\n after a week ")
+        with pytest.raises(CaseError, match="needs a name"):
+            case.rename(" ")
+        with pytest.raises(CaseError, match="already open"):
+            workspace.delete_case(first)
+    assert {info.id: info.name for info in workspace.cases()}[first] == "P 7, after a week"
+    workspace.delete_case(first)
+    workspace.delete_case(second)
+    assert workspace.cases() == [] and workspace.deleted == [second, first]
+    workspace.undelete_case(first)
+    assert [info.id for info in workspace.cases()] == [first] and workspace.deleted == [second]
+    with OpenCase(workspace, first) as case:
+        assert case.live["lesions"][1, 2, 3] == 2
+    with pytest.raises(CaseError, match="no case"):
+        workspace.undelete_case(first)
+    with pytest.raises(CaseError, match="no case"):
+        workspace.delete_case(second)
+
+
+def test_cases_get_names_that_tell_them_apart(workspace: Workspace, scan: Scan) -> None:
+    for path in ("P1/png", "P2/png", "P2/png", "", ""):
+        workspace.add_case(replace(scan, name="png", path=path and str(Path("scans", path))))
+    assert sorted(info.name for info in workspace.cases()) == [
+        "P2 png",
+        "png",
+        "png (2)",
+        "png (3)",
+        "png (4)",
+    ]

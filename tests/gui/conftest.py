@@ -41,6 +41,7 @@ def workspace_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "workspace.zarr"
     monkeypatch.setenv("COVSEG_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("COVSEG_WORKSPACE", str(folder))
+    monkeypatch.setenv("COVSEG_PREFERENCES", str(tmp_path / "preferences.json"))
     return folder
 
 

@@ -151,6 +151,7 @@ def test_locked_labels_and_accepted_slices_stay(
     dock: CovSegDock, case: OpenCase, mouse: Mouse, notified: list[str]
 ) -> None:
     lesions = dock.session.layers.labels["lesions"]
+    dock.workbench.reviewing.stay = True
     lesions.brush_size = 14
     lesions.paint((Z, 56, 28), 3)
     before = case.live["lesions"].copy()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from napari import Viewer
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QProgressBar, QScrollArea
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QAbstractButton, QApplication, QComboBox, QLineEdit, QProgressBar, QScrollArea
 
 from napari_covseg.panels.dock import CovSegDock
+from napari_covseg.panels.keys import STEP_KEYS, shown
 from napari_covseg.panels.workbench import WORKBENCHES, workbench_of
 
 
@@ -54,3 +57,35 @@ def test_the_workbench_ends_with_its_window(make_napari_viewer: Any, qtbot: Any)
     assert workbench_of(viewer) is dock.workbench
     viewer.close()
     qtbot.waitUntil(lambda: viewer not in WORKBENCHES)
+
+
+def test_the_keyboard_alone_reaches_every_step_in_order_and_shows_where_it_is(
+    dock: CovSegDock, workbench: tuple[Viewer, CovSegDock], qtbot: Any
+) -> None:
+    QApplication.setActiveWindow(dock.window())
+    for section, (name, key) in zip(dock.sections, STEP_KEYS.items(), strict=True):
+        modifier, digit = key.split("-")
+        assert modifier == "Alt" and shown(key) in section.toggleButton().toolTip()
+        qtbot.keyClick(dock.window(), digit, Qt.KeyboardModifier.AltModifier)
+        focused = QApplication.focusWidget()
+        assert section.isExpanded(), name
+        inside = section.isAncestorOf(focused)
+        assert inside != (name == "correct"), (name, focused)  # there the picture has the keys of the tools
+
+    seen, at = [], dock.scan.open_file
+    while at is not dock.export.save:
+        if at.focusPolicy() & Qt.FocusPolicy.TabFocus and at.isVisible() and dock.isAncestorOf(at):
+            seen.append(at)
+        at = at.nextInFocusChain()
+    steps = [next(n for n, part in enumerate(dock.sections) if part.isAncestorOf(one)) for one in seen]
+    assert steps == sorted(steps) and set(steps) == set(range(len(dock.sections)))
+    tops = [
+        one.mapTo(dock.scan, QPoint(0, one.height() // 2)).y() for one in seen if dock.scan.isAncestorOf(one)
+    ]
+    assert all(below > above - 12 for above, below in pairwise(tops))  # beside each other, or below
+
+    for control in (dock.segment.run, dock.scan.recent, dock.export.path, dock.sections[0].toggleButton()):
+        control.clearFocus()
+        without = control.grab().toImage()
+        control.setFocus()
+        assert control.grab().toImage() != without, control

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from napari import Viewer
 from qtpy.QtWidgets import QFileDialog, QLineEdit
 
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.report.export_step import ExportStep
+from napari_covseg.panels.report.export_step import ExportStep, export_folder
 from napari_covseg.scans import Scan
 
 LONG = 170_000  # ms; the child has to load torch first
@@ -58,7 +59,7 @@ def test_labels_go_to_files_of_their_own(
         assert image.GetOrigin() == pytest.approx((-140, -140, 0))
 
     # the same again would replace files, and says so
-    assert opened.save.text() == "Export, replacing 2 files"
+    assert opened.save.text() == "Export, replacing 4 files"  # the tables of names as well
     opened.groups["lungs"].click()
     opened.format.setCurrentIndex(1)
     assert opened.save.text() == "Export"
@@ -66,6 +67,18 @@ def test_labels_go_to_files_of_their_own(
     opened.save.click()
     qtbot.waitUntil(lambda: len(notified) == 2, timeout=LONG)
     assert (tmp_path / "p7_lesions.nrrd").exists() and not (tmp_path / "p7_lungs.nrrd").exists()
+    assert (tmp_path / "p7_lesions.tsv").read_text().splitlines()[1].startswith("1\tlesion\t#")
+    assert export_folder() == tmp_path  # for the next case
+
+
+def test_nothing_is_exported_into_the_folder_of_the_scan_by_itself(
+    opened: ExportStep, case: OpenCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = case.case.header | {"path": str(tmp_path / "series" / "1.dcm")}
+    monkeypatch.setattr(type(case.case), "header", header)
+    (tmp_path / "series").mkdir()
+    opened.session.case_changed.emit()
+    assert opened.targets() and all(tmp_path not in path.parents for path in opened.targets().values())
 
 
 def test_a_folder_that_is_not_there_is_told(

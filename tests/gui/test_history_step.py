@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,28 @@ def test_every_step_is_listed_shown_and_restored(
     step.export_to(tmp_path / "history.csv")
     qtbot.waitUntil((tmp_path / "history.csv").exists)
     assert "restore" in (tmp_path / "history.csv").read_text(encoding="utf-8-sig")
+
+
+def test_what_is_exported_is_what_is_listed_with_the_name_that_one_gives(
+    dock: CovSegDock, case: OpenCase, qtbot: Any, tmp_path: Path
+) -> None:
+    step, lesions = dock.history, dock.session.layers.labels["lesions"]
+    lesions.paint((5, 30, 30), 2)
+    step.who.setText("  Ada Ö; =1 ")
+    lesions.paint((7, 40, 40), 3)
+    step.export_to(tmp_path / "history.csv")  # before the list has followed by itself
+    assert step.rows.rowCount() == 2
+    qtbot.waitUntil((tmp_path / "history.csv").exists)
+    qtbot.waitUntil(lambda: len((tmp_path / "history.csv").read_text("utf-8-sig").splitlines()) == 3)
+    with (tmp_path / "history.csv").open(encoding="utf-8-sig", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [row["number"] for row in written] == [str(one.number) for one in step.rows.revisions]
+    assert [row["who"] for row in written] == ["user", "Ada Ö; =1"]
+    case_id = case.id
+    dock.workbench.opening.close()
+    dock.workbench.opening.case(case_id)
+    qtbot.waitUntil(lambda: dock.session.case is not None)
+    assert dock.session.case.who == "Ada Ö; =1"
 
 
 def test_a_revision_is_said_in_one_line() -> None:

@@ -46,14 +46,18 @@ def test_the_strip_shows_states_and_goes_where_one_clicks(
     assert strip.describe(7).startswith("Slice 8: corrected")
 
 
-def test_next_passes_what_was_reviewed(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:
+def test_accept_goes_on_past_what_was_reviewed_unless_one_likes_to_stay(
+    dock: CovSegDock, case: OpenCase, qtbot: Any
+) -> None:
     row, seen = dock.correct.review, [dock.session.slice_on_screen]
     for _ in range(4):
-        row.accept.click()
-        row.next.click()
+        row.accept.click()  # goes on to the next one
         seen.append(dock.session.slice_on_screen)
     assert len(set(seen)) == 5
     assert [int(case.review[z]) for z in seen[:-1]] == [Review.ACCEPTED] * 4
+    row.stay.click()
+    row.accept.click()
+    assert dock.session.slice_on_screen == seen[-1] and case.review[seen[-1]] == Review.ACCEPTED
     row.back.click()
     assert dock.session.slice_on_screen == seen[-2]
     assert row.reopen.isEnabled() and not row.accept.isEnabled()
@@ -66,6 +70,7 @@ def test_accepting_twice_is_accepting_once(
 ) -> None:
     reviewing, accepted = dock.workbench.reviewing, []
     reviewing.accepted.connect(accepted.append)
+    reviewing.stay = True
     z, before = dock.session.slice_on_screen, case.revision
     for _ in range(3):
         reviewing.accept()

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from napari import Viewer
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QFileDialog, QInputDialog
 
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.panels.dock import CovSegDock
+from napari_covseg.panels.preferences import preferred
 from napari_covseg.panels.scan.facts import facts
 from napari_covseg.panels.scan.scan_step import ScanStep
+from napari_covseg.panels.session import Session
 from napari_covseg.scans import Scan, SeriesInfo
 
 LONG = 170_000  # ms; the child has to load torch first
@@ -235,3 +238,32 @@ def test_facts_of_pictures_and_markup() -> None:
     text = facts(header, (1, 64, 48))
     assert "&lt;b&gt;x" in text and "No patient id" in text
     assert "1 slice of 48 × 64 pixels" in text and "mm unknown" in text and "not HU" in text
+
+
+def test_a_case_is_renamed_deleted_taken_back_and_kept_elsewhere(
+    dock: CovSegDock, case: OpenCase, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, session, case_id, shown = dock.scan, dock.session, case.id, []
+    monkeypatch.setattr(QInputDialog, "getText", lambda *a, **k: ("after a week", True))
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: shown.append(url.toLocalFile()))
+    step.manage.rename.trigger()
+    assert "after a week" in step.facts.text() and "after a week" in step.recent.currentText()
+    assert "after a week" in session.layers.scan.name
+    step.manage.show_folder.trigger()
+    assert [Path(folder).name for folder in shown] == [case_id]
+    step.manage.delete.trigger()
+    assert session.case is None and step.recent.currentText() == "no cases yet"
+    step.manage.reflect()
+    assert step.manage.undelete.isEnabled() and not step.manage.delete.isEnabled()
+    step.manage.undelete.trigger()
+    qtbot.waitUntil(lambda: session.case is not None)
+    assert session.case.id == case_id
+
+    other = tmp_path / "other.zarr"
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a, **k: str(other))
+    assert "workspace.zarr" in step.place.toolTip() and "zarr" in step.place.text()
+    step.place.click()
+    assert session.case is None and session.workspace.path == str(other)
+    assert str(other) in step.place.toolTip() and preferred("workspace", "") == str(other)
+    monkeypatch.delenv("COVSEG_WORKSPACE")
+    assert Session(session.viewer).workspace.path == str(other)  # the next time

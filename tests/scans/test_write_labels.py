@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_covseg.errors import ScanError
-from napari_covseg.scans import read_scan, write_labels
+from napari_covseg.labels import LESIONS
+from napari_covseg.scans import label_files, read_mask, read_scan, scan_of_array, write_labels
 from napari_covseg.scans.itk import MetaImage
 
 WAYS = [(order, signs) for order in permutations(range(3)) for signs in product((1.0, -1.0), repeat=3)]
@@ -177,3 +178,39 @@ def test_refusals(tmp_path):
         write_labels(labels.astype(np.int64), scan, tmp_path / "x.mha")
     with pytest.raises(ScanError, match=r"cannot be written \(No such file or directory\)"):
         write_labels(labels, scan, tmp_path / "nowhere" / "x.mha")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_names_and_colours_lie_in_a_table_beside_a_file_that_has_no_place_for_them(
+    tmp_path: Path, ending: str
+) -> None:
+    scan = scan_of_array(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4), "scan")
+    path = tmp_path / f"l{ending}"
+    write_labels(np.ones((3, 4, 5), np.uint8), scan, path, LESIONS)
+    table = [line.split("\t") for line in (tmp_path / "l.tsv").read_text().splitlines()]
+    assert table[0] == ["index", "name", "color"]
+    assert [(int(index), name, tuple(bytes.fromhex(colour[1:]))) for index, name, colour in table[1:]] == [
+        (label.value, label.name, label.colour) for label in LESIONS
+    ]
+    assert label_files(path) == (path, tmp_path / "l.tsv")
+
+
+def test_a_nrrd_file_holds_names_and_colours_as_segments(tmp_path: Path) -> None:
+    scan = scan_of_array(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4), "scan")
+    path = tmp_path / "l.nrrd"
+    labels = np.arange(60, dtype=np.uint8).reshape(3, 4, 5) % 5
+    write_labels(labels, scan, path, LESIONS)
+    image = sitk.ReadImage(str(path))
+    for number, label in enumerate(LESIONS):
+        own = {
+            key: image.GetMetaData(f"Segment{number}_{key}")
+            for key in ("Name", "LabelValue", "Color", "Extent")
+        }
+        assert (own["Name"], own["LabelValue"], own["Extent"]) == (
+            label.name,
+            str(label.value),
+            "0 4 0 3 0 2",
+        )
+        assert [round(255 * float(part)) for part in own["Color"].split()] == list(label.colour)
+    np.testing.assert_array_equal(read_mask(path, None), labels)
+    assert label_files(path) == (path,) == tuple(tmp_path.iterdir())

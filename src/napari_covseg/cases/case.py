@@ -205,6 +205,13 @@ class Case:
             stored = self.group.attrs.get(OVERRIDES)
         return dict(stored) if isinstance(stored, dict) else {}
 
+    def rename(self, name: str) -> None:
+        """Call the case otherwise; only for who holds the lock. Raises CaseError if it cannot be written."""
+        with writing("the name", self.path):
+            own = {**self._own, "name": name}
+            self.group.attrs[KEY] = own
+        self._own, self.name = own, name
+
     def write_appearance(self, found: Appearance, overrides: Mapping[str, Any]) -> None:
         """Keep what the scan looks like, and what a person says instead; only for who holds the lock.
 

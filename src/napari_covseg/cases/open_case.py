@@ -191,6 +191,20 @@ class OpenCase:
         self.check_editable()
         self.case.write_appearance(self.found, overrides)
 
+    def rename(self, name: str) -> None:
+        """Call the case otherwise; its folder stays.
+
+        Raises
+        ------
+        CaseError
+            If there is no name, the case is read-only or closed, or its folder cannot be written.
+        """
+        self.check_editable()
+        name = " ".join(name.split())
+        if not name:
+            raise CaseError(f'Case "{self.case.name}" needs a name: type one.')
+        self.case.rename(name)
+
     # --- what a person does ----------------------------------------------------------
 
     def record(

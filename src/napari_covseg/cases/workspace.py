@@ -7,10 +7,12 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -186,7 +188,10 @@ class Workspace:
             case_id = self._free_id(scan)
             lock = Lock(incoming / f"{case_id}.lock", f"The import of {case_id}")
             try:
-                _write_case(incoming / case_id, scan, progress or (lambda done, total: None), overrides or {})
+                name = self._free_name(scan)
+                _write_case(
+                    incoming / case_id, scan, name, progress or (lambda done, total: None), overrides or {}
+                )
                 (incoming / case_id).rename(Path(self.path, "cases", case_id))
             finally:
                 shutil.rmtree(incoming / case_id, ignore_errors=True)
@@ -195,6 +200,38 @@ class Workspace:
                 with suppress(OSError):  # another import may be using it
                     incoming.rmdir()
         return case_id
+
+    def delete_case(self, case_id: str) -> None:
+        """Move a case to the workspace's folder ``trash``, from which `undelete_case` takes it back.
+
+        Raises
+        ------
+        CaseError
+            If there is none, somebody has it open, or it cannot be moved.
+        """
+        case = self.case(case_id)
+        case.lock().release()
+        trash = Path(self.path, "trash")
+        with writing(f'the trash, with case "{case.name}",', self.path):
+            trash.mkdir(exist_ok=True)
+            os.utime(
+                Path(self.path, "cases", case_id), ns=(time.time_ns(),) * 2
+            )  # the one that was deleted last has the last date
+            Path(self.path, "cases", case_id).rename(trash / case_id)
+
+    @property
+    def deleted(self) -> list[str]:
+        """Ids of the cases in the trash, the one that was deleted last first."""
+        folder = Path(self.path, "trash")
+        there = list(folder.iterdir()) if "://" not in self.path and folder.is_dir() else []
+        return [case.name for case in sorted(there, key=lambda case: case.stat().st_mtime_ns, reverse=True)]
+
+    def undelete_case(self, case_id: str) -> None:
+        """Take a case out of the trash; raises CaseError if it is not there or cannot be moved."""
+        if case_id not in self.deleted:
+            raise CaseError(f'The trash of {self.path} has no case "{case_id}".')
+        with writing(f'case "{case_id}"', self.path):
+            Path(self.path, "trash", case_id).rename(Path(self.path, "cases", case_id))
 
     def find_case(self, scan: Scan) -> str | None:
         """Return the case of the same scan that was used last, None if there is none.
@@ -219,6 +256,14 @@ class Workspace:
                 elif all(np.array_equal(case.read_slice(z), scan.voxels[z]) for z in range(case.shape[0])):
                     return case.id
         return None
+
+    def _free_name(self, scan: Scan) -> str:
+        """Return a name that no other case has: pictures of each patient often lie in a folder "png"."""
+        taken = {info.name for info in self.cases()}
+        folder = Path(scan.path).parent.name if scan.path else ""
+        first = [scan.name, f"{folder} {scan.name}"] if folder else [scan.name]
+        further = (f"{scan.name} ({number})" for number in count(2))
+        return next(name for name in chain(first, further) if name not in taken)
 
     def _free_id(self, scan: Scan) -> str:
         name = re.sub(r"[^a-z0-9]+", "-", scan.name.lower()).strip("-")[:40] or "case"
@@ -246,15 +291,19 @@ def _begin_workspace(folder: Path, create: bool) -> None:
 
 
 def _write_case(
-    folder: Path, scan: Scan, progress: Callable[[int, int], None], overrides: Mapping[str, Any]
+    folder: Path,
+    scan: Scan,
+    name: str,
+    progress: Callable[[int, int], None],
+    overrides: Mapping[str, Any],
 ) -> None:
     found = look(scan.voxels, scan.intensity)
     found.overruled(**overrides)
-    count = scan.voxels.shape[0]
+    slices = scan.voxels.shape[0]
     own: dict[str, Any] = {
         "kind": "case",
         "format": FORMAT,
-        "name": scan.name,
+        "name": name,
         "shape": list(scan.voxels.shape),
         "header": scan.header(),
     }
@@ -272,14 +321,14 @@ def _write_case(
         maps = labels.create_group(group, attributes={"ome": _ome_labels(group, scan.spacing)})
         create_slices(maps, "0", scan.voxels.shape, np.uint8)
         create_slices(maps, "touched", scan.voxels.shape, np.uint8)
-    create_record(case, "review", (count,), np.uint8, ("z",))
+    create_record(case, "review", (slices,), np.uint8, ("z",))
     case.create_group("predictions")
     activity = Activity(now(), now(), 0).as_record()
     write_record(create_record(case, "activity", (3,), np.int64, ("value",)), activity, "the case")
     voxels = create_slices(case, "0", scan.voxels.shape, np.int16)
-    for z in range(count):
+    for z in range(slices):
         write_slice(voxels, z, scan.voxels[z])
-        progress(z + 1, count)
+        progress(z + 1, slices)
 
 
 def _ome_image(scan: Scan) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ import typer
 from napari_covseg.cli.output import JsonOption, Output, WorkspaceOption
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Written, as_record
+from napari_covseg.labels import GROUPS, Group, Label
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,19 +188,22 @@ def write_case_labels(output: Output, case: Case, lesions: str | None, lungs: st
     """Write a case's live labels to the files that are named."""
     import numpy as np
 
-    for path, labels in ((lesions, case.labels("lesions")), (lungs, case.labels("lungs"))):
+    paths: dict[Group, str | None] = {"lesions": lesions, "lungs": lungs}
+    for group, path in paths.items():
         if path is not None:
-            write_map(output, case, path, np.asarray(labels[...], np.uint8))
+            write_map(output, case, path, np.asarray(case.labels(group)[...], np.uint8), GROUPS[group])
 
 
-def write_map(output: Output, case: Case, path: str, values: npt.NDArray[np.uint8]) -> None:
-    """Write values on the grid of a case, uint8 (z, y, x), in the geometry of its scan."""
+def write_map(
+    output: Output, case: Case, path: str, values: npt.NDArray[np.uint8], names: Sequence[Label] = ()
+) -> None:
+    """Write values on the grid of a case, uint8 (z, y, x), in the geometry of its scan, with their names."""
     import numpy as np
 
     from napari_covseg.scans import Scan, write_labels
 
     # Only the geometry is needed: the voxels stay on disk.
     scan = Scan.from_header(case.header, np.broadcast_to(np.int16(0), case.shape))
-    write_labels(values, scan, path)
+    write_labels(values, scan, path, names)
     output.record(as_record(Written(path)))
     output.line(f"Wrote {path}")

@@ -14,6 +14,7 @@ from napari_covseg.jobs.events import Event, Notice, Written
 from napari_covseg.jobs.requests import PredictFile
 from napari_covseg.jobs.segment import segment
 from napari_covseg.jobs.steps import Control, ProgressMeter, in_thread
+from napari_covseg.labels import GROUPS
 from napari_covseg.scans import LABEL_SUFFIXES, write_labels
 
 
@@ -61,11 +62,10 @@ def predict_file(job: PredictFile, control: Control) -> Iterator[Event]:
             progress=progress,
             notice=notices.append,
         )
-        for path, values in zip(
-            outputs, (labelled.lungs, labelled.lesions, labelled.uncertainty), strict=True
-        ):
+        maps = (labelled.lungs, labelled.lesions, labelled.uncertainty)
+        for path, values, names in zip(outputs, maps, (*GROUPS.values(), ()), strict=True):
             if path is not None and values is not None and not abandoned.is_set():
-                write_labels(values, labelled.scan, path)
+                write_labels(values, labelled.scan, path, names)
 
     waiting = in_thread(work, lambda: meter.progress)
     try:

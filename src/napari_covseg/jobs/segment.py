@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_covseg.jobs.memory import loaded_ensemble
 from napari_covseg.jobs.predict_case import approved, check_measurable
+from napari_covseg.labels import GROUPS
 from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.predict.options import PLAIN, PredictOptions
 from napari_covseg.predict.volume import predict_volume
@@ -66,7 +67,7 @@ class Segmentation:
         values = getattr(self, what)
         if values is None:
             raise ValueError(f"The {what} was not kept: ask for it in the options.")
-        write_labels(values, self.scan, path)
+        write_labels(values, self.scan, path, () if what == "uncertainty" else GROUPS[what])
 
 
 def segment(

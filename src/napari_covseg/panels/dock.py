@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from napari import Viewer
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from superqt import QCollapsible
 
 from napari_covseg.panels.correct.correct_step import CorrectStep
 from napari_covseg.panels.correct.history_step import HistoryStep
+from napari_covseg.panels.keys import STEP_KEYS, shown
 from napari_covseg.panels.layers import label_name, voxel_at
 from napari_covseg.panels.learn.learn_step import LearnStep
+from napari_covseg.panels.napari_private import canvas_widget
 from napari_covseg.panels.report.export_step import ExportStep
 from napari_covseg.panels.scan.scan_step import ScanStep
 from napari_covseg.panels.segment.segment_step import SegmentStep
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import RESEARCH_USE, Paragraph, fill, folded
+from napari_covseg.panels.step import (
+    FOCUS_STYLE,
+    RESEARCH_USE,
+    Paragraph,
+    bring_into_view,
+    fill,
+    folded,
+    tab_in_order,
+)
 
 WIDTH = 330
 
@@ -50,7 +63,10 @@ class CovSegDock(QWidget):
         self.use.setToolTip("This software is no medical device.")
 
         in_order = (self.scan, self.segment, self.correct, self.history, self.learn, self.export)
-        self.sections = [folded(step.title, step, "Fold this step away, or open it.") for step in in_order]
+        self.sections = [
+            folded(step.title, step, f"Fold this step away, or open it. {shown(key)} goes to it.")
+            for step, key in zip(in_order, STEP_KEYS.values(), strict=True)
+        ]
         for section in self.sections[:2]:  # all are too much for a low screen
             section.expand(animate=False)
         steps = QWidget()
@@ -69,6 +85,22 @@ class CovSegDock(QWidget):
         layout.addWidget(self.use)
         layout.addWidget(area, 1)
         layout.addWidget(self.reading)
+        self.setStyleSheet(FOCUS_STYLE)
+        tab_in_order(self)
+        picture = canvas_widget(napari_viewer)  # where the keys of the tools work
+        mains = (self.scan.open_file, self.segment.run, picture, self.history.table, self.learn.start)
+        for key, section, main in zip(
+            STEP_KEYS.values(), self.sections, (*mains, self.export.save), strict=True
+        ):
+            shortcut = QShortcut(QKeySequence(key.replace("-", "+")), self)
+            shortcut.activated.connect(partial(self._go_to, section, main))
+
+    def _go_to(self, section: QCollapsible, main: QWidget) -> None:
+        """Open a step, and give the keyboard to what is done in it, or to its title while that is off."""
+        section.expand(animate=False)
+        aim = main if main.isEnabled() else section.toggleButton()
+        aim.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        QTimer.singleShot(0, partial(bring_into_view, section if aim is not main else main))
 
 
 class ReadingLine(QLabel):

@@ -30,6 +30,15 @@ KEYS = {
     "put away": "Escape",
 }
 """napari keeps its own F for the bucket, L, V, X and Z."""
+STEP_KEYS = {
+    "scan": "Alt-1",
+    "segment": "Alt-2",
+    "correct": "Alt-3",
+    "history": "Alt-0",
+    "learn": "Alt-4",
+    "export": "Alt-5",
+}
+"""Each opens a step and goes to what is done in it; they work at any time, with or without a case."""
 
 
 class Keys:

@@ -23,6 +23,15 @@ def qt_window(viewer: Viewer) -> Any:
     return viewer.window._qt_window
 
 
+def canvas_widget(viewer: Viewer) -> Any:
+    """Return the QWidget of the picture, which takes the viewer's keys.
+
+    When it goes: the central widget of `qt_window`.
+    """
+    viewer = getattr(viewer, "__wrapped__", viewer)  # napari hands plugins a proxy that shuts it off
+    return viewer.window._qt_viewer.canvas.native
+
+
 def camera(viewer: Viewer) -> Any:
     """Return the viewer's camera, which napari 0.9 moved to the scene.
 

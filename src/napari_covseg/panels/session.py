@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.panels.case_layers import CaseLayers
 from napari_covseg.panels.layers import z_axis
+from napari_covseg.panels.preferences import preferred
 
 StepName = Literal["scan", "segment", "learn", "export"]
 
@@ -99,7 +101,7 @@ class Session(QObject):
 
     @property
     def workspace(self) -> Workspace:
-        """Where cases are kept; made on first use.
+        """Where cases are kept, ``$COVSEG_WORKSPACE`` or what was chosen last; made on first use.
 
         Raises
         ------
@@ -107,7 +109,8 @@ class Session(QObject):
             If it cannot be opened.
         """
         if self._workspace is None:
-            self._workspace = Workspace.open()
+            chosen = "" if os.environ.get("COVSEG_WORKSPACE") else preferred("workspace", "")
+            self._workspace = Workspace.open(chosen, create=False) if chosen else Workspace.open()
         return self._workspace
 
     def use_workspace(self, path: str | Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
+from itertools import pairwise
 from math import ceil
 
 from napari import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtGui import QPaintEvent, QTextDocument
+from qtpy.QtGui import QPaintEvent, QResizeEvent, QTextDocument
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
@@ -34,6 +36,13 @@ from napari_covseg.panels.workbench import workbench_of
 RESEARCH_USE = "Research use, not for diagnosis"
 WIDTH_HINT = 280
 ANY_HEIGHT = 16_777_215  # Qt's own
+FOCUS = "border: 2px solid #ffd84d;"
+FOCUS_STYLE = (
+    "QPushButton:focus, QToolButton:focus, QComboBox:focus, QLineEdit:focus, QAbstractSpinBox:focus, "
+    f"QCheckBox:focus, QAbstractItemView:focus {{ {FOCUS} }}"
+)
+"""Draws what has the keyboard; napari's own style does not."""
+TABBED = Qt.FocusPolicy.TabFocus
 SHRINKS = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 """Of what a narrow dock can make narrower than its text."""
 
@@ -189,6 +198,31 @@ def bring_into_view(widget: QWidget) -> None:
         around = around.parentWidget()
 
 
+def tab_in_order(widget: QWidget) -> None:
+    """Have the tab key go through what lies in a widget as one reads it."""
+    for one, other in pairwise(child for child in laid_out(widget) if child.focusPolicy() & TABBED):
+        QWidget.setTabOrder(one, other)
+
+
+def laid_out(widget: QWidget) -> Iterator[QWidget]:
+    """Yield a widget and all in it, in the order of their layouts."""
+    yield widget
+    if isinstance(widget, QScrollArea):
+        if widget.widget() is not None:
+            yield from laid_out(widget.widget())
+    elif widget.layout() is not None:
+        yield from _items(widget.layout())
+
+
+def _items(layout: QLayout) -> Iterator[QWidget]:
+    for index in range(layout.count()):
+        item = layout.itemAt(index)
+        if item.layout() is not None:
+            yield from _items(item.layout())
+        elif item.widget() is not None:
+            yield from laid_out(item.widget())
+
+
 def folded(title: str, content: QWidget, tooltip: str) -> QCollapsible:
     """Return a part of a step under a title that opens it; it is closed at first."""
     part = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
@@ -196,6 +230,10 @@ def folded(title: str, content: QWidget, tooltip: str) -> QCollapsible:
     part.layout().setContentsMargins(0, 0, 0, 0)
     part.layout().setSpacing(0)
     part.toggleButton().setToolTip(tooltip)
+    # superqt's own style has no border, not even that of what has the keyboard
+    part.toggleButton().setStyleSheet(
+        f"QPushButton {{ text-align: left; border: none; }} QPushButton:focus {{ {FOCUS} }}"
+    )
     part.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
     part.setContent(content)
     # superqt fixes the height when a part opens; what grows later would be cut off
@@ -297,6 +335,36 @@ def progress_text(progress: Progress) -> str:
 def small_list(tooltip: str) -> QComboBox:
     """Return a list to choose from that a narrow dock can shorten."""
     return QComboBox(toolTip=tooltip, sizePolicy=SHRINKS)
+
+
+class ElidedButton(QPushButton):
+    """A button whose text a narrow dock can shorten, at its beginning, as that of a path.
+
+    Parameters
+    ----------
+    tooltip : str
+        Is shown below the whole text.
+    """
+
+    def __init__(self, tooltip: str) -> None:
+        super().__init__(sizePolicy=SHRINKS, toolTip=tooltip)
+        self._tooltip = tooltip
+        self._whole = ""
+
+    def show_text(self, text: str) -> None:
+        """Show a text."""
+        self._whole = text
+        self.setToolTip(f"{text}\n{self._tooltip}")
+        self._shorten()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Show as much of the text as fits."""
+        super().resizeEvent(event)
+        self._shorten()
+
+    def _shorten(self) -> None:
+        room = self.width() - 2 * self.fontMetrics().averageCharWidth()
+        self.setText(self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideLeft, room))
 
 
 class ElidedComboBox(QComboBox):

@@ -20,6 +20,7 @@ from napari_covseg.panels.learn.learning import Learning
 from napari_covseg.panels.letters import OrientationLetters
 from napari_covseg.panels.mouse import RadiologyMouse
 from napari_covseg.panels.napari_private import qt_window
+from napari_covseg.panels.preferences import preferred
 from napari_covseg.panels.scan.opening import ClosingWindow, Opening
 from napari_covseg.panels.segment.labelling import Labelling
 from napari_covseg.panels.session import Session
@@ -51,6 +52,7 @@ class Workbench(QObject):
         self.labelling = Labelling(session, self.jobs)
         self.letters = OrientationLetters(viewer)
         self.mouse = RadiologyMouse(viewer, session.scan_image)
+        self.mouse.enabled = preferred("radiology_mouse", False)
         self.correction = Correction(session)
         self.reviewing = Reviewing(session)
         self.measuring = Measuring(session, self.correction)
@@ -59,6 +61,7 @@ class Workbench(QObject):
         self.keys = Keys(viewer, self._actions())
         self.jobs.child_died.connect(session.show_death)
         self.reviewing.accepted.connect(self.learning.count_accepted)
+        self.learning.changed.connect(self._on_model)
         session.case_changed.connect(self._on_case_changed)
         window = qt_window(viewer)
         window.destroyed.connect(self.close)  # napari tells nobody that a viewer closes
@@ -80,10 +83,15 @@ class Workbench(QObject):
     def _on_case_changed(self) -> None:
         case, layers = self.session.case, self.session.layers
         self.letters.visible = case is not None and case.case.intensity == "HU"
+        self._on_model()
         if layers is not None:
             self.keys.bind([layers.scan, *layers.labels.values()])
         else:
             self.keys.unbind()
+
+    def _on_model(self) -> None:
+        if self.learning.model is not None:
+            self.correction.expect(self.learning.model.card.outputs)
 
     def _actions(self) -> dict[str, Action | Hold]:
         """Return what each key does while a case is open."""

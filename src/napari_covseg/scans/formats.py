@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
-from napari_covseg.files import replacing
+from napari_covseg.files import replacing, write_text
+from napari_covseg.labels import Label
 from napari_covseg.scans.dicom import Dicom
 from napari_covseg.scans.dicom.folder import NothingReadError
 from napari_covseg.scans.dicom.series import SeriesInfo
@@ -201,7 +202,22 @@ def read_mask(path: str | os.PathLike[str], threshold: float | None = 0) -> npt.
     raise ScanError(f"The mask {path} does not exist or is no NIfTI, NRRD or MHA file: correct its path.")
 
 
-def write_labels(labels: Labels, scan: Scan, path: str | os.PathLike[str]) -> None:
+def label_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Return the files that labels with names are written to: `path`, and a table where it holds no names.
+
+    Parameters
+    ----------
+    path : path-like
+        As `write_labels` takes it.
+    """
+    path = Path(path)
+    ending, known = _written_as(path)
+    return (path,) if known.names_inside else (path, path.with_name(f"{path.name[: -len(ending)]}.tsv"))
+
+
+def write_labels(
+    labels: Labels, scan: Scan, path: str | os.PathLike[str], names: Sequence[Label] = ()
+) -> None:
     """Write a label map so that it lies exactly on the file that was read.
 
     The file appears whole or not at all. For pictures, whose spacing is unknown, it is a
@@ -215,6 +231,9 @@ def write_labels(labels: Labels, scan: Scan, path: str | os.PathLike[str]) -> No
         Gives the geometry; its voxels are not used.
     path : path-like
         Ends in one of `LABEL_SUFFIXES`.
+    names : sequence of Label
+        What the values mean. A NRRD file holds it as segments do; beside other files a table of index,
+        name and colour is written, as BIDS has it.
 
     Raises
     ------
@@ -232,18 +251,34 @@ def write_labels(labels: Labels, scan: Scan, path: str | os.PathLike[str]) -> No
             f"The labels have the shape {labels.shape}, which is not that of {scan.name or 'the scan'}; "
             "export them with the scan they were drawn on."
         )
-    endings = {suffix: known for known in VOLUMES for suffix in known.written}
-    ending = next((suffix for suffix in endings if path.name.lower().endswith(suffix)), None)
-    if ending is None:
-        raise ScanError(
-            f"{path.name} has an ending that labels cannot be written to; use {', '.join(LABEL_SUFFIXES)}."
-        )
+    ending, known = _written_as(path)
     # In small letters, because libraries choose the format by it.
     try:
         with replacing(path, ending) as part:
             part.touch(exist_ok=False)  # libraries do not say as exactly why a file cannot be made
-            endings[ending].write(part, stored, scan)
+            known.write(part, stored, scan, names)
+        if names:
+            for table in label_files(path)[1:]:
+                write_text(table, _table(names))
     except OSError as error:
         raise ScanError(
             f"{path} cannot be written ({error.strerror or error}); choose another folder or free some space."
         ) from error
+
+
+def _written_as(path: Path) -> tuple[str, VolumeFormat]:
+    """Return ending and format of a file to write labels to."""
+    for known in VOLUMES:
+        for ending in known.written:
+            if path.name.lower().endswith(ending):
+                return ending, known
+    raise ScanError(
+        f"{path.name} has an ending that labels cannot be written to; use {', '.join(LABEL_SUFFIXES)}."
+    )
+
+
+def _table(names: Sequence[Label]) -> str:
+    rows = [
+        "\t".join((str(name.value), name.name, "#{:02X}{:02X}{:02X}".format(*name.colour))) for name in names
+    ]
+    return "\n".join(("index\tname\tcolor", *rows, ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_covseg.errors import ScanError
+from napari_covseg.labels import Label
 from napari_covseg.scans.orientation import Affine, Labels, tilt_degrees
 from napari_covseg.scans.scan import Scan
 from napari_covseg.scans.volumes import (
@@ -97,7 +99,7 @@ class Nifti(VolumeFormat):
                 f"{path.name} has a damaged NIfTI header ({error}); export the scan again."
             ) from error
 
-    def write(self, path: Path, labels: Labels, scan: Scan) -> None:
+    def write(self, path: Path, labels: Labels, scan: Scan, names: Sequence[Label]) -> None:
         """Write a label map, see `VolumeFormat.write`."""
         import nibabel as nib
 

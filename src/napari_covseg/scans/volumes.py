@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
+from napari_covseg.labels import Label
 from napari_covseg.scans.intensity import AIR, AS_THEY_ARE, Census, Scaling, to_int16, understand
 from napari_covseg.scans.orientation import Affine, Labels, empty, geometry_notes
 from napari_covseg.scans.scan import Format, Scan, Values
@@ -253,9 +254,12 @@ class VolumeFormat(Format):
     ----------
     written : tuple of str
         Suffixes of the files that labels can be written to.
+    names_inside : bool
+        Whether they hold what label values mean.
     """
 
     written: ClassVar[tuple[str, ...]]
+    names_inside: ClassVar[bool] = False
 
     def belongs_to(self, path: Path) -> Path:
         """Return the file to read where `path` is only a part of a volume."""
@@ -272,8 +276,8 @@ class VolumeFormat(Format):
         """
 
     @abstractmethod
-    def write(self, path: Path, labels: Labels, scan: Scan) -> None:
-        """Write a label map (k, j, i) that lies as `scan` does.
+    def write(self, path: Path, labels: Labels, scan: Scan, names: Sequence[Label]) -> None:
+        """Write a label map (k, j, i) that lies as `scan` does, and what its values mean if that has a place.
 
         Raises
         ------

@@ -14,12 +14,14 @@ from qtpy.QtCore import QObject, Signal
 from napari_covseg.cases.case import is_reviewed
 from napari_covseg.edit.edit import Edit, Protection
 from napari_covseg.edit.hu_range import PRESETS, HuRange
+from napari_covseg.errors import CovsegError
 from napari_covseg.jobs.events import Progress
-from napari_covseg.labels import GROUPS, Group
+from napari_covseg.labels import GROUPS, Group, painted_with
 from napari_covseg.panels.background import Abandoned, errors_shown, in_background
 from napari_covseg.panels.correct.tools import Tool, Work, tool
 from napari_covseg.panels.layers import add_aid, placed_like, remove_layers, voxel_at
 from napari_covseg.panels.napari_private import hide_brush_box
+from napari_covseg.panels.preferences import prefer, preferred
 from napari_covseg.panels.session import Session
 
 BRUSH_STEP = 1.25  # from one size to the next
@@ -57,7 +59,8 @@ class Correction(QObject):
         self._session = session
         self.volume = False
         self.limited = False
-        self.hu_range = next(iter(PRESETS.values()))
+        self.hu_range = kept_range()
+        self._expected = 0  # the label that the model in use writes
         self.clicking = ""  # the tool that waits for clicks
         self.running = ""
         self._stop = False
@@ -106,6 +109,7 @@ class Correction(QObject):
         layer = self.layer
         if layer is not None:
             layer.brush_size = max(1.0, round(size / self._pixel()))
+            prefer(self._brush_name(), float(size))
             self.changed.emit()
 
     def scale_brush(self, steps: int) -> None:
@@ -114,14 +118,26 @@ class Correction(QObject):
         if layer is not None:
             size = float(layer.brush_size)
             scaled = round(size * BRUSH_STEP**steps)
-            layer.brush_size = max(1, scaled if scaled != size else size + steps)
-            self.changed.emit()
+            self.brush_mm = max(1, scaled if scaled != size else size + steps) * self._pixel()
 
     def choose_label(self, value: int) -> None:
         """Paint with a label from now on."""
         layer = self.layer
         if layer is not None and value in {label.value for label in GROUPS[self.group]}:
             layer.selected_label = value
+            self.changed.emit()
+
+    def expect(self, outputs: tuple[str, ...]) -> None:
+        """Paint what the model in use writes, until a person chooses another label.
+
+        Parameters
+        ----------
+        outputs : tuple of str
+            Of the model.
+        """
+        lesions, value = self._layers().get("lesions"), painted_with(outputs)
+        if lesions is not None and value and value != self._expected:
+            self._expected = lesions.selected_label = value
             self.changed.emit()
 
     def paint(self, mode: str) -> None:
@@ -160,7 +176,9 @@ class Correction(QObject):
     def set_range(self, limited: bool, hu_range: HuRange | None = None) -> None:
         """Limit brush and eraser to a HU range, which is drawn on the image meanwhile."""
         self.limited = limited
-        self.hu_range = hu_range or self.hu_range
+        if hu_range is not None:
+            self.hu_range = hu_range
+            prefer("brush_hu", [hu_range.low, hu_range.high])
         layers = self._session.layers
         if layers is not None:
             layers.limits.hu_range = self.hu_range if limited else None
@@ -308,6 +326,9 @@ class Correction(QObject):
         for layer in self._layers().values():
             for name in ("mode", "brush_size", "selected_label"):
                 getattr(layer.events, name).connect(self._on_active)
+            if size := preferred(self._brush_name(), 0.0):
+                layer.brush_size = max(1.0, round(size / self._pixel()))
+        self._expected = 0
         self.set_volume(self.volume)
 
     def _layers(self) -> dict[Group, Labels]:
@@ -316,11 +337,25 @@ class Correction(QObject):
     def _select(self, layer: Labels) -> None:
         self._session.viewer.layers.selection.active = layer
 
+    def _brush_name(self) -> str:
+        case = self._session.case
+        return "brush_pixels" if case is not None and case.case.spacing is None else "brush_mm"
+
     def _pixel(self) -> float:
         """Return the size in mm that napari's brush counts in."""
         case = self._session.case
         spacing = case.case.spacing if case is not None else None
         return min(spacing if self.volume else spacing[1:]) if spacing is not None else 1.0
+
+
+def kept_range() -> HuRange:
+    """Return the range that was limited to last."""
+    first = next(iter(PRESETS.values()))
+    try:
+        low, high = (int(end) for end in preferred("brush_hu", [first.low, first.high]))
+        return HuRange(low, high)
+    except (ValueError, TypeError, CovsegError):
+        return first
 
 
 class HuOverlay:

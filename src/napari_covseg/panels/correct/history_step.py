@@ -10,7 +10,7 @@ from napari import Viewer
 from napari.layers import Labels
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
-from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableView, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QLineEdit, QTableView, QWidget
 from superqt.utils import QSignalDebouncer
 
 from napari_covseg.cases.edit_log import State
@@ -18,7 +18,8 @@ from napari_covseg.cases.history import write_csv
 from napari_covseg.cases.revision import Revision
 from napari_covseg.panels.background import errors_shown, in_background
 from napari_covseg.panels.layers import add_aid, labels_layer, remove_layers
-from napari_covseg.panels.step import Step, small
+from napari_covseg.panels.preferences import prefer, preferred
+from napari_covseg.panels.step import Step, caption, small
 
 LIST_AFTER = 300  # ms; changes that come faster are listed together
 HEIGHT = 150
@@ -53,9 +54,15 @@ class HistoryStep(Step):
         self.table.verticalHeader().setVisible(False)
         self.table.verticalHeader().setDefaultSectionSize(20)
         header = self.table.horizontalHeader()
-        for column, width in enumerate((34, 58, 90, 64)):
+        for column, width in enumerate((34, 62, 86, 60)):
             self.table.setColumnWidth(column, width)
         header.setSectionResizeMode(self.rows.columnCount() - 1, QHeaderView.ResizeMode.Stretch)
+        self.who = QLineEdit(
+            preferred("who", ""),
+            placeholderText="user",
+            maxLength=80,
+            toolTip="Your name, or what stands for it, in changes from now on. Those before keep theirs.",
+        )
         self.show_state = small("Show", "", "Show the labels as they were after this change.", checkable=True)
         self.restore = small(
             "Restore",
@@ -71,6 +78,7 @@ class HistoryStep(Step):
         self.bring_back = small("Bring back …", "", "Take the strokes of such a file into the case.")
         self._debouncer = QSignalDebouncer(parent=self)
         self._debouncer.setTimeout(LIST_AFTER)
+        self.add_row(caption("Changes are by"), self.who, stretch=1)
         self.column.addWidget(self.table)
         self.add_row(self.show_state, self.restore, self.export)
         self.add_row(self.save_elsewhere, self.bring_back)
@@ -79,6 +87,7 @@ class HistoryStep(Step):
 
     def _connect(self) -> None:
         self._debouncer.triggered.connect(self._list)
+        self.who.textChanged.connect(self._on_who)
         self.table.selectionModel().selectionChanged.connect(lambda: self._on_chosen())
         self.show_state.clicked.connect(self._on_show)
         self.restore.clicked.connect(self._on_restore)
@@ -115,6 +124,11 @@ class HistoryStep(Step):
         self.export.setEnabled(there)
         for press in (self.save_elsewhere, self.bring_back):
             press.setEnabled(self.session.can_edit)
+
+    def _on_who(self, who: str) -> None:
+        prefer("who", who.strip())
+        if self.session.case is not None:
+            self.session.case.who = who.strip()
 
     def _on_case_changed(self) -> None:
         self._hide()
@@ -193,10 +207,11 @@ class HistoryStep(Step):
             self.export_to(path)
 
     def export_to(self, path: str | Path) -> None:
-        """Write the list as a table."""
-        case = self.session.case
-        if case is not None:
-            in_background(lambda: write_csv(case.history(), path), lambda _: show_info(f"Saved {path}"))
+        """Write the list as a table: what is listed from now on is what was written."""
+        self._list()
+        revisions = self.rows.revisions
+        if self.session.case is not None:
+            in_background(lambda: write_csv(revisions, path), lambda _: show_info(f"Saved {path}"))
 
 
 class RevisionTable(QAbstractTableModel):
@@ -211,6 +226,11 @@ class RevisionTable(QAbstractTableModel):
         self.beginResetModel()
         self._revisions = list(revisions)[::-1]
         self.endResetModel()
+
+    @property
+    def revisions(self) -> list[Revision]:
+        """All that are listed, oldest first."""
+        return self._revisions[::-1]
 
     def revision(self, row: int) -> Revision:
         """Return the revision of a row."""

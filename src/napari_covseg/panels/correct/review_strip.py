@@ -16,7 +16,7 @@ from qtpy.QtGui import (
     QPixmap,
     QPolygonF,
 )
-from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
+from qtpy.QtWidgets import QCheckBox, QSizePolicy, QToolTip, QWidget
 
 from napari_covseg.cases.case import Review
 from napari_covseg.labels import lesion
@@ -70,7 +70,14 @@ class ReviewRow(QWidget):
         self.next = small("Next", KEYS["next"], "Go to the slice where a look is worth most.")
         self.back = small("Back", KEYS["back"], "Go to the slice from which Next came here.")
         self.accept = small(
-            "Accept", KEYS["accept"], "The slice on screen is right: nothing changes it until you reopen it."
+            "Accept",
+            KEYS["accept"],
+            "The slice on screen is right: nothing changes it until you reopen it. The next one is shown.",
+        )
+        self.stay = QCheckBox(
+            "Accept stays on the slice",
+            checked=reviewing.stay,
+            toolTip="Whether Accept leaves the slice on screen, instead of showing the next one.",
         )
         self.reopen = small(
             "Reopen", KEYS["reopen"], "Have the accepted slice on screen open for changes again."
@@ -90,7 +97,7 @@ class ReviewRow(QWidget):
     def _lay_out(self) -> None:
         first = row(self.next, self.accept, self.hide_labels, spacing=3)
         second = row(self.back, self.reopen, self.compare, spacing=3)
-        fill(self, self.strip, self.counts, first, second, spacing=3)
+        fill(self, self.strip, self.counts, first, second, self.stay, spacing=3)
 
     def _connect(self) -> None:
         reviewing = self._reviewing
@@ -102,8 +109,12 @@ class ReviewRow(QWidget):
         self.hide_labels.pressed.connect(reviewing.hide)
         self.hide_labels.released.connect(reviewing.unhide)
         self.compare.clicked.connect(reviewing.compare)
+        self.stay.toggled.connect(self._on_stay)
         reviewing.facts_changed.connect(self._on_facts)
         self._session.slice_changed.connect(self._on_slice)
+
+    def _on_stay(self, stay: bool) -> None:
+        self._reviewing.stay = stay
 
     def _on_facts(self) -> None:
         case, facts = self._session.case, self._reviewing.facts

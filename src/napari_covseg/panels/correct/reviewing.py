@@ -16,6 +16,7 @@ from napari_covseg.cases.prediction import Prediction
 from napari_covseg.errors import CaseError
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.layers import add_aid, labels_layer, remove_layers
+from napari_covseg.panels.preferences import prefer, preferred
 from napari_covseg.panels.segment.labelling import whole_predictions
 from napari_covseg.panels.session import Session
 from napari_covseg.review.order import DEFAULT_STRATEGY, SliceFeatures, next_slice
@@ -86,10 +87,24 @@ class Reviewing(QObject):
     # --- states -------------------------------------------------------------------
 
     def accept(self) -> None:
-        """Take the slice on screen as right: nothing changes it from now on, unless it is reopened."""
+        """Take the slice on screen as right, and go on to the next one unless one likes to stay.
+
+        Nothing changes an accepted slice, unless it is reopened.
+        """
         z = self._session.slice_to_change()
         if z is not None and self._set(z, Review.ACCEPTED):
             self.accepted.emit(z)
+            if not self.stay:
+                self.go_next()
+
+    @property
+    def stay(self) -> bool:
+        """Whether *Accept* stays on the slice; kept from one start to the next."""
+        return preferred("accept_stays", False)
+
+    @stay.setter
+    def stay(self, stay: bool) -> None:
+        prefer("accept_stays", stay)
 
     def reopen(self) -> None:
         """Have the slice on screen open for changes again."""

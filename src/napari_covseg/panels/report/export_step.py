@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from napari import Viewer
 from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QStandardPaths
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QWidget
 
 from napari_covseg.cases.case import Review
@@ -15,8 +16,9 @@ from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.errors import ScanError
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.background import errors_shown, in_background
+from napari_covseg.panels.preferences import prefer, preferred
 from napari_covseg.panels.step import ElidedComboBox, Paragraph, Step, button
-from napari_covseg.scans import LABEL_SUFFIXES, VOLUMES, Scan, write_labels
+from napari_covseg.scans import LABEL_SUFFIXES, VOLUMES, Scan, label_files, write_labels
 
 ENDINGS = {f"{known.name} ({known.written[0]})": known.written[0] for known in VOLUMES if known.written}
 MEANINGS: dict[Group, str] = {
@@ -42,7 +44,8 @@ class ExportStep(Step):
             tooltip = f"Values in the file: {MEANINGS[group]}."
             self.groups[group] = QCheckBox(group.capitalize(), checked=True, toolTip=tooltip)
         self.format = ElidedComboBox(
-            "NIfTI for most research tools, NRRD for 3D Slicer. Both lie on the scan voxel by voxel."
+            "NIfTI for most research tools, NRRD for 3D Slicer. Both lie on the scan voxel by voxel, "
+            "with names and colours: in a table beside the NIfTI file, in the NRRD file as segments."
         )
         self.format.addItems(list(ENDINGS))
         self.path = QLineEdit(
@@ -114,11 +117,12 @@ class ExportStep(Step):
         def write() -> list[Path]:
             scan = Scan.from_header(case.case.header, case.voxels)
             for group, path in targets.items():
-                write_labels(case.live[group], scan, path)
+                write_labels(case.live[group], scan, path, GROUPS[group])
             return list(targets.values())
 
         def on_saved(paths: list[Path]) -> None:
             self.session.end()
+            prefer("export_folder", str(paths[0].absolute().parent))
             show_info("Saved " + " and ".join(str(path) for path in paths))
 
         in_background(write, on_saved, lambda _: self.session.end())
@@ -126,9 +130,7 @@ class ExportStep(Step):
     def _on_case_changed(self) -> None:
         case = self.session.case
         if case is not None:
-            source = Path(case.case.header.get("path") or "")
-            folder = source.parent if source.name and source.parent.is_dir() else Path.home()
-            self.path.setText(str(folder / (case.case.name or case.id).replace("/", "-")))
+            self.path.setText(str(export_folder() / (case.case.name or case.id).replace("/", "-")))
         self._on_choice()
 
     def _on_choice(self) -> None:
@@ -139,12 +141,13 @@ class ExportStep(Step):
             targets = {}
             lines.append(str(error))
         self.save.setEnabled(case is not None and bool(targets) and not self.session.busy_with)
-        replaced = [path.name for path in targets.values() if os.path.lexists(path)]
+        files = [file for path in targets.values() for file in label_files(path)]
+        replaced = [file for file in files if os.path.lexists(file)]
         self.save.setText(
             f"Export, replacing {len(replaced)} file{'s'[: len(replaced) != 1]}" if replaced else "Export"
         )
         if targets:
-            lines.append("Files: " + ", ".join(path.name for path in targets.values()))
+            lines.append("Files: " + ", ".join(file.name for file in files))
         if case is not None:
             states = np.asarray(case.review)
             known = (Review.UNTOUCHED, Review.PREDICTED, Review.SPREAD)
@@ -156,6 +159,15 @@ class ExportStep(Step):
             if spread:
                 lines.append(f"{spread} slices were spread by a tool and nobody has looked at them.")
         self.hint.setText("\n".join(lines))
+
+
+def export_folder() -> Path:
+    """Return where one exported to the last time; the scan's own folder is never filled by itself."""
+    last = Path(preferred("export_folder", ""))
+    if last.is_absolute() and last.is_dir():
+        return last
+    documents = Path(QStandardPaths.writableLocation(QStandardPaths.StandardLocation.DocumentsLocation))
+    return documents if documents.is_dir() else Path.home()
 
 
 def named(text: str) -> Path:

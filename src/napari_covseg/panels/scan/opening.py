@@ -21,6 +21,7 @@ from napari_covseg.panels.background import Abandoned, Jobs, errors_shown, in_ba
 from napari_covseg.panels.case_layers import CaseLayers
 from napari_covseg.panels.layers import remove_layers
 from napari_covseg.panels.napari_private import qt_window
+from napari_covseg.panels.preferences import prefer, preferred
 from napari_covseg.panels.scan.facts import damage_text
 from napari_covseg.panels.scan.scan_of_layer import scan_header, scan_of_layer
 from napari_covseg.panels.session import Session
@@ -170,6 +171,43 @@ class Opening(QObject):
         self._session.begin("Opening the case", "scan")
         in_background(lambda: self.read(case_id), self.show, self._on_unread)
 
+    def rename(self, name: str) -> None:
+        """Call the open case otherwise, everywhere that it is shown."""
+        session = self._session
+        if session.case is not None and session.layers is not None:
+            with errors_shown():
+                session.case.rename(name)
+                session.layers.rename()
+                session.case_changed.emit()
+
+    def delete(self) -> None:
+        """Close the open case and move it to the trash of the workspace."""
+        session = self._session
+        if session.case is None or not session.can_edit:
+            return
+        case_id, name = session.case.id, session.case.case.name
+        if self.close():
+            with errors_shown():
+                session.workspace.delete_case(case_id)
+                show_info(f'"{name}" is in the trash; "Undo delete" takes it back.')
+            session.case_changed.emit()
+
+    def undelete(self) -> None:
+        """Take the case back that was deleted last, and open it."""
+        session = self._session
+        with errors_shown():
+            deleted = session.workspace.deleted
+            if deleted:
+                session.workspace.undelete_case(deleted[0])
+                self.case(deleted[0])
+
+    def use_workspace(self, folder: str | Path) -> None:
+        """Close the open case, and keep and list cases in another folder from now on, and the next time."""
+        if self.close():
+            with errors_shown():
+                self._session.use_workspace(folder)
+                prefer("workspace", self._session.workspace.path)
+
     def read(self, case_id: str) -> OpenCase:
         """Open a case, in whatever thread, and bring back what was saved elsewhere.
 
@@ -184,7 +222,10 @@ class Opening(QObject):
         self._closed.discard(case_id)
         try:
             case = OpenCase(
-                workspace, case_id, on_error=lambda error: self._unsaved.emit(case_id, str(error))
+                workspace,
+                case_id,
+                who=preferred("who", ""),
+                on_error=lambda error: self._unsaved.emit(case_id, str(error)),
             )
         except CaseError as error:
             case = OpenCase(workspace, case_id, read_only=True)

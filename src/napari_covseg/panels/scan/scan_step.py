@@ -12,9 +12,19 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background
 from napari_covseg.panels.layers import WINDOWS, is_aid
 from napari_covseg.panels.mouse import HINT, set_window
+from napari_covseg.panels.preferences import prefer
 from napari_covseg.panels.scan.appearance import AppearancePart
+from napari_covseg.panels.scan.case_menu import CaseMenu
 from napari_covseg.panels.scan.facts import damage_text, facts
-from napari_covseg.panels.step import ElidedComboBox, Paragraph, ProgressRow, Step, button, caption
+from napari_covseg.panels.step import (
+    ElidedButton,
+    ElidedComboBox,
+    Paragraph,
+    ProgressRow,
+    Step,
+    button,
+    caption,
+)
 from napari_covseg.scans import READABLE_SUFFIXES, SeriesInfo, list_series
 
 FILES = f"Scans ({' '.join(f'*{suffix}' for suffix in READABLE_SUFFIXES)});;All files (*)"
@@ -65,7 +75,12 @@ class ScanStep(Step):
         self.add_row(self.open_file, self.open_folder)
         self.add_row(self.series, self.open_series, stretch=0)
         self.column.addWidget(self.anew)
-        self.add_row(caption("Recent"), self.recent, stretch=1)
+        self.manage = CaseMenu(self.session, self.workbench.opening)
+        self.place = ElidedButton(
+            "Folder in which cases are kept. Click to choose another; the shell has --workspace."
+        )
+        self.add_row(caption("Recent"), self.recent, self.manage, stretch=1)
+        self.add_row(caption("Kept in"), self.place, stretch=1)
         self.add_row(caption("Layer"), self.layer, self.use_layer, stretch=1)
         self._show_series([])
 
@@ -97,6 +112,7 @@ class ScanStep(Step):
         self.anew.clicked.connect(self.workbench.opening.anew)
         self.workbench.opening.found_again.connect(self.anew.setVisible)
         self.recent.activated.connect(self._on_recent)
+        self.place.clicked.connect(self._on_place)
         self.use_layer.clicked.connect(self._on_use_layer)
         for name, press in self.windows.items():
             press.clicked.connect(lambda _=False, name=name: self._on_window(name))
@@ -113,8 +129,10 @@ class ScanStep(Step):
         self.recent.clear()
         try:
             cases = self.session.workspace.cases()
+            self.place.show_text(self.session.workspace.path)
         except CovsegError as error:
             self.recent.addItem("none can be read")
+            self.place.show_text("choose a folder …")
             self.recent.setToolTip(str(error))
             cases = []
         if not cases:
@@ -168,6 +186,11 @@ class ScanStep(Step):
             self._show_series([])
             self.workbench.opening.case(case_id)
 
+    def _on_place(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Keep cases in a workspace, or in an empty folder")
+        if folder:
+            self.workbench.opening.use_workspace(folder)
+
     def _on_use_layer(self) -> None:
         layer = self.layer.currentData()
         if layer is not None:
@@ -201,11 +224,12 @@ class ScanStep(Step):
 
     def _on_mouse(self, checked: bool) -> None:
         self.workbench.mouse.enabled = checked
+        prefer("radiology_mouse", checked)
 
     def _on_case_changed(self) -> None:
         case = self.session.case
         self.facts.setText(
-            facts(case.case.header, case.case.shape, damage_text(case.damaged))
+            facts({**case.case.header, "name": case.case.name}, case.case.shape, damage_text(case.damaged))
             if case
             else "No scan is open."
         )
@@ -217,7 +241,14 @@ class ScanStep(Step):
         self._on_layers_changed()
 
     def _on_busy(self, what: str) -> None:
-        for widget in (self.open_file, self.open_folder, self.open_series, self.anew):
+        for widget in (
+            self.open_file,
+            self.open_folder,
+            self.open_series,
+            self.anew,
+            self.manage,
+            self.place,
+        ):
             widget.setEnabled(not what)
         self._on_layers_changed()
         self.recent.setEnabled(not what and self.recent.count() > 0)
