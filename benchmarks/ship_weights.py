@@ -28,8 +28,8 @@ RUNS, TRAINED, SHIPPED = HERE / "runs", HERE / "runs-weights", HERE.parent / "we
 PACKAGED = HERE.parent / "src/napari_covseg/models/weights"
 SUMMARY = (
     "Labels lungs, ground-glass, consolidation and pleural effusion on axial chest CT, slice by slice, in HU "
-    "or as pictures of any window. Ground-glass and consolidation were told apart on 50 pictures and phantoms "
-    "only, effusion on four patients: check every slice."
+    "or as pictures of any window. Ground-glass and consolidation were told apart on 50 pictures and on "
+    "phantoms only, effusion on four patients: check every slice."
 )
 LIST = HERE.parent / "src/napari_covseg/models/published.json"
 ROOM = 120e6  # bytes, of all together
