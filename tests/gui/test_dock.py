@@ -3,12 +3,26 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from napari import Viewer
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QAbstractButton, QApplication, QComboBox, QLineEdit, QProgressBar, QScrollArea
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QApplication,
+    QComboBox,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QStyle,
+    QStyleOptionButton,
+)
 
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.keys import STEP_KEYS, shown
+from napari_covseg.panels.step import ElidedButton, ElidedComboBox
 from napari_covseg.panels.workbench import WORKBENCHES, workbench_of
 
 
@@ -89,3 +103,27 @@ def test_the_keyboard_alone_reaches_every_step_in_order_and_shows_where_it_is(
         without = control.grab().toImage()
         control.setFocus()
         assert control.grab().toImage() != without, control
+
+
+def test_nothing_is_cut_off_with_all_states_on_a_small_screen(
+    dock: CovSegDock, case: OpenCase, qtbot: Any
+) -> None:
+    dock.session.layers.labels["lesions"].paint((5, 48, 28), 2)
+    case.review[:] = np.arange(len(case.review)) % len(Review)
+    dock.session.mark_changed(range(len(case.review)))
+    for section in dock.sections:
+        section.expand(animate=False)
+    counts, table, area = dock.correct.review.counts, dock.history.table, dock.findChild(QScrollArea)
+    qtbot.waitUntil(lambda: "spread" in counts.text() and dock.history.rows.rowCount() == 1)
+    qtbot.waitUntil(lambda: counts.height() >= counts.heightForWidth(counts.width()))
+    assert area.widget().width() <= area.viewport().width() and area.horizontalScrollBar().maximum() == 0
+    assert table.columnWidth(1) >= table.sizeHintForColumn(1)
+    for press in dock.findChildren(QPushButton):
+        if press.isVisible() and not isinstance(press, ElidedButton):
+            option = QStyleOptionButton()
+            press.initStyleOption(option)
+            room = press.style().subElementRect(QStyle.SubElement.SE_PushButtonContents, option, press)
+            assert press.fontMetrics().horizontalAdvance(press.text()) <= room.width(), press.text()
+            assert press.mapTo(dock, press.rect().topRight()).x() < dock.width()
+    for box in dock.findChildren(QComboBox):
+        assert isinstance(box, ElidedComboBox) or not box.isVisible(), box.toolTip()

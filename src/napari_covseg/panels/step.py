@@ -42,6 +42,8 @@ FOCUS_STYLE = (
     f"QCheckBox:focus, QAbstractItemView:focus {{ {FOCUS} }}"
 )
 """Draws what has the keyboard; napari's own style does not."""
+TIGHT = "padding: 3px 1px;"
+"""Of a button that has little room for its text."""
 TABBED = Qt.FocusPolicy.TabFocus
 SHRINKS = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 """Of what a narrow dock can make narrower than its text."""
@@ -117,7 +119,7 @@ def small(text: str, key: str, tooltip: str, *, checkable: bool = False) -> QPus
     made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     made.setMinimumWidth(0)
     made.setSizePolicy(SHRINKS)
-    made.setStyleSheet("padding: 3px 1px;")
+    made.setStyleSheet(TIGHT)
     return made
 
 
@@ -330,11 +332,6 @@ def progress_text(progress: Progress) -> str:
         left = round(progress.seconds_left)
         parts.append(f"{left // 60}:{left % 60:02d} left")
     return " · ".join(parts)
-
-
-def small_list(tooltip: str) -> QComboBox:
-    """Return a list to choose from that a narrow dock can shorten."""
-    return QComboBox(toolTip=tooltip, sizePolicy=SHRINKS)
 
 
 class ElidedButton(QPushButton):

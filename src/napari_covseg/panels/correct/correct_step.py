@@ -21,7 +21,16 @@ from napari_covseg.panels.correct.correction import Correction
 from napari_covseg.panels.correct.review_strip import ReviewRow
 from napari_covseg.panels.correct.tools import TOOLS
 from napari_covseg.panels.keys import KEYS
-from napari_covseg.panels.step import CancelBar, Paragraph, Step, narrow, show_in_place, small, small_list
+from napari_covseg.panels.step import (
+    TIGHT,
+    CancelBar,
+    ElidedComboBox,
+    Paragraph,
+    Step,
+    narrow,
+    show_in_place,
+    small,
+)
 
 COLUMNS = 4
 OWN = "own range"
@@ -84,7 +93,7 @@ class CorrectStep(Step):
             toolTip="Diameter of brush and eraser; [ and ] make it smaller and larger.",
         )
         narrow(self.size, 66)
-        self.preset = small_list("HU of what is painted.")
+        self.preset = ElidedComboBox("HU of what is painted.")
         for name, hu_range in PRESETS.items():
             self.preset.addItem(name.capitalize(), hu_range)
         self.preset.addItem(OWN.capitalize(), None)
@@ -245,7 +254,7 @@ class LabelRow(QWidget):
             press = small(SHORT[label.name], str(label.value), f"Paint {label.name}.", checkable=True)
             colour = "rgb({}, {}, {})".format(*label.colour)
             press.setStyleSheet(
-                f"QPushButton {{ border-bottom: 3px solid {colour}; }} "
+                f"QPushButton {{ {TIGHT} border-bottom: 3px solid {colour}; }} "
                 f"QPushButton:checked {{ background: {colour}; color: black; }}"
             )
             press.clicked.connect(lambda _=False, value=label.value: self._correction.choose_label(value))

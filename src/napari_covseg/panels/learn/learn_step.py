@@ -31,7 +31,7 @@ from napari_covseg.panels.correct.refining import Refining
 from napari_covseg.panels.layers import WINDOWS, grey_limits
 from napari_covseg.panels.learn.learning import EVERY, Learning, reviewed_slices
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import Paragraph, Step, button, caption, fill, narrow, row, small_list
+from napari_covseg.panels.step import ElidedComboBox, Paragraph, Step, button, caption, fill, narrow, row
 
 PLOT_HEIGHT = 110
 COLOURS = {"loss": (220, 220, 220), "lungs": LUNGS[0].colour}
@@ -63,12 +63,12 @@ class LearnStep(Step):
         self._connect()
 
     def _build(self) -> None:
-        self.version = small_list(
+        self.version = ElidedComboBox(
             "Versions of the chosen model that learned here. None is ever changed. "
             "Proposed is one that nobody has decided about yet."
         )
         self.use = button("Make current", "Label with this version from now on; a proposed one is kept.")
-        self.cases = small_list("Where the corrected and accepted slices come from.")
+        self.cases = ElidedComboBox("Where the corrected and accepted slices come from.")
         self.cases.addItem("this case", False)
         self.cases.addItem("all corrected cases", True)
         self.minutes = QDoubleSpinBox(

@@ -26,6 +26,7 @@ class CaseMenu(QToolButton):
             popupMode=QToolButton.ToolButtonPopupMode.InstantPopup,
             toolTip="Name, folder and trash.",
         )
+        self.setStyleSheet("QToolButton { padding: 3px 14px 3px 4px; }")  # room for the arrow
         self._session = session
         self._opening = opening
         menu = QMenu(self)

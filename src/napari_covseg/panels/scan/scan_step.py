@@ -6,7 +6,7 @@ from pathlib import Path
 
 from napari import Viewer
 from napari.layers import Image
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLabel, QWidget
 
 from napari_covseg.errors import CovsegError
 from napari_covseg.panels.background import in_background
@@ -58,7 +58,7 @@ class ScanStep(Step):
         self.open_folder = button(
             "Open folder …", "A folder of DICOM files (any names, also nested) or of pictures."
         )
-        self.series = QComboBox(toolTip="This folder holds several CT series: choose the one to open.")
+        self.series = ElidedComboBox("This folder holds several CT series: choose the one to open.")
         self.open_series = button("Open", "Open the series that is chosen here.")
         self.recent = ElidedComboBox(
             "Cases you worked on before, the last one first. They open as you left them."

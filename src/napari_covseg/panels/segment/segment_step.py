@@ -37,7 +37,6 @@ from napari_covseg.panels.step import (
     button,
     caption,
     folded,
-    small_list,
     warning,
 )
 from napari_covseg.predict.options import PredictOptions, Tta
@@ -90,7 +89,7 @@ class SegmentStep(Step):
         self.read_card = button("Card", "Everything that is known about the model, to read in a window.")
         self.card_window = CardWindow(self)
         self.card = Paragraph(small=True)
-        self.device = small_list("Where the model runs.")
+        self.device = ElidedComboBox("Where the model runs.")
         for index, (value, (name, meaning)) in enumerate(DEVICES.items()):
             self.device.addItem(name, value)
             self.device.setItemData(index, meaning, 3)  # Qt.ToolTipRole
