@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from canvas_mouse import Mouse
 from qtpy.QtCore import QPoint, Qt
 
 from napari_covseg.cases.case import Review
@@ -63,6 +64,24 @@ def test_accept_goes_on_past_what_was_reviewed_unless_one_likes_to_stay(
     assert row.reopen.isEnabled() and not row.accept.isEnabled()
     row.reopen.click()
     assert case.review[seen[-2]] == Review.UNTOUCHED
+
+
+def test_the_rest_is_accepted_as_far_as_somebody_looked_at_it(
+    dock: CovSegDock, case: OpenCase, mouse: Mouse, notified: list[str], qtbot: Any
+) -> None:
+    dims, first = dock.session.viewer.dims, dock.session.slice_on_screen
+    for z in (2, 3):
+        dims.set_current_step(0, z)
+    dims.ndisplay = 3
+    dims.set_current_step(0, 9)  # in 3-D nobody sees a slice
+    dock.correct.review.rest.click()
+    assert np.flatnonzero(case.review == Review.ACCEPTED).tolist() == [2, 3, first]
+    assert notified[-1].startswith("3 slices accepted. 9 were not on screen")
+    dims.ndisplay = 2
+    for z in range(len(case.review)):
+        dims.set_current_step(0, z)
+    qtbot.keyClick(mouse.canvas, "a", Qt.KeyboardModifier.AltModifier)
+    assert (case.review == Review.ACCEPTED).all() and notified[-1] == "9 slices accepted."
 
 
 def test_accepting_twice_is_accepting_once(

@@ -16,6 +16,7 @@ KEYS = {
     "next": "N",
     "back": "Shift-N",
     "accept": "A",
+    "accept the rest": "Alt-A",
     "reopen": "R",
     "hide": "H",
     "compare": "T",

@@ -148,6 +148,12 @@ class Session(QObject):
             return None
         return self.slice_on_screen
 
+    @property
+    def slice_looked_at(self) -> int | None:
+        """The slice that is drawn as a picture of its own; None in 3-D, in another order or without one."""
+        flat = self.layers is not None and z_axis(self.viewer) not in self.viewer.dims.displayed
+        return self.slice_on_screen if flat else None
+
     def go_to(self, z: int) -> None:
         """Show a slice, as an axial picture if another view is on screen."""
         image = self.scan_image()

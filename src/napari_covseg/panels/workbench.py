@@ -105,6 +105,7 @@ class Workbench(QObject):
             "next": reviewing.go_next,
             "back": reviewing.go_back,
             "accept": reviewing.accept,
+            "accept the rest": reviewing.accept_rest,
             "reopen": reviewing.reopen,
             "hide": (reviewing.hide, reviewing.unhide),
             "compare": reviewing.compare,

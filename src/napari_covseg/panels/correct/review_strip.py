@@ -75,9 +75,14 @@ class ReviewRow(QWidget):
             "The slice on screen is right: nothing changes it until you reopen it. The next one is shown.",
         )
         self.stay = QCheckBox(
-            "Accept stays on the slice",
+            "Accept stays",
             checked=reviewing.stay,
             toolTip="Whether Accept leaves the slice on screen, instead of showing the next one.",
+        )
+        self.rest = small(
+            "Accept the rest",
+            KEYS["accept the rest"],
+            "Accept all slices that you have looked at since the case was opened.",
         )
         self.reopen = small(
             "Reopen", KEYS["reopen"], "Have the accepted slice on screen open for changes again."
@@ -97,7 +102,7 @@ class ReviewRow(QWidget):
     def _lay_out(self) -> None:
         first = row(self.next, self.accept, self.hide_labels, spacing=3)
         second = row(self.back, self.reopen, self.compare, spacing=3)
-        fill(self, self.strip, self.counts, first, second, self.stay, spacing=3)
+        fill(self, self.strip, self.counts, first, second, row(self.stay, self.rest, stretch=1), spacing=3)
 
     def _connect(self) -> None:
         reviewing = self._reviewing
@@ -110,6 +115,7 @@ class ReviewRow(QWidget):
         self.hide_labels.released.connect(reviewing.unhide)
         self.compare.clicked.connect(reviewing.compare)
         self.stay.toggled.connect(self._on_stay)
+        self.rest.clicked.connect(reviewing.accept_rest)
         reviewing.facts_changed.connect(self._on_facts)
         self._session.slice_changed.connect(self._on_slice)
 
@@ -119,7 +125,7 @@ class ReviewRow(QWidget):
     def _on_facts(self) -> None:
         case, facts = self._session.case, self._reviewing.facts
         known = case is not None and facts is not None
-        for press in (self.next, self.back, self.accept, self.hide_labels, self.compare):
+        for press in (self.next, self.back, self.accept, self.rest, self.hide_labels, self.compare):
             press.setEnabled(known)
         self.compare.setChecked(self._reviewing.comparing)
         if case is not None and facts is not None:

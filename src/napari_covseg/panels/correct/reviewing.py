@@ -49,6 +49,7 @@ class Reviewing(QObject):
         self.facts: SliceFacts | None = None
         self.model_layer: Labels | None = None
         self._visited: list[int] = []
+        self._seen: set[int] = set()  # slices that were on screen since the case was opened
         self._hidden: list[Labels] = []
         self._stale: set[int] = set()
         self._run: Prediction | None = None
@@ -58,6 +59,7 @@ class Reviewing(QObject):
         session.case_changed.connect(self._on_case_changed)
         session.slices_changed.connect(self._on_slices_changed)
         session.slice_changed.connect(self._fill_model_layer)
+        session.slice_changed.connect(self._on_slice)
         session.busy_changed.connect(self._on_busy)
 
     # --- where to look ------------------------------------------------------------
@@ -96,6 +98,19 @@ class Reviewing(QObject):
             self.accepted.emit(z)
             if not self.stay:
                 self.go_next()
+
+    def accept_rest(self) -> None:
+        """Accept every slice that was on screen since the case was opened, and say which were not."""
+        case = self._session.case
+        if case is None or not self._session.can_edit:
+            return
+        rest = np.flatnonzero(case.review != Review.ACCEPTED).tolist()
+        accepted = [z for z in rest if z in self._seen and self._set(z, Review.ACCEPTED)]
+        for z in accepted:
+            self.accepted.emit(z)
+        left = len(rest) - len(accepted)
+        unseen = f" {left} were not on screen yet, and stay as they are: look at them first." * bool(left)
+        show_info(f"{len(accepted)} slices accepted.{unseen}")
 
     @property
     def stay(self) -> bool:
@@ -194,11 +209,18 @@ class Reviewing(QObject):
         self._stop_comparing()
         self._hidden.clear()
         self._visited.clear()
+        self._seen.clear()
+        self._on_slice()
         self._stale.clear()
         case = self._session.case
         self.facts = SliceFacts(case) if case is not None else None
         self.facts_changed.emit()
         self._read_uncertainty()
+
+    def _on_slice(self) -> None:
+        z = self._session.slice_looked_at
+        if z is not None:
+            self._seen.add(z)
 
     def _on_slices_changed(self, slices: list[int]) -> None:
         self._stale.update(slices)
