@@ -117,14 +117,14 @@ def test_predict_writes_both_maps_in_the_scans_geometry(scan: Path, model: Path,
         assert np.allclose(image.GetSpacing(), source.GetSpacing())
         assert set(np.unique(sitk.GetArrayFromImage(image))) <= set(range(most + 1))
     assert np.allclose(nib.load(lesions).affine, nib.load(scan).affine)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["lesions.nii.gz", "lungs.nrrd"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lesions.nii.gz", "lesions.tsv", "lungs.nrrd"]
 
 
 @pytest.mark.parametrize("option", ["--out", "--lungs-out"])
 def test_predict_writes_what_is_asked_for(scan: Path, model: Path, tmp_path: Path, option: str) -> None:
     out = tmp_path / "labels.mha"
     assert covseg("predict", scan, option, out, "--model", model).exit_code == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["labels.mha"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.mha", "labels.tsv"]
 
 
 def test_predict_takes_options(scan: Path, model: Path, tmp_path: Path) -> None:
