@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,43 +59,16 @@ def untrained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-OWN_SCREENS = os.name == "posix" and shutil.which("Xvfb") is not None
-"""Whether each process of ``pytest -n 2`` can have a screen, and with it a keyboard, of its own."""
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Give every process but the first one a screen of its own, if the first has one."""
-    worker = getattr(config, "workerinput", {}).get("workerid", "gw0")
-    if worker == "gw0" or not OWN_SCREENS or not os.environ.get("DISPLAY"):
-        return
-    reads, writes = os.pipe()
-    screen = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writes), "-screen", "0", "1600x1000x24", "-nolisten", "tcp"],
-        pass_fds=[writes],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writes)
-    with os.fdopen(reads) as answer:
-        os.environ["DISPLAY"] = f":{answer.readline().strip()}"
-
-    def end() -> None:
-        screen.terminate()
-        screen.wait()
-
-    config.add_cleanup(end)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of tests/gui, and leave them out where there is no screen to draw on.
 
-    Tests may run in several processes (``pytest -n 2 --dist loadgroup``); those that would share a
+    Tests may run in several processes (``pytest -n 2 --dist loadgroup``); those that share a
     screen, and with it the keyboard, then stay in one.
     """
     screen = os.name == "nt" or os.uname().sysname == "Darwin" or bool(os.environ.get("DISPLAY"))
     for item in items:
         if "gui" in Path(item.path).parts:
             item.add_marker("gui")
-            if not OWN_SCREENS:
-                item.add_marker(pytest.mark.xdist_group("gui"))
+            item.add_marker(pytest.mark.xdist_group("gui"))
             if not screen and not os.environ.get("CI"):
                 item.add_marker(pytest.mark.skip(reason="needs a display: run the tests with `make test`"))
