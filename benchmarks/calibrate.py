@@ -1,12 +1,16 @@
 """Choose how lung-window pictures are equalised, thresholded and given a margin, on patients that are named.
 
     COVSEG_DATA=... python benchmarks/calibrate.py FOLD_MODEL [FOLD_MODEL ...] [--cropped]
+    COVSEG_DATA=... python benchmarks/calibrate.py MODEL --names
 
 Every patient of radiopaedia_lungwindow is labelled by the first model that has not seen the patient. Of
 each setting the lesion Dice is pooled over a patient's labelled slices and averaged over the patients; no
 rule and no cleaning, so that all thresholds come from one pass. The last column is blind: each patient's
 Dice with the setting that the *other* patients choose. With --cropped the pictures are cut to the lungs
 first, as many collections are, and the margin around them is tried as well.
+
+With --names the threshold of consolidation, against 0.5 of ground-glass, is chosen on one half of
+covid_semiseg and measured on the other: which of the two a voxel of their union is (the card's threshold).
 """
 
 from __future__ import annotations
@@ -22,13 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 import evaluate
-from napari_covseg.labels import UNION
+from napari_covseg.labels import UNION, UNITED, lesion
 from napari_covseg.models import preparation
 from napari_covseg.models.file import Model, load_model
 from napari_covseg.models.preparation import reorient_back
 from napari_covseg.predict.ensemble import Ensemble, infer, united
-from napari_covseg.predict.labelling import Labeller
-from napari_covseg.scans.appearance import Appearance
+from napari_covseg.predict.labelling import Labeller, to_labels
+from napari_covseg.scans.appearance import Appearance, look
 
 CLAHE = (0.0, 1.0, 2.0, 3.0, 5.0)
 MARGINS = (0.0, 0.1, 0.15, 0.2, 0.3)
@@ -71,13 +75,58 @@ def counts(
     return totals
 
 
+NAMES = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
+"""Thresholds of consolidation."""
+
+
+def names(model: Model) -> None:
+    """Print the Dice of ground-glass and consolidation, each the mean over the pictures that have it."""
+    dice: dict[float, list[list[float]]] = {level: [] for level in NAMES}
+    halves, taught = [], {*model.card.split["training"], *model.card.split["validation"]}
+    ensemble = Ensemble((model,))
+    for case in evaluate.pictures(Path(os.environ["COVSEG_DATA"])):
+        voxels = case.parts[0].scan.voxels
+        seen = look(voxels, "grey")
+        labeller = Labeller(voxels.__getitem__, ensemble, seen, None, {})
+        probability = infer(ensemble, labeller.prepare([0])).probability
+        for level in NAMES:
+            levels = {**ensemble.thresholds, "ground-glass": 0.5, "consolidation": level}
+            _, lesions = to_labels(probability, ensemble.card.outputs, levels)
+            found = reorient_back(lesions[0], replace(seen, inverted=False))
+            row = []
+            for name in UNITED:
+                mine, true = found == lesion(name).value, case.parts[0].truth[name][0]
+                both = 2 * np.count_nonzero(mine & true) / max(np.count_nonzero(mine) + true.sum(), 1)
+                row.append(float(both) if true.any() else np.nan)
+            dice[level].append(row)
+        halves.append(case.patient)
+    half = np.array(halves)
+    print(f"{'':>13} " + "  ".join(f"{name}: {' / '.join(UNITED)}" for name in np.unique(half)))
+    mean = {
+        name: {level: np.nanmean(np.array(dice[level])[half == name], 0) for level in NAMES}
+        for name in np.unique(half)
+    }
+    for level in NAMES:
+        figures = "  ".join(f"{of[level][0]:.3f} / {of[level][1]:.3f}" for of in mean.values())
+        print(f"consolidation {level:4g}  {figures}")
+    for name, other in zip(mean, [*mean][::-1], strict=True):
+        best = max(NAMES, key=lambda level: mean[name][level].mean())
+        blind = "taught" if other in taught else "blind"
+        shown = " / ".join(f"{value:.3f}" for value in mean[other][best])
+        print(f"chosen on {name}: {best:g}; on {other} ({blind}): {shown}")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--names", action="store_true", help="what tells consolidation from ground-glass")
     parser.add_argument("--cropped", action="store_true", help="cut the pictures to the lungs")
     given = parser.parse_args()
     models = [load_model(path, "cpu") for path in given.models]
+    if given.names:
+        names(models[0])
+        return
     dice: dict[Setting, dict[str, float]] = {}
     for case in evaluate.window(Path(os.environ["COVSEG_DATA"])):
         unseen = [

@@ -472,6 +472,21 @@ def test_metadata_that_are_damaged_are_made_anew(
         assert path.with_name("zarr.json.damaged").read_bytes() == cut
 
 
+def test_metadata_damaged_while_a_case_is_open_cost_no_stroke(strokes: tuple[Workspace, str]) -> None:
+    workspace, case_id = strokes
+    path = Path(workspace.case(case_id).path, "history/revisions/zarr.json")
+    with OpenCase(workspace, case_id) as opened:
+        assert paint(opened, "lungs", ((0, 1), (0, 1), (0, 1)), 1) == 6
+        opened.flush()
+        path.write_bytes(path.read_bytes()[:30])
+        assert paint(opened, "lungs", ((1, 2), (0, 1), (0, 1)), 2) == 7
+        opened.flush()
+    with OpenCase(workspace, case_id) as again:
+        assert again.revision == 7
+        assert again.live["lungs"][1, 0, 0] == 2
+        assert not again.state_at(6).labels["lungs"][1].any()
+
+
 def test_a_newer_history_is_refused(strokes: tuple[Workspace, str]) -> None:
     workspace, case_id = strokes
     path = Path(workspace.case(case_id).path, "history/zarr.json")

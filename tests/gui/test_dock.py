@@ -62,7 +62,7 @@ def test_text_is_never_cut_off(workbench: tuple[Viewer, CovSegDock], qtbot: Any)
     dock.segment.card.setText("A sentence that is rather long for a dock. " * 12)
     card = dock.segment.card
     qtbot.waitUntil(lambda: card.height() >= card.heightForWidth(card.width()))
-    assert card.geometry().bottom() < dock.segment.run.geometry().top()
+    assert card.geometry().bottom() < dock.segment.device.geometry().top()
 
 
 def test_the_workbench_ends_with_its_window(make_napari_viewer: Any, qtbot: Any) -> None:
@@ -103,6 +103,13 @@ def test_the_keyboard_alone_reaches_every_step_in_order_and_shows_where_it_is(
         without = control.grab().toImage()
         control.setFocus()
         assert control.grab().toImage() != without, control
+
+
+def test_run_is_in_sight_on_a_small_screen(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:
+    area = dock.findChild(QScrollArea)
+    assert area.verticalScrollBar().value() == 0
+    qtbot.waitUntil(lambda: dock.segment.run.isVisible() and dock.scan.height() > 200)
+    assert dock.segment.run.visibleRegion().boundingRect() == dock.segment.run.rect()
 
 
 def test_nothing_is_cut_off_with_all_states_on_a_small_screen(

@@ -15,7 +15,7 @@ from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train import TrainingRun
 from napari_covseg.learn.train_model import split_patients, train_model
 from napari_covseg.models.card import read_card
-from napari_covseg.models.file import load_network
+from napari_covseg.models.file import load_network, save_model
 
 PLAIN = Recipe(
     "tiny",
@@ -61,3 +61,17 @@ def test_a_start_of_which_nothing_agrees(data: LabelledSlices, untrained_file: P
     other = replace(PLAIN, settings={"features": [5], "bottleneck": 7}, warm_start=str(untrained_file))
     with pytest.raises(ModelError, match=r"No layer of .*parent\.safetensors has the name and shape"):
         TrainingRun(other, data, None, "cpu")
+
+
+def test_whom_the_first_model_has_seen_is_not_blind(
+    data: LabelledSlices, untrained_file: Path, tmp_path: Path
+) -> None:
+    network, card = load_network(untrained_file)
+    parent = tmp_path / "parent.safetensors"
+    save_model(parent, network, replace(card, split={"training": ["cleo", "dora"], "validation": ["bert"]}))
+    began = replace(PLAIN, warm_start=str(parent))
+    with pytest.raises(ModelError, match=r"parent\.safetensors has learned from cleo, who are kept out here"):
+        list(train_model(data, split_patients(data, test=["cleo"]), tmp_path / "a.safetensors", began))
+    out = tmp_path / "b.safetensors"
+    list(train_model(data, split_patients(data, test=["anna"]), out, began))
+    assert read_card(out).split == {"training": ["bert", "cleo", "dora"], "validation": [], "test": ["anna"]}

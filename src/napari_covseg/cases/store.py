@@ -336,8 +336,11 @@ def _make_room(array: zarr.Array[Any], number: int, length: int) -> None:
     program ends with a revision still to be written.
     """
     path = Path(array.store.root, array.path, "zarr.json") if isinstance(array.store, LocalStore) else None
-    metadata = json.loads(path.read_bytes()) if path is not None else {"shape": array.shape}
-    count, wide = metadata["shape"]
+    try:
+        metadata = json.loads(path.read_bytes()) if path is not None else {"shape": array.shape}
+        count, wide = metadata["shape"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return  # damaged meanwhile: the row counts for more, and who begins to write next makes it again
     if number < count and length <= wide:
         return
     shape = [

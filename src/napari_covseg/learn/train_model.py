@@ -32,7 +32,7 @@ from napari_covseg.learn.train import (
 )
 from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.masks.parts import numbered
-from napari_covseg.models.card import ModelCard
+from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.file import Model, save_model
 from napari_covseg.models.preparation import Preparation
 
@@ -160,9 +160,11 @@ def train_model(
     ModelError
         If the checkpoint is damaged, or belongs to another recipe or other slices, or a file
         cannot be written, or the budget is too small for a step, or the recipe crops to the lungs
-        and nobody finds them.
+        and nobody finds them, or the model that it begins with has learned from who is kept out.
     """
     recipe = recipe or read_recipe()
+    if recipe.warm_start:
+        split = with_parents_patients(split, recipe.warm_start)
     if lungs_from is not None:
         recipe = replace(recipe, preparation={**recipe.preparation, "crop": "lungs"})
     preparation = Preparation.from_card(recipe.preparation)
@@ -174,7 +176,7 @@ def train_model(
     guised = recipe.augmentation == "guises"
     parts = {}
     for part, names in split.items():
-        if names:
+        if names := sorted(set(names) & set(data.patients.tolist())):
             chosen = data.only(set(names))
             if guised and part == "training":
                 parts[part] = chosen.resized(max(recipe.size, GUISES_SIZE))
@@ -210,6 +212,25 @@ def train_model(
             card = _card(recipe, event, data, split, parts, name or out.stem, device)
             save_model(out, event.network, card)
             yield card
+
+
+def with_parents_patients(split: dict[str, list[str]], path: str) -> dict[str, list[str]]:
+    """Return a split in which those count as taught from whom the model that is begun with has learned.
+
+    Raises
+    ------
+    ModelError
+        If any of them is to be tested on: the figures would not be blind.
+    """
+    parent = read_card(path)
+    seen = {*parent.split.get("training", ()), *parent.split.get("validation", ())}
+    if leaked := sorted(seen & set(split.get("test", ()))):
+        raise ModelError(
+            f"{path} has learned from {', '.join(leaked)}, who are kept out here: begin with a model that "
+            "has not, or keep out others."
+        )
+    known = seen - {*split.get("validation", ())}
+    return {**split, "training": sorted({*split["training"], *known})}
 
 
 def _taught(training: LabelledSlices) -> list[bool]:

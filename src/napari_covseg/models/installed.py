@@ -181,7 +181,7 @@ def _downloaded(name: str, address: str) -> Iterator[tuple[Path, str]]:
             with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer, file.open("wb") as out:
                 shutil.copyfileobj(answer, out, _CHUNK)
         except urllib.error.HTTPError as error:
-            raise ModelError(f"There is no file at {address} ({error}): check the address.") from error
+            raise ModelError(f"{address} gives no file ({error}): check the address.") from error
         except (OSError, ValueError) as error:  # no such host, cut off, no room; no address at all
             reason = getattr(error, "reason", error)
             raise ModelError(

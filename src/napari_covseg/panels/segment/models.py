@@ -120,9 +120,11 @@ def scores_in_words(card: ModelCard) -> str:
         dice = [name for name in scores if name.endswith(" Dice") or name in OUTPUTS]
         named = dice or list(scores)
         numbers = [
-            f"{name.removesuffix(' Dice')} {scores[name]:.2f}"
-            for name in named
-            if isinstance(scores[name], int | float)
+            f"{name[:-3]} {value:.2f} %"
+            if name.endswith(", %")
+            else f"{name.removesuffix(' Dice')} {value:.2f}"
+            for name, value in ((name, scores[name]) for name in named)
+            if isinstance(value, int | float)
         ]
         if numbers:
             return f"{'Dice, ' * bool(dice)}{escape(part)}: {escape(', '.join(numbers))}"

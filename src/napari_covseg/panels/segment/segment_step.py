@@ -76,30 +76,19 @@ class SegmentStep(Step):
         self.learning, self.labelling = self.workbench.learning, self.workbench.labelling
         self._refused = False  # to label what is no chest CT; the next click insists
         self._choosing = False
-        self._build_choices()
         self._build_run()
+        self._build_settings()
         self._reflect_models()
         self._on_device()
         self._on_options()
         self._on_busy(self.session.busy_with)
         self._connect()
 
-    def _build_choices(self) -> None:
+    def _build_run(self) -> None:
         self.model = ModelList("The model that labels lungs and lesions.")
         self.read_card = button("Card", "Everything that is known about the model, to read in a window.")
         self.card_window = CardWindow(self)
-        self.card = Paragraph(small=True)
-        self.device = ElidedComboBox("Where the model runs.")
-        for index, (value, (name, meaning)) in enumerate(DEVICES.items()):
-            self.device.addItem(name, value)
-            self.device.setItemData(index, meaning, 3)  # Qt.ToolTipRole
-        self.options = OptionsPart()
         self.add_row(caption("Model"), self.model, self.read_card, stretch=1)
-        self.column.addWidget(self.card)
-        self.add_row(caption("Device"), self.device, stretch=1)
-        self.column.addWidget(folded("Options", self.options, "How the model is asked, fold away or open."))
-
-    def _build_run(self) -> None:
         self.run = button(
             "Run", "Label the scan, beginning with the slice on screen. What you painted stays as it is."
         )
@@ -117,6 +106,17 @@ class SegmentStep(Step):
         self.column.addWidget(self.progress)
         self.column.addWidget(self.status)
         self._reflect_refusal("")
+
+    def _build_settings(self) -> None:
+        self.card = Paragraph(small=True)
+        self.device = ElidedComboBox("Where the model runs.")
+        for index, (value, (name, meaning)) in enumerate(DEVICES.items()):
+            self.device.addItem(name, value)
+            self.device.setItemData(index, meaning, 3)  # Qt.ToolTipRole
+        self.options = OptionsPart()
+        self.column.addWidget(self.card)  # below Run, which is on a low screen without scrolling
+        self.add_row(caption("Device"), self.device, stretch=1)
+        self.column.addWidget(folded("Options", self.options, "How the model is asked, fold away or open."))
 
     def _connect(self) -> None:
         self.model.chosen.connect(self._on_model)
