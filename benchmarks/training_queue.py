@@ -674,7 +674,8 @@ def keep_figures(places: Places, training: Training, record: Record, card: Model
         "name": training.name,
         "note": training.note,
         "commit": record.commit,
-        "command": ["covseg", *record.command],
+        # A file of this machine is named, not placed: the figures go elsewhere.
+        "command": ["covseg", *(Path(w).name if Path(w).is_absolute() else w for w in record.command)],
         "threads": record.threads,
         "minutes": round(progress.get("seconds", record.seconds) / 60, 1),
         "step": progress.get("step"),

@@ -214,7 +214,7 @@ def test_it_trains_all_in_the_order_of_the_table_and_of_needs(desk: Desk) -> Non
 
 
 def test_a_finished_model_is_shipped_with_its_figures(desk: Desk) -> None:
-    desk.table(ONE)
+    desk.table(ONE.replace('"20"', f'"20", "--start-from", "{desk.path}/first.safetensors"'))
     desk.run("start")
     figures = desk.checkout / "benchmarks" / "trained" / "one.json"
     until(lambda: (desk.checkout / "weights" / "one.safetensors").exists())
@@ -225,6 +225,8 @@ def test_a_finished_model_is_shipped_with_its_figures(desk: Desk) -> None:
         "finished": True,
         "note": "Quick.",
     } == (json.loads(figures.read_text()))
+    assert str(desk.path) not in figures.read_text(), "where it ran is nobody's business"
+    assert "first.safetensors" in json.loads(figures.read_text())["command"]
     shown = desk.run("status")
     assert "20/20" in shown and "test: lungs 0.979, lesion 0.681" in shown and "1 done" in shown
 
