@@ -70,7 +70,8 @@ def probability(model: Model | Ensemble) -> npt.NDArray[np.uint8]:
     ("tta", "passes"), [("card", 1), ("none", 1), ("lungs", 2), ("flip", 2), ("flips", 4)]
 )
 def test_mirror_images_are_turned_back_and_averaged(make_model: MakeModel, tta: Any, passes: int) -> None:
-    model = make_model(60, lungs=everywhere, lesion=right_half)
+    size = 64 if tta == "lungs" else 60  # the second look is stretched to a multiple of 32
+    model = make_model(size, lungs=everywhere, lesion=right_half)
     said = probability(Ensemble((model,), tta))
     assert len(model.network.batches) == passes
     if passes == 1:
@@ -78,7 +79,7 @@ def test_mirror_images_are_turned_back_and_averaged(make_model: MakeModel, tta: 
     else:
         np.testing.assert_allclose(said, 127.5, atol=0.51)
     # what does not depend on the side stays as it is
-    plain = make_model(60, lungs=dark, lesion=bright)
+    plain = make_model(size, lungs=dark, lesion=bright)
     np.testing.assert_allclose(probability(Ensemble((plain,), tta)), probability(plain), atol=1.01)
 
 
@@ -98,6 +99,7 @@ def test_a_second_look_is_only_at_the_lungs(make_model: MakeModel) -> None:
     said = probability(Ensemble((model,), "lungs"))  # of 48 x 60, squared below to 60 x 60
     assert shapes == [(256, 256), (160, 256)]  # a margin of 8 on either side, then to a multiple of 32
     assert (said[:6, 32:] == 255).all() and (said[:6, :28] == 0).all()  # one look only
+    # mirrored, but not turned upside down; where its 156 rows are stretched to 160, what is even stays
     np.testing.assert_allclose(said[9:44, 12:48], 127.5, atol=0.51)
     card = replace(model.card, tta="lungs")
     np.testing.assert_array_equal(probability(replace(model, card=card)), said)
@@ -124,6 +126,29 @@ def test_a_second_look_has_few_shapes(
 
     probability(Ensemble((make_model(size, lungs=lungs, lesion=bright),), "lungs"))
     assert shapes[1] == sides
+
+
+def test_a_stretched_look_lies_where_it_was_taken(make_model: MakeModel) -> None:
+    def rows(slices: Tensor) -> Tensor:  # says what it sees, row by row
+        return torch.logit(slices.clamp(0.02, 0.98))
+
+    def lungs(slices: Tensor) -> Tensor:
+        out = torch.full_like(slices, -9.0)
+        out[..., 40:180, 60:210] = 9.0  # 156 x 166 with its margin, stretched to 160 x 192
+        return out
+
+    def steady(z: int) -> npt.NDArray[np.int16]:
+        return np.add.outer(np.arange(256) * 4, np.zeros(256)).astype(np.int16)
+
+    model = make_model(256, lungs=lungs, lesion=rows)
+    found = []
+    choices: tuple[Any, ...] = ("none", "lungs")
+    for tta in choices:
+        ensemble = Ensemble((model,), tta)
+        (one,) = next(iter(predict_slices(steady, ensemble, SliceOrder(1), probabilities=True)))
+        assert one.probabilities is not None
+        found.append(one.probabilities[-1].astype(int))
+    assert np.abs(found[0] - found[1])[2:-2].max() <= 2  # a row is 1
 
 
 def test_without_lungs_there_is_no_second_look(make_model: MakeModel) -> None:

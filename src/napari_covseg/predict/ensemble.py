@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from napari_covseg.errors import ModelError
 from napari_covseg.labels import UNITED, joins
@@ -29,7 +30,8 @@ Adjust = Callable[[Model, list[Mask], Tensor], Tensor]
 """Changes a model's probabilities of prepared slices, (n, outputs, size, size), before they count."""
 
 _MARGIN = 8  # pixels around the lungs that a second look takes in
-_STEP, _LEAST = 32, 128  # of its sides: with few shapes the memory of one pass serves the next
+_LEAST = 128  # of its sides, in pixels
+_STEP = 32  # to which its sides are stretched: with few shapes the memory of one pass serves the next
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +151,11 @@ class Ensemble:
                 continue
             again = first.clone()
             if (box := self._around_lungs(first)) is not None:
-                again[box] = self._pass(model, inputs[box].flip(axes)).flip(axes)
+                # stretched, not given more of what lies around: pictures of another source are
+                # labelled better so
+                part = inputs[box]
+                wide = _resized(part, tuple(-(-side // _STEP) * _STEP for side in part.shape[-2:]))
+                again[box] = _resized(self._pass(model, wide.flip(axes)).flip(axes), part.shape[-2:])
             yield again
 
     def _pass(self, model: Model, inputs: Tensor) -> Tensor:
@@ -170,14 +176,20 @@ def united(probability: Tensor, outputs: tuple[str, ...]) -> Tensor:
 
 
 def _span(found: Tensor) -> slice:
-    """Return where any of a row is set, with a margin, of one of a few lengths."""
+    """Return where any of a row is set, with a margin."""
     size = len(found)
     places = found.nonzero()
-    begin = max(0, int(places[0]) - _MARGIN)
-    length = -(-(int(places[-1]) + 1 + _MARGIN - begin) // _STEP) * _STEP
-    length = min(size, max(length, _LEAST))
-    begin = min(begin, size - length)
+    begin, end = max(0, int(places[0]) - _MARGIN), min(size, int(places[-1]) + 1 + _MARGIN)
+    length = max(end - begin, min(size, _LEAST))
+    begin = max(0, min((begin + end - length) // 2, size - length))
     return slice(begin, begin + length)
+
+
+def _resized(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return values on another grid, (n, channels, *shape)."""
+    if tuple(values.shape[-2:]) == tuple(shape):
+        return values
+    return interpolate(values, tuple(shape), mode="bilinear", align_corners=False)
 
 
 def finds_lungs(model: Model) -> bool:

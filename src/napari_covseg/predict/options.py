@@ -11,7 +11,7 @@ from napari_covseg.models.card import ModelCard
 Tta = Literal["card", "none", "lungs", "flip", "flips"]
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
-    "lungs": ((), (-2, -1)),
+    "lungs": ((), (-1,)),
     "flip": ((), (-1,)),
     "flips": ((), (-1,), (-2,), (-2, -1)),
 }
@@ -42,7 +42,7 @@ class PredictOptions:
         Probability from which a voxel is a lesion; None takes the model card's.
     tta : {"card", "none", "lungs", "flip", "flips"}
         Test-time augmentation: as the model card says, or none; the mean over the slice and, only
-        around the lungs that were found there, the slice turned by 180 degrees (1 pass and a
+        around the lungs that were found there, its mirror image, a little enlarged (1 pass and a
         half); or over the slice and its mirror image (2 passes), or over both mirror images and
         both at once (4 passes), each turned back.
     also : tuple of str

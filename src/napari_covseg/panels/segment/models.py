@@ -24,7 +24,7 @@ _FIRST = ("cross-validation", "test")
 _INTERVAL = "95 % interval"
 _MIRRORED = {
     "none": "none",
-    "lungs": "a second look at the lungs, turned by 180 degrees",
+    "lungs": "a second look at the lungs, mirrored",
     "flip": "the slice and its mirror image",
     "flips": "the slice and all its mirror images",
 }

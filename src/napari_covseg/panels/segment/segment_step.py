@@ -54,7 +54,7 @@ DEVICES = {
 TTA: dict[Tta, tuple[str, str]] = {
     "card": ("as the model says", "What its card recommends."),
     "none": ("no", "Each slice is looked at once: fastest."),
-    "lungs": ("the lungs again, turned", "A second look, only around the lungs: half as long again."),
+    "lungs": ("the lungs again, mirrored", "A second look, only around the lungs: half as long again."),
     "flip": ("left and right", "The mean over the slice and its mirror image: twice as long."),
     "flips": ("all four", "The mean over the slice and all its mirror images: four times as long."),
 }
