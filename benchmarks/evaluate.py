@@ -23,6 +23,10 @@ bootstrap of 95 % over patients (pictures). A patient without a label has no Dic
 if the card names none of its patients as one that the model learned from or chose its weights by; figures
 of others stand in rows of their own, *taught*. Of several models (those of folds) each patient is given to
 the first one that has not seen the patient.
+
+Findings are kept to lungs that a model has found, never to those of the truth: the model itself or, for one
+that crops to the lungs or finds none, the first of ``--lungs-from`` that has not seen the patient; if all of
+them have, the figure is taught, too.
 """
 
 from __future__ import annotations
@@ -52,6 +56,7 @@ from napari_covseg.labels import LESIONS, UNION
 from napari_covseg.metrics.overlap import Counts, count, overlaps
 from napari_covseg.models.catalogue import find
 from napari_covseg.models.file import Model, load_model
+from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans import read_scan
 from napari_covseg.scans.appearance import Appearance, look
@@ -260,6 +265,8 @@ class Models:
         How pictures are taken, of `SEEN_AS`.
     levels : dict of str to float
         Thresholds that differ from the card's.
+    lungs_from : sequence of str
+        Models that find the lungs for those that crop to them or find none.
 
     Attributes
     ----------
@@ -267,8 +274,17 @@ class Models:
         Units that the product does not take for a chest CT, and labels only when it is asked twice.
     """
 
-    def __init__(self, names: Sequence[str], device: str, seen_as: str, levels: dict[str, float]) -> None:
-        self._models = [load_model(find(name).path, device) for name in names]
+    def __init__(
+        self,
+        names: Sequence[str],
+        device: str,
+        seen_as: str,
+        levels: dict[str, float],
+        lungs_from: Sequence[str] = (),
+    ) -> None:
+        self._models, self._finders = (
+            [load_model(find(name).path, device) for name in some] for some in (names, lungs_from)
+        )
         self._seen_as, self._levels = seen_as, levels
         self.refused: set[str] = set()
 
@@ -279,12 +295,29 @@ class Models:
 
     def taught(self, patient: str) -> bool:
         """Whether all of them have seen a patient."""
-        return all(patient in _seen(model) for model in self._models)
+        ensemble = self._for(patient)
+        finder = ensemble.lungs_from
+        return patient in _seen(ensemble.models[0]) or (finder is not None and patient in _seen(finder))
+
+    def _for(self, patient: str) -> Ensemble:
+        """Return the first model that has not seen a patient, with such a one for its lungs if needed."""
+        model = _first_unseen(self._models, patient)
+        needs = model.preparation.crop != "none" or "lungs" not in model.card.outputs
+        return Ensemble(
+            (model,), lungs_from=_first_unseen(self._finders, patient) if needs and self._finders else None
+        )
+
+    @property
+    def lungs(self) -> str:
+        """Whose lungs the findings are kept to, in words."""
+        if all("lungs" in model.card.outputs and model.preparation.crop == "none" for model in self._models):
+            return "the model's own"
+        return ", ".join(finder.card.id for finder in self._finders) or "nobody's: findings may lie anywhere"
 
     def measure(self, case: Case) -> dict[tuple[str, str], float]:
         """Label a case, and return its figures by label and figure."""
-        unseen = [model for model in self._models if case.patient not in _seen(model)]
-        model = (unseen or self._models)[0]
+        ensemble = self._for(case.patient)
+        model = ensemble.models[0]
         said = []
         for part in case.parts:
             seen = look(part.scan.voxels, part.scan.intensity)
@@ -293,7 +326,7 @@ class Models:
             if part.scan.intensity == "grey" and self._seen_as != "found":
                 equalised = self._seen_as == "equalised"
                 seen = Appearance("grey", contrast="equalised" if equalised else "lung window")
-            said.append(predict_volume(part.scan, model, appearance=seen, thresholds=self._levels))
+            said.append(predict_volume(part.scan, ensemble, appearance=seen, thresholds=self._levels))
         found = dict(_overlaps(case.parts, said, model)) | dict(_painted(case.parts, said, model))
         return {key: value for key, value in found.items() if math.isfinite(value)}
 
@@ -301,6 +334,10 @@ class Models:
 def _seen(model: Model) -> set[str]:
     split = model.card.split
     return {*split.get("training", ()), *split.get("validation", ())}
+
+
+def _first_unseen(models: Sequence[Model], patient: str) -> Model:
+    return next((model for model in models if patient not in _seen(model)), models[0])
 
 
 Said = list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
@@ -435,6 +472,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--threshold", action="append", default=[], metavar="LABEL=P")
     parser.add_argument("--seen-as", choices=SEEN_AS, default="found", help="how pictures are taken")
     parser.add_argument("--against-seen-as", choices=SEEN_AS, default="found")
+    parser.add_argument(
+        "--lungs-from",
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="for models that crop to lungs, or find none",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("COVSEG_DATA", ".")))
@@ -447,10 +491,11 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.error("only the figures of one model go into its card")
     torch.set_num_threads(arguments.threads)
     levels = {name: float(p) for name, _, p in (one.partition("=") for one in arguments.threshold)}
-    models = Models(arguments.models, arguments.device, arguments.seen_as, levels)
+    finders = arguments.lungs_from
+    models = Models(arguments.models, arguments.device, arguments.seen_as, levels, finders)
     against = None
     if arguments.against:
-        against = Models(arguments.against, arguments.device, arguments.against_seen_as, levels)
+        against = Models(arguments.against, arguments.device, arguments.against_seen_as, levels, finders)
     elsewhere = _of_other_folds(arguments.fold)
     values: Values = {}
     others: Values = {}
@@ -482,12 +527,14 @@ def main(words: Sequence[str] | None = None) -> None:
     if not arguments.json:
         print(table(found))
         print(f"\n{', '.join(models.names)}" + (f"; other: {', '.join(against.names)}" if against else ""))
+        print(f"Lungs: {models.lungs}" + (f"; of the other: {against.lungs}" if against else ""))
         print(f"{slices} slices in {seconds:.0f} s, {100 * seconds / max(slices, 1):.1f} s for 100")
         if models.refused:
             print(f"Labelled only when asked twice, as no chest CT: {', '.join(sorted(models.refused))}")
         return
     record = {"models": models.names, "against": against.names if against else [], "rows": found}
     record |= {"words": list(sys.argv[1:] if words is None else words), "slices": slices}
+    record["lungs"] = models.lungs
     record["refused"] = sorted(models.refused)
     record |= {"seconds": round(seconds, 1), "values": _plain(values), "other_values": _plain(others)}
     print(json.dumps(record, indent=1, ensure_ascii=False))

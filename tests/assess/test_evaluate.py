@@ -160,6 +160,40 @@ def test_of_several_models_the_one_that_has_not_seen_the_patient(
     )
 
 
+def test_findings_are_kept_to_lungs_that_a_model_has_found(
+    evaluate: ModuleType,
+    data: Path,
+    model_file: Path,
+    other_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: Any,
+) -> None:
+    """Of a model without lungs; a patient whom the one for the lungs has seen is taught."""
+    finders = []
+
+    def watched(scan: Any, model: Any, **rest: Any) -> tuple[np.ndarray, np.ndarray]:
+        finders.append(model.lungs_from.card.id if model.lungs_from else None)
+        return honest(scan, model)
+
+    monkeypatch.setattr(evaluate, "predict_volume", watched)
+    words = [other_file, "--data", data, "--on", "window"]
+    assert ask(evaluate, capsys, *words)["lungs"] == "nobody's: findings may lie anywhere"
+    assert (
+        ask(evaluate, capsys, model_file, *words[1:], "--lungs-from", model_file)["lungs"]
+        == "the model's own"
+    )
+    assert set(finders) == {None}
+    del finders[:]
+    blind, both = (
+        dict(ask(evaluate, capsys, *words, *more)["rows"]) for more in ([], ["--lungs-from", model_file])
+    )
+    assert set(finders[2:]) == {"tiny"}
+    assert blind["window", "lesion", "dice", False]["patients"] == ["bert"]
+    assert ("window", "lesion", "dice", False) not in both  # bert chose the weights of the other
+    evaluate.main([*map(str, words), "--lungs-from", str(model_file)])
+    assert "\nLungs: tiny\n" in capsys.readouterr().out
+
+
 def test_what_is_painted_where_nothing_is(evaluate: ModuleType, model_file: Path) -> None:
     grey = np.stack([slice_(LUNG, LUNG, GGO, CONSOLIDATION)] * 2).astype(np.int16)
     scan = evaluate._scan(np.round(grey * 5.9 - 1350).astype(np.int16), (5.0, 1.0, 1.0), "chest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from napari_covseg.cli import app
 from napari_covseg.learn import recipe as recipe_module
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.slices import LabelledSlices
+from napari_covseg.models.card import read_card
+from napari_covseg.models.file import load_network, save_model
 
 
 @pytest.fixture
@@ -44,6 +47,7 @@ def test_from_pictures_to_the_table_and_back(data: Path, tmp_path: Path) -> None
     assert code == 0, notes
     assert "tiny, fold 3: step 1 of 1, Dice lungs" in notes
     assert "| 2 of 4 |" in told
+    assert "Slices are whole: no lungs of the truth help." in told
     assert sorted(path.name for path in (runs / "patient/tiny").iterdir()) == ["fold1.json", "fold3.json"]
     before = (runs / "patient/tiny/fold1.json").read_text()
     assert len(before) < 60_000
@@ -62,6 +66,35 @@ def test_from_pictures_to_the_table_and_back(data: Path, tmp_path: Path) -> None
     assert code == 0
     assert LEAK in notes and LEAK in told
     assert "| cpu | 1 of 5 |" in told
+
+
+def test_slices_are_cropped_to_lungs_of_models_that_have_not_seen_who_is_tested(
+    data: Path, tmp_path: Path, model_file: Path
+) -> None:
+    runs, finders = tmp_path / "runs", tmp_path / "finders"
+    options = [data, "--recipe", "tiny", "--steps", 1, "--device", "cpu", "--threads", 1, "--out", runs]
+    network, card = load_network(model_file)  # which has not learned from anna
+    finders.mkdir()
+    save_model(finders / "a.safetensors", network, replace(card, id="first"))
+    save_model(finders / "b.safetensors", network, replace(card, id="second", split={"training": ["anna"]}))
+    code, told, notes = ask(*options, "--lungs-from", finders / "a.safetensors")
+    assert (code, told) == (2, "") and not runs.exists()  # nothing is trained before
+    assert "first has learned from bert, who are tested in fold 1: name a folder of models" in notes
+    code, told, notes = ask(*options, "--fold", 1, "--fold", 2, "--lungs-from", finders)
+    assert code == 0, notes
+    assert (
+        "Slices of tiny are cropped to the lungs that second, first found. Other slices are whole: " in told
+    )
+    assert "| 16², cropped |" in told
+    record = json.loads((runs / "patient/tiny/fold1.json").read_text())
+    assert record["lungs_from"] == "second"
+    assert read_card(tmp_path / "runs-weights/patient/tiny/fold1.safetensors").preparation["crop"] == "lungs"
+    assert json.loads(ask("--show", runs, "--json")[1])["networks"][0]["lungs_from"] == ["second", "first"]
+    code, _, notes = ask(*options, "--fold", 1)
+    assert code == 2 and "fold1.json was made with other settings" in notes
+    (finders / "b.safetensors").unlink()
+    code, _, notes = ask(*options, "--fold", 1, "--lungs-from", finders)
+    assert code == 2 and "somebody who is tested in fold 1: train one without bert" in notes
 
 
 def test_leaving_a_source_out(data: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from napari_covseg.assess.cross_validation import (
     patient_rows,
     probabilities_on_grid,
 )
+from napari_covseg.errors import ModelError
 from napari_covseg.learn.score import SCANNED
 from napari_covseg.learn.score import choose_thresholds as choose
 from napari_covseg.learn.slices import PLAIN, UNKNOWN, LabelledSlices
@@ -53,6 +54,31 @@ def test_the_network_sees_its_own_size_and_is_measured_on_the_slices_grid(model:
     inside = np.s_[:, 2:-2, 2:-2]
     assert np.abs(said[:, 0].astype(int) - images)[inside].max() <= 3
     assert np.abs(said[:, 1] + images.astype(int) - 255)[inside].max() <= 3
+
+
+class Bright(nn.Module):
+    """Takes for lungs what is brighter than 90 of 255."""
+
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"lungs": 60 * (slices - 90 / 255), "lesion": torch.full_like(slices, -9.0)}
+
+
+def test_a_crop_is_to_lungs_that_a_model_finds_and_measured_on_the_whole_slice(model: Model) -> None:
+    """The truth's lungs, everywhere here, show the network nothing; what the crop leaves out is missed."""
+    images = np.zeros((2, 64, 64), np.uint8)
+    images[0, 20:36, 8:40] = 200  # no lung on the other slice
+    slices = LabelledSlices(images, np.ones((2, 2, 64, 64), bool), np.array(["anna"] * 2))
+    finder = dataclasses.replace(model, network=Bright())
+    preparation = dataclasses.replace(model.preparation, crop="lungs", crop_margin=4)
+    crops = dataclasses.replace(model, preparation=preparation, network=Echo())
+    found = probabilities_on_grid(crops, slices, finder) > 127
+    assert dice(found[:, 0], images > 127) > 0.99
+    dark = np.zeros((64, 64), bool)
+    dark[16:40, 4:44] = True
+    assert dice(found[0, 1], dark & (images[0] == 0)) > 0.99
+    assert not found[1].any()
+    with pytest.raises(ModelError, match="sees slices cropped to the lungs: name a model that finds them"):
+        probabilities_on_grid(crops, slices)
 
 
 @given(arrays(np.uint8, SHAPE), arrays(np.bool_, SHAPE))

@@ -164,6 +164,11 @@ class Network:
         """Mean time of training of a fold."""
         return float(np.mean([record["seconds"] for record in self.records]))
 
+    @property
+    def lungs_from(self) -> tuple[str, ...]:
+        """The models that found the lungs which the slices are cropped to; none where they are whole."""
+        return tuple(dict.fromkeys(one["lungs_from"] for one in self.records if one.get("lungs_from")))
+
     def of(self, key: str) -> str:
         """Return a setting of the runs in words: all that occur."""
         values = dict.fromkeys(record[key] for record in self.records)

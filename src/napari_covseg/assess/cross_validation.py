@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -13,20 +14,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from napari_covseg.assess.comparison import FORMAT, Protocol, Record, read_record, write_record
 from napari_covseg.assess.folds import Fold
 from napari_covseg.cases.lock import Lock, holder
-from napari_covseg.errors import CaseError, JobError
+from napari_covseg.errors import CaseError, JobError, ModelError
 from napari_covseg.learn.recipe import WORDS, Recipe
 from napari_covseg.learn.score import Probabilities, choose_thresholds, least, probabilities
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.train import TrainingProgress
-from napari_covseg.learn.train_model import train_model
+from napari_covseg.learn.train_model import cropped, lungs_of, train_model
 from napari_covseg.metrics.overlap import Counts, count, overlaps
 from napari_covseg.metrics.surface import joined, surfaces
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import Model, load_model
+from napari_covseg.models.forward import restore
 from napari_covseg.networks import size
 
 Found = npt.NDArray[np.bool_]
@@ -56,6 +59,8 @@ class FoldJob:
         Seconds that the training may take.
     half : bool, optional
         As for `learn.train_model.train_model`.
+    lungs_from : Path, optional
+        The model that finds the lungs which slices are cropped to, see `folds.lungs_model`.
     """
 
     recipe: Recipe
@@ -67,6 +72,7 @@ class FoldJob:
     device: str = "cpu"
     budget: float | None = None
     half: bool | None = None
+    lungs_from: Path | None = None
 
     @property
     def place(self) -> Path:
@@ -82,7 +88,10 @@ class FoldJob:
         """Return what decides about the result, as JSON holds it."""
         recipe = {key: value for key, value in asdict(self.recipe).items() if key not in WORDS}
         values: Record = json.loads(json.dumps({"recipe": recipe}))
-        return {**values, "budget": self.budget, "split": self.fold.checksum, "data": self.fold.data}
+        values |= {"budget": self.budget, "split": self.fold.checksum, "data": self.fold.data}
+        if self.lungs_from is not None:
+            values["lungs_from"] = zlib.crc32(self.lungs_from.read_bytes())
+        return values
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,7 @@ def _run(job: FoldJob) -> Iterator[FoldProgress]:
         device=job.device,
         budget=job.budget,
         half=job.half,
+        lungs_from=load_model(job.lungs_from, job.device) if job.lungs_from else None,
     ):
         if isinstance(event, TrainingProgress):
             yield FoldProgress(job, progress=event)
@@ -175,14 +185,16 @@ def _tested(job: FoldJob, path: Path, card: ModelCard) -> Record:
     """Measure the test patients; a recipe that scans for its threshold does so on the validation patients."""
     fold = job.fold
     model = load_model(path, job.device)
+    finder = load_model(job.lungs_from, job.device) if job.lungs_from else None
     thresholds = dict(card.thresholds)
     if job.recipe.threshold == "scan" and len(rows := fold.rows("validation")):
         kept_out = fold.slices.only(set(fold.split["validation"]))
         kept_out = replace(kept_out, patients=fold.people[rows])
-        thresholds = choose_thresholds(probabilities_on_grid(model, kept_out), kept_out)
+        thresholds = choose_thresholds(probabilities_on_grid(model, kept_out, finder), kept_out)
     tested = fold.slices.only(set(fold.split["test"]))
     outputs = tested.outputs
-    found = labelled(probabilities_on_grid(model, tested), thresholds, outputs, job.recipe.min_pixels)
+    probability = probabilities_on_grid(model, tested, finder)
+    found = labelled(probability, thresholds, outputs, job.recipe.min_pixels)
     parameters, multiply_adds = size.count(card.network["name"], card.network["settings"])
     asked = job.asked()
     settings = json.loads(json.dumps(card.recipe))
@@ -202,6 +214,7 @@ def _tested(job: FoldJob, path: Path, card: ModelCard) -> Record:
         "version": version("napari-covseg"),
         "date": datetime.date.today().isoformat(),
         "asked": asked,
+        "lungs_from": finder.card.id if finder else None,
         "shortened": shortened,
         "split": _told(fold),
         "thresholds": thresholds,
@@ -231,25 +244,49 @@ def _stored(job: FoldJob) -> Record:
     default = {key: value for key, value in plain.items() if key not in WORDS}
     made = {**record["asked"], "recipe": json.loads(json.dumps({**default, **record["asked"]["recipe"]}))}
     asked = job.asked()
-    if different := [key for key in asked if made.get(key) != asked[key]]:
+    if different := [key for key in {*asked, *made} if made.get(key) != asked.get(key)]:
         what = "other slices" if set(different) & {"split", "data"} else "other settings"
         raise JobError(f"{job.record} was made with {what}: choose another folder, or delete it.")
     return record
 
 
-def probabilities_on_grid(model: Model, slices: LabelledSlices) -> Probabilities:
+def probabilities_on_grid(
+    model: Model, slices: LabelledSlices, lungs_from: Model | None = None
+) -> Probabilities:
     """Return what a model says of slices, on the slices' own grid.
 
-    The network sees them at its own size and as its own preparation makes them.
+    The network sees them at its own size and as its own preparation makes them. One that crops to
+    the lungs sees those that `lungs_from` finds, never those of the truth: outside of the crop, and on
+    slices without lung, it says nothing, which counts as it would of a new scan.
 
     Returns
     -------
     ndarray of uint8, shape (n, len(slices.outputs), size, size)
         255 is certain.
+
+    Raises
+    ------
+    ModelError
+        If the lungs are needed, and nobody finds them.
     """
-    images, size = slices.prepared(model.preparation).images, slices.images.shape[-1]
-    batch = 4 if model.device.type == "cpu" else 32
-    return probabilities(model.network, images, slices.outputs, model.device, size=size, batch=batch)
+    size, batch = slices.images.shape[-1], 4 if model.device.type == "cpu" else 32
+    if model.preparation.crop == "none":
+        images = slices.prepared(model.preparation).images
+        return probabilities(model.network, images, slices.outputs, model.device, size=size, batch=batch)
+    if lungs_from is None:
+        raise ModelError(
+            f"The model {model.card.id} sees slices cropped to the lungs: name a model that finds them."
+        )
+    places = [model.preparation.place(lungs.shape, lungs) for lungs in lungs_of(lungs_from, slices)]
+    images = cropped(slices, places, model.preparation).images
+    seen = probabilities(model.network, images, slices.outputs, model.device, batch=batch)
+    found = np.zeros((len(slices), len(slices.outputs), size, size), np.uint8)
+    for row, place in enumerate(places):
+        if place is not None:
+            found[row] = (
+                restore(torch.from_numpy(seen[row : row + 1]).float(), place)[0].round().byte().numpy()
+            )
+    return found
 
 
 def labelled(

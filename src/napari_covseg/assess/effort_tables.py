@@ -79,6 +79,9 @@ def paired(one: dict[str, list[Record]], other: dict[str, list[Record]], correct
 def effort_tables(records: Sequence[Record]) -> str:
     """Return what was measured as Markdown: by patient, by strategy, and what was forgotten."""
     parts = [_patients_table(records), _strategies_table(records), _forgetting_table(records)]
+    parts.append(
+        "Lungs are those that the model itself finds, for fine-tuning as well: no lungs of the truth help."
+    )
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -19,6 +19,8 @@ from napari_covseg.assess.comparison import Protocol
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.learn.train_model import split_patients
+from napari_covseg.models.card import ModelCard, read_card
+from napari_covseg.models.catalogue import find
 
 FOLDS = 5
 _Names = dict[str, list[str]]
@@ -56,6 +58,42 @@ class Fold:
     def rows(self, part: str) -> npt.NDArray[np.intp]:
         """Return the slices of a part."""
         return np.flatnonzero(np.isin(self.slices.patients, self.split[part]))
+
+
+def lungs_model(fold: Fold, name: str) -> Path:
+    """Return the file of the model that finds the lungs of a fold: one that has not seen who is tested.
+
+    Parameters
+    ----------
+    fold : Fold
+    name : str
+        A model's name or file, or a folder of models of which each fold takes the first that fits.
+
+    Raises
+    ------
+    ModelError
+        If none does: its lungs of those patients would be better than those of new ones.
+    """
+    tested = set(fold.people[fold.rows("test")].tolist())
+    if not Path(name).is_dir():
+        entry = find(name)
+        if known := sorted(tested & _seen(entry.card)):
+            raise ModelError(
+                f"The model {entry.card.id} has learned from {', '.join(known)}, who are tested in fold "
+                f"{fold.name}: name a folder of models, of which each fold takes one that has not."
+            )
+        return entry.path
+    for path in sorted(Path(name).glob("*.safetensors")):
+        if not tested & _seen(read_card(path)):
+            return path
+    raise ModelError(
+        f"Each model in {name} has learned from somebody who is tested in fold {fold.name}: train one without"
+        f" {', '.join(sorted(tested))} to find the lungs."
+    )
+
+
+def _seen(card: ModelCard) -> set[str]:
+    return {*card.split.get("training", ()), *card.split.get("validation", ())}
 
 
 def make_folds(

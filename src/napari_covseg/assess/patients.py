@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ModelError, ScanError
+from napari_covseg.learn.corrections import check_whole
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.models.card import ModelCard, read_card
@@ -99,7 +100,7 @@ def read_assessed(
     Raises
     ------
     ModelError
-        If no model keeps a patient out.
+        If no model keeps a patient out, or it sees only the lungs.
     ScanError
         If the data has no such patient.
     """
@@ -119,6 +120,7 @@ def read_assessed(
     assessed = []
     for name in wanted:
         path, card = _model_for(name, cards)
+        check_whole(card)
         key = repr(sorted(card.preparation.items()))
         if key not in prepared:  # fold models have one preparation
             prepared = {key: slices.prepared(Preparation.from_card(card.preparation))}

@@ -98,6 +98,7 @@ def _network_record(network: Network) -> dict[str, Any]:
         "of_folds": first["folds"],
         "parameters": first["parameters"],
         "gmac_256": first["gmac_256"],
+        "lungs_from": list(network.lungs_from),
         **{
             key: sorted({record[key] for record in network.records})
             for key in ("size", "steps", "batch", "device")
@@ -124,7 +125,7 @@ def _main_table(networks: Sequence[Network], title: str, warning: str = "") -> s
                 network.recipe,
                 f"{first['parameters'] / 1e6:.3f}",
                 f"{first['gmac_256']:.2f}",
-                f"{network.of('size')}²",
+                f"{network.of('size')}²" + (", cropped" if network.lungs_from else ""),
                 network.of("steps"),
                 f"{network.seconds / 60:.1f}",
                 network.of("device"),
@@ -137,9 +138,20 @@ def _main_table(networks: Sequence[Network], title: str, warning: str = "") -> s
     heads += ["Folds", "Lungs Dice", "Lesion Dice"]
     note = (
         "Dice pooled over each patient's slices; mean ± sd over the patients (95 % bootstrap interval). "
-        "Minutes are by the clock, with pauses and beside other work."
+        "Minutes are by the clock, with pauses and beside other work. "
     )
-    return section(title, warning + note, heads, rows)
+    return section(title, warning + note + _lungs_used(networks), heads, rows)
+
+
+def _lungs_used(networks: Sequence[Network]) -> str:
+    """Say whose lungs had a part in the figures: never those of the truth."""
+    crops = [
+        f"Slices of {network.recipe} are cropped to the lungs that {', '.join(network.lungs_from)} found."
+        for network in networks
+        if network.lungs_from
+    ]
+    rest = "Other slices are whole" if crops else "Slices are whole"
+    return " ".join([*crops, f"{rest}: no lungs of the truth help."])
 
 
 def _labels_table(networks: Sequence[Network]) -> str:

@@ -63,6 +63,15 @@ def networks(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
     device: DeviceOption = "auto",
+    lungs_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Crop to the lungs that this model finds, which must not have seen who is tested; a name, a "
+            "file, or a folder with models of folds.",
+            show_default=False,
+        ),
+    ] = None,
     half: Annotated[
         bool | None,
         typer.Option(help="Whether bfloat16 may do what float32 would; by default on a GPU only."),
@@ -88,7 +97,8 @@ def networks(
         if steps is not None and budget is not None:
             raise ModelError("Give either --steps or --budget: each says how long to train.")
         places = out, weights or out.with_name(f"{out.name}-weights")
-        jobs = _jobs(data, recipe, protocol, folds, fold, size, steps, places, device, threads, budget, half)
+        how = device, threads, budget, half, lungs_from
+        jobs = _jobs(data, recipe, protocol, folds, fold, size, steps, places, *how)
         output.follow(_events(output, jobs), "Folds")
     _report(output, (data or out) if show else out, recipe or ())
 
@@ -106,6 +116,7 @@ def _jobs(
     threads: int | None,
     budget: str | None,
     half: bool | None,
+    lungs_from: str | None,
 ) -> list[FoldJob]:
     """Read the data, and say what is to be done."""
     from napari_covseg.cli.train import seconds_of
@@ -119,7 +130,7 @@ def _jobs(
     import torch
 
     from napari_covseg.assess.cross_validation import FoldJob
-    from napari_covseg.assess.folds import make_folds
+    from napari_covseg.assess.folds import lungs_model, make_folds
     from napari_covseg.jobs.allocator import keep_freed_memory
     from napari_covseg.learn.train_model import GUISES_SIZE, read_for
     from napari_covseg.models.file import choose_device
@@ -139,11 +150,10 @@ def _jobs(
         every = tuple(fold.name for fold in divided[seen])
         if unknown := set(names or ()) - set(every):
             raise JobError(f"There is no fold {', '.join(sorted(unknown))}: there are {', '.join(every)}.")
-        jobs += [
-            FoldJob(one, protocol, fold, every, *places, where, seconds, half)
-            for fold in divided[seen]
-            if not names or fold.name in names
-        ]
+        for fold in divided[seen]:
+            if not names or fold.name in names:
+                finder = None if lungs_from is None else lungs_model(fold, lungs_from)
+                jobs.append(FoldJob(one, protocol, fold, every, *places, where, seconds, half, finder))
     return jobs
 
 

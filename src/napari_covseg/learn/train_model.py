@@ -34,7 +34,7 @@ from napari_covseg.learn.training_set import read_training_set
 from napari_covseg.masks.parts import numbered
 from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.file import Model, save_model
-from napari_covseg.models.preparation import Preparation
+from napari_covseg.models.preparation import Placement, Preparation
 
 _TIMED = 3
 _RESERVE = 0.95  # a busy machine, checkpoints
@@ -405,12 +405,19 @@ def crop_to_lungs(data: LabelledSlices, model: Model, preparation: Preparation) 
     ModelError
         If the model finds no lungs.
     """
-    found = lungs_of(model, data)
+    return cropped(
+        data, [preparation.place(lungs.shape, lungs) for lungs in lungs_of(model, data)], preparation
+    )
+
+
+def cropped(
+    data: LabelledSlices, places: Sequence[Placement | None], preparation: Preparation
+) -> LabelledSlices:
+    """Return the part of each slice that is named, resized, with its masks; slices without one stay whole."""
     images = np.zeros((len(data), preparation.size, preparation.size), np.uint8)
     masks = np.zeros((len(data), data.masks.shape[1], *images.shape[1:]), data.masks.dtype)
     kinds = data.kinds if data.kinds is not None else np.full(len(data), "equalised")
-    for row, (image, lungs, kind) in enumerate(zip(data.images, found, kinds, strict=True)):
-        placement = preparation.place(image.shape, lungs)
+    for row, (image, placement, kind) in enumerate(zip(data.images, places, kinds, strict=True)):
         images[row] = prepare(preparation, image, str(kind), placement)
         for channel, mask in enumerate(data.masks[row]):
             masks[row, channel] = shrink(placement.part(mask) if placement else mask, preparation.size)
