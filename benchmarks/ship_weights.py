@@ -1,13 +1,14 @@
 """Put trained networks into the folder from which `covseg models install` takes them.
 
     python benchmarks/ship_weights.py [RECIPE ...] [--fold 1]
-    python benchmarks/ship_weights.py --list      # only the list of what is there, for the package
+    python benchmarks/ship_weights.py --list      # only the lists of what is there
     python benchmarks/ship_weights.py --default trained-weights/covseg.safetensors [--as covseg]
 
 Of each recipe whose five folds are stored in `benchmarks/runs`, split by patient, the network of
 one fold, always the same, becomes `weights/RECIPE.safetensors`, in half precision. Its card
 says what the recipe reached over all folds, and what this network did on the patients that it
-has not seen. Their weights are in `benchmarks/runs-weights` after `covseg assess`.
+has not seen. Their weights are in `benchmarks/runs-weights` after `covseg assess`. The figures in
+`weights/README.md` are those of the cards.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from napari_covseg.assess.comparison import Network, read_networks
 from napari_covseg.learn.recipe import read_recipe
-from napari_covseg.models.card import ModelCard
+from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.file import load_network, save_model
 from napari_covseg.models.installed import list_of
 from napari_covseg.networks.catalogue import BY_NAME
@@ -33,6 +34,8 @@ SUMMARY = (
     "phantoms only, effusion on four patients: check every slice."
 )
 LIST = HERE.parent / "src/napari_covseg/models/published.json"
+FIGURES = ("lungs", "lesion", "ground-glass", "consolidation", "pleural effusion")
+MARKS = "<!-- figures, by benchmarks/ship_weights.py -->", "<!-- end of figures -->"
 ROOM = 120e6  # bytes, of all together
 
 
@@ -43,12 +46,12 @@ def main() -> None:
     parser.add_argument("--fold", default="1")
     parser.add_argument("--default", type=Path, metavar="FILE", help="becomes the model of the package")
     parser.add_argument("--as", dest="name", default="covseg", help="another name: into the folder instead")
-    parser.add_argument("--list", action="store_true", help="only write the package's list of what is there")
+    parser.add_argument("--list", action="store_true", help="only write the lists of what is there")
     arguments = parser.parse_args()
     if arguments.default:
         ship_ours(arguments.default, arguments.name)
     if arguments.list or arguments.default:
-        LIST.write_text(list_of(SHIPPED), "utf-8")
+        write_lists()
         return
     networks = [one for one in read_networks(RUNS) if one.protocol == "patient"]
     for one in networks:
@@ -62,11 +65,61 @@ def main() -> None:
         target = SHIPPED / f"{one.recipe}.safetensors"
         save_model(target, network, shipped_card(card, one, arguments.fold))
         print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB")
-    LIST.write_text(list_of(SHIPPED), "utf-8")
+    write_lists()
     total = sum(file.stat().st_size for file in SHIPPED.glob("*.safetensors"))
     print(f"together {total / 1e6:.1f} MB")
     if total > ROOM:
         raise SystemExit(f"That is more than {ROOM / 1e6:.0f} MB: leave some out.")
+
+
+def write_lists() -> None:
+    """Write what there is, with checksums for the package and with figures for people."""
+    LIST.write_text(list_of(SHIPPED), "utf-8")
+    page = SHIPPED / "README.md"
+    before, rest = page.read_text("utf-8").split(MARKS[0])
+    parts = before + MARKS[0], figures(SHIPPED), MARKS[1] + rest.split(MARKS[1])[1]
+    page.write_text("\n\n".join(parts), "utf-8")
+
+
+class Measured(NamedTuple):
+    """What models must have in common to stand in one table: who was measured, and how."""
+
+    what: str
+    protocol: str
+
+
+def figures(folder: Path) -> str:
+    """Return a table of Dice for each measurement in the cards of the models there, best lesions first."""
+    tables: dict[Measured, dict[str, dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        for what, scores in read_card(path).scores.items():
+            if isinstance(scores, dict) and "protocol" in scores:
+                protocol = scores["protocol"].replace(f"weights/{path.name}", "MODEL")
+                tables.setdefault(Measured(what, protocol), {})[path.stem] = scores
+    return "\n\n".join(_table(*one, models) for one, models in tables.items())
+
+
+def _table(what: str, protocol: str, models: dict[str, dict[str, Any]]) -> str:
+    said = {
+        name: {label: _dice(scores, label) for label in FIGURES if _dice(scores, label)}
+        for name, scores in models.items()
+    }
+    labels = [label for label in FIGURES if any(label in one for one in said.values())]
+    lines = [f"**{what[0].upper()}{what[1:]}**: {protocol}.", ""]
+    lines += ["| Model | " + " | ".join(f"{label} Dice" for label in labels) + " |"]
+    lines += ["| --- " * (len(labels) + 1) + "|"]
+    for name, one in sorted(said.items(), key=lambda item: item[1].get("lesion", ""), reverse=True):
+        lines.append(f"| `{name}` | " + " | ".join(one.get(label, "") for label in labels) + " |")
+    return "\n".join(lines)
+
+
+def _dice(scores: dict[str, Any], label: str) -> str:
+    """Return a label's Dice with its interval; nothing where there is none."""
+    name = f"{label}s" if f"{label}s Dice" in scores else label
+    if f"{name} Dice" not in scores:
+        return ""
+    low, high = scores.get(f"{name} 95 % interval") or scores[f"{name} Dice 95 % interval"]
+    return f"{scores[f'{name} Dice']:.3f} ({low:.3f}–{high:.3f})"
 
 
 def ship_ours(file: Path, name: str) -> None:

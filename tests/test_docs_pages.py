@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,6 +141,32 @@ def test_each_rule_that_is_followed_has_its_row() -> None:
         assert len(rows(text, f"{rule}, alone")) == 2
     assert text in (DOCS / "results.md").read_text(encoding="utf-8"), "Write it again: make_results.py"
     assert rules({}) == ""
+
+
+def test_models_to_install_stand_in_a_table_with_those_that_were_measured_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    import ship_weights
+
+    folder = DOCS.parent / "weights"
+    again = "Write it again: python benchmarks/ship_weights.py --list"
+    assert ship_weights.figures(folder) in (folder / "README.md").read_text("utf-8"), again
+    kept = {"lesion Dice": 0.5, "lesion Dice 95 % interval": [0.4, 0.6]}
+    protocols = {
+        "a": "anna, bert: evaluate.py weights/a.safetensors",
+        "b": "anna: evaluate.py weights/b.safetensors",
+    }
+    protocols["c"] = protocols["a"].replace("a.safe", "c.safe")
+    for name in protocols:
+        (tmp_path / f"{name}.safetensors").touch()
+    cards = {
+        name: SimpleNamespace(scores={"window": {**kept, "protocol": p}}) for name, p in protocols.items()
+    }
+    monkeypatch.setattr(ship_weights, "read_card", lambda path: cards[path.stem])
+    first, second = ship_weights.figures(tmp_path).split("**Window**")[1:]
+    assert rows(first, "a") == [["`a`", "0.500 (0.400–0.600)"]] and rows(first, "c") and not rows(first, "b")
+    assert rows(second, "b") and "MODEL" in second
 
 
 def test_the_papers_figures_belong_to_networks_and_the_marked_are_impossible() -> None:
