@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from hypothesis import HealthCheck, settings
 # On slices as small as those of the tests, threads wait for each other (which costs a core) more
 # than they compute. Child processes inherit it; torch reads it when it is loaded.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Where Python may not keep what it compiles beside the sources (as in many containers), each child
+# process would compile torch, which takes more than half of its start.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 # Slow machines are no reason to fail; the same examples everywhere, so that a failure can be repeated.
 settings.register_profile(

@@ -8,7 +8,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,13 +17,6 @@ from tiny_jobs import Count, Environment, Fail, Wait
 
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import Cancelled, Failed, Finished, Notice, SlicesDone, Started
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and nice are POSIX")
@@ -133,13 +125,14 @@ def test_kill_9_of_the_child(tmp_path: Path, moment: int) -> None:
     client.close()
 
 
-@posix
-def test_a_death_nobody_polled_does_not_take_the_next_job_along(client, listener, tmp_path: Path) -> None:
+def test_a_death_nobody_polled_does_not_take_the_next_job_along(tmp_path: Path) -> None:
+    woken = threading.Event()
+    client = JobClient(wake=woken.set)
     client.start()
-    dead = psutil.Process(client.pid)
-    dead.kill()
-    wait_until(lambda: not dead.is_running() or dead.status() == psutil.STATUS_ZOMBIE)  # without polling
-    assert listener.until_end(client.submit(Count(str(tmp_path / "count"), 1)))[-1] == Finished()
+    psutil.Process(client.pid).kill()
+    assert woken.wait(PATIENCE)  # it is dead and gone, and the client has not polled
+    assert Listener(client).until_end(client.submit(Count(str(tmp_path / "count"), 1)))[-1] == Finished()
+    client.close()
 
 
 def test_the_death_message_has_the_last_words(client: JobClient, listener: Listener) -> None:
