@@ -18,7 +18,6 @@ from tiny_jobs import Count, Environment, Fail, Wait
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import Cancelled, Failed, Finished, Notice, SlicesDone, Started
 
-
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and nice are POSIX")
 
 
