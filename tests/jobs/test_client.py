@@ -15,6 +15,7 @@ import pytest
 from listening import PATIENCE, Listener
 from tiny_jobs import Count, Environment, Fail, Wait
 
+from napari_covseg.jobs import client as client_module
 from napari_covseg.jobs.client import JobClient
 from napari_covseg.jobs.events import Cancelled, Failed, Finished, Notice, SlicesDone, Started
 
@@ -156,6 +157,18 @@ def test_close_kills_a_child_that_does_not_listen(client: JobClient, listener: L
     client.close()
     child.wait(PATIENCE)
     assert not child.is_running()
+
+
+def test_close_does_not_wait_for_a_child_that_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "ENDS_WITHIN", PATIENCE)
+    client = JobClient()
+    client.start()
+    child = psutil.Process(client.pid)
+    child.suspend()  # as one that loads torch, it does not listen
+    start = time.monotonic()
+    client.close()
+    assert time.monotonic() - start < PATIENCE
+    child.wait(PATIENCE)
 
 
 PARENT = """

@@ -118,7 +118,9 @@ class JobClient:
         return events
 
     def close(self) -> None:
-        """End the child within a second; running jobs keep what they have finished."""
+        """End the child, within a second if jobs run, which keep what they have finished, else at once."""
+        if self._child is not None and not self._running:
+            self._child.ends_within = 0.0  # one that still loads torch would not listen in time
         self._stop()
         self._child = None
         self._running.clear()
@@ -197,11 +199,14 @@ class ChildProcess:
         Pairs (job id, event) in order; the last item is an `_Ended`.
     log : collections.deque of str
         The last lines the child printed.
+    ends_within : float
+        Seconds that `stop` gives the child to end by itself.
     """
 
     def __init__(self, on_message: Callable[[], None]) -> None:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.log: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
+        self.ends_within = ENDS_WITHIN
         self._on_message = on_message
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
@@ -231,7 +236,7 @@ class ChildProcess:
         if self.alive:
             self.send(Shutdown())
             try:
-                self._process.wait(ENDS_WITHIN)
+                self._process.wait(self.ends_within)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._outbox.put(None)
