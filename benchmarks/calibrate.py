@@ -2,6 +2,7 @@
 
     COVSEG_DATA=... python benchmarks/calibrate.py FOLD_MODEL [FOLD_MODEL ...] [--cropped]
     COVSEG_DATA=... python benchmarks/calibrate.py MODEL --names
+    COVSEG_DATA=... python benchmarks/calibrate.py MODEL --around
 
 Every patient of radiopaedia_lungwindow is labelled by the first model that has not seen the patient. Of
 each setting the lesion Dice is pooled over a patient's labelled slices and averaged over the patients; no
@@ -11,27 +12,32 @@ first, as many collections are, and the margin around them is tried as well.
 
 With --names the threshold of consolidation, against 0.5 of ground-glass, is chosen on one half of
 covid_semiseg and measured on the other: which of the two a voxel of their union is (the card's threshold).
+With --around what the margin of a cropped picture holds is, in the same way: its smallest value or its mean.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import evaluate
+from napari_covseg.assess.comparison import interval
 from napari_covseg.labels import UNION, UNITED, lesion
 from napari_covseg.models import preparation
 from napari_covseg.models.file import Model, load_model
-from napari_covseg.models.preparation import reorient_back
+from napari_covseg.models.preparation import reorient, reorient_back
+from napari_covseg.predict import labelling
 from napari_covseg.predict.ensemble import Ensemble, infer, united
 from napari_covseg.predict.labelling import Labeller, to_labels
+from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans.appearance import Appearance, look
 
 CLAHE = (0.0, 1.0, 2.0, 3.0, 5.0)
@@ -79,6 +85,40 @@ NAMES = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
 """Thresholds of consolidation."""
 
 
+AROUND: dict[str, Callable[[npt.NDArray[np.int16]], float]] = {
+    "smallest": lambda slice_: float(slice_.min()),
+    "mean": lambda slice_: float(slice_.mean()),
+}
+"""What the margin of a cropped picture can hold."""
+
+
+def around(model: Model) -> None:
+    """Print the Dice of the union on each half of covid_semiseg, with either thing around the pictures."""
+    dice: dict[str, dict[str, list[float]]] = {}
+    taught = {*model.card.split["training"], *model.card.split["validation"]}
+    for case in evaluate.pictures(Path(os.environ["COVSEG_DATA"])):
+        part = case.parts[0]
+        for name, value in AROUND.items():
+
+            def filled(slice_: Any, seen: Appearance, around: float | None = None, value: Any = value) -> Any:
+                return reorient(slice_, seen, around=value(slice_) if around is None else around)
+
+            labelling.reorient = filled
+            _, found = predict_volume(part.scan, model, appearance=look(part.scan.voxels, "grey"))
+            mine, true = np.isin(found[0], evaluate.INSIDE), part.truth[UNION][0]
+            both = 2 * np.count_nonzero(mine & true) / max(np.count_nonzero(mine) + true.sum(), 1)
+            dice.setdefault(case.patient, {}).setdefault(name, []).append(float(both))
+    for half, other in zip(dice, [*dice][::-1], strict=True):
+        shown = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in dice[half].items())
+        best = max(AROUND, key=lambda name: np.mean(dice[half][name]))
+        gain = interval(np.array(dice[other]["mean"]) - np.array(dice[other]["smallest"]))
+        blind = "taught" if other in taught else "blind"
+        print(
+            f"{half}: {shown}; chosen: {best}, on {other} ({blind}) {np.mean(dice[other][best]):.3f}; mean "
+            f"less smallest there {gain[0]:+.3f} ({gain[1]:+.3f} to {gain[2]:+.3f})"
+        )
+
+
 def names(model: Model) -> None:
     """Print the Dice of ground-glass and consolidation, each the mean over the pictures that have it."""
     dice: dict[float, list[list[float]]] = {level: [] for level in NAMES}
@@ -121,11 +161,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--names", action="store_true", help="what tells consolidation from ground-glass")
+    parser.add_argument("--around", action="store_true", help="what the margin of a picture holds")
     parser.add_argument("--cropped", action="store_true", help="cut the pictures to the lungs")
     given = parser.parse_args()
     models = [load_model(path, "cpu") for path in given.models]
-    if given.names:
-        names(models[0])
+    if given.names or given.around:
+        (names if given.names else around)(models[0])
         return
     dice: dict[Setting, dict[str, float]] = {}
     for case in evaluate.window(Path(os.environ["COVSEG_DATA"])):

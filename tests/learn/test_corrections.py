@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from napari_covseg.cases.case import Review
 from napari_covseg.errors import ModelError
 from napari_covseg.labels import LESIONS
-from napari_covseg.learn.corrections import as_said_by, check_whole, targets_of
+from napari_covseg.learn.corrections import as_said_by, check_whole, labelled_slices, targets_of
 from napari_covseg.learn.slices import UNKNOWN, shrink
 from napari_covseg.models.catalogue import find
+from napari_covseg.models.preparation import Preparation, reorient
+from napari_covseg.scans.appearance import Appearance
 
 labels = arrays(np.uint8, (8, 8), elements=st.integers(0, 4))
 
@@ -85,3 +90,29 @@ def test_a_lesion_that_was_not_told_apart_is_ground_glass_to_a_model_that_does()
     np.testing.assert_array_equal(targets[1], np.isin(lesions, [1, 2]))
     np.testing.assert_array_equal(targets[2] == 1, lesions == 3)
     np.testing.assert_array_equal(targets[2] == UNKNOWN, lesions == 1)
+
+
+def test_it_learns_from_a_picture_as_run_shows_it() -> None:
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(0, 256, (48, 60)).astype(np.int16)
+    lesions = np.zeros(voxels.shape, np.uint8)
+    lesions[10:20, 30:45] = 2
+    appearance = Appearance("grey", contrast="lung window", cropped=True, turned=90, inverted=True)
+    case = SimpleNamespace(
+        id="a",
+        intensity="grey",
+        appearance=appearance,
+        review=[Review.ACCEPTED],
+        read_slice=lambda z: voxels,
+        read_labels=lambda group, z: lesions if group == "lesions" else np.zeros_like(lesions),
+    )
+    card = find("covseg").card
+    taught = labelled_slices(cast(Any, case), [0], card)
+    preparation = Preparation.from_card(card.preparation)
+    np.testing.assert_array_equal(taught.images[0], preparation(reorient(voxels, appearance), "grey"))
+    drawn = taught.masks[0, card.outputs.index("ground-glass")] == 1
+    # within its margin of 9 of 78 pixels, and turned with the slice
+    scale = preparation.size / (60 + 18)
+    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+    assert rows[[0, -1]] == pytest.approx([scale * (9 + 30), scale * (9 + 45)], abs=scale)
+    assert columns[[0, -1]] == pytest.approx([scale * (9 + 48 - 20), scale * (9 + 48 - 10)], abs=scale)

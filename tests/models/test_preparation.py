@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_covseg.errors import ModelError
-from napari_covseg.models.preparation import LUNG_WINDOW, Preparation
+from napari_covseg.models.preparation import LUNG_WINDOW, Preparation, reorient, reorient_back
+from napari_covseg.scans.appearance import Appearance
 
 Floats = npt.NDArray[np.float64]
 
@@ -181,3 +182,18 @@ def test_card_round_trip() -> None:
 def test_a_setting_of_a_newer_version_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="Update napari-covseg"):
         Preparation.from_card(values)
+
+
+def test_a_cropped_picture_gets_a_margin_that_is_neither_air_nor_bone() -> None:
+    rng = np.random.default_rng(3)
+    picture = rng.integers(0, 256, (40, 60)).astype(np.int16)
+    seen = Appearance("grey", cropped=True, turned=90)
+    shown = reorient(picture, seen)
+    assert shown.shape == (60 + 18, 40 + 18)  # 15 % of the longer side all around
+    assert shown.dtype == picture.dtype
+    assert set(shown[:9].ravel()) == {int(picture.mean())} == set(shown[:, -9:].ravel())
+    np.testing.assert_array_equal(reorient_back(shown, seen), picture)
+    labels = reorient((picture > 200).astype(np.uint8), seen, around=0)
+    assert not labels[:9].any() and labels.sum() == (picture > 200).sum()
+    hu = Appearance("HU", cropped=True)
+    np.testing.assert_array_equal(reorient(picture, hu), picture)

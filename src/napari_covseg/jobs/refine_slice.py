@@ -66,7 +66,7 @@ def _refined(job: Refine, case: Case, ensemble: Ensemble) -> tuple[Mask, Mask]:
     # scribbles turn with the slice; what is added around it holds none
     turned = replace(appearance, inverted=False)
     slices = labeller.prepare([job.z])
-    hints = refine_with(output, *(reorient(part, turned) for part in (job.positive, job.negative)))
+    hints = refine_with(output, *(reorient(part, turned, around=0) for part in (job.positive, job.negative)))
     (predicted,) = labeller.label(slices, labeller.infer(slices, hints))
     lungs, lesions = predicted.lungs, predicted.lesions
     known = case.read_labels("lungs", job.z)

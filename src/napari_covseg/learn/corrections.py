@@ -15,8 +15,7 @@ from napari_covseg.errors import ModelError
 from napari_covseg.labels import GROUPS, LESIONS, UNION, UNITED, joins, lesion
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices, SliceId, shrink
 from napari_covseg.models.card import ModelCard
-from napari_covseg.models.preparation import Preparation
-from napari_covseg.scans.appearance import upright
+from napari_covseg.models.preparation import Preparation, reorient
 
 Mask = npt.NDArray[np.uint8]
 Side = Literal["learned", "held-out"]
@@ -56,15 +55,17 @@ def labelled_slices(case: Case, slices: Iterable[int], card: ModelCard) -> Label
     masks = np.zeros((len(zs), len(outputs), size, size), np.uint8)
     appearance, review = case.appearance, case.review
     for row, z in enumerate(zs):
-        slice_ = upright(case.read_slice(z), appearance)
+        slice_ = reorient(case.read_slice(z), appearance)  # as Run shows it to the model
         images[row] = preparation(slice_, case.intensity, equalised=appearance.equalised)
         turned = replace(appearance, inverted=False)
-        lungs, lesions = (upright(case.read_labels(group, z), turned) for group in ("lungs", "lesions"))
+        lungs, lesions = (
+            reorient(case.read_labels(group, z), turned, around=0) for group in ("lungs", "lesions")
+        )
         masks[row] = targets_of(lungs, lesions, outputs, size)
         if review[z] == Review.ACCEPTED:
             continue
         for group in GROUPS:
-            spread = upright(case.read_touched(group, z), turned) == Touch.SPREAD
+            spread = reorient(case.read_touched(group, z), turned, around=0) == Touch.SPREAD
             if spread.any():
                 mine = [(name == "lungs") == (group == "lungs") for name in outputs]
                 masks[row, mine] = np.where(shrink(spread, size), np.uint8(UNKNOWN), masks[row, mine])

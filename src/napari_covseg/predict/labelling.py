@@ -175,11 +175,11 @@ class Labeller:
         likely = guide(predicted.z, predicted.probabilities)
         # it turns with the slice; what is added around it holds nothing
         turned = replace(self.appearance, inverted=False)
-        probability = np.stack([reorient(channel, turned) for channel in likely])
+        probability = np.stack([reorient(channel, turned, around=0) for channel in likely])
         _, lesions = to_labels(torch.from_numpy(probability)[None], self.ensemble.card.outputs, self.levels)
         voxels, lungs = (
             reorient(self.read_slice(predicted.z), self.appearance),
-            reorient(predicted.lungs, turned),
+            reorient(predicted.lungs, turned, around=0),
         )
         return replace(predicted, lesions=reorient_back(self._lesions(lesions[0], lungs, voxels), turned))
 
