@@ -85,7 +85,7 @@ def test_every_kind_as_monai_has_it(kind: str) -> None:
     channel = {"lungs": 0, "lesion": 1, "lesion@aux": 1}
     each = [float(OF_HEAD[kind](x, targets[:, channel[name], None])) for name, x in logits.items()]
     assert float(Loss(kind)(logits, targets)) == pytest.approx(np.mean(each), rel=1e-5)
-    weights = {"lungs": 0.5, "lesion": 2.0, "lesion@aux": 1.0}
+    weights = {"lungs": 0.5, "lesion": 2.0}  # one that is not named has 1
     weighted = 0.5 * each[0] + 2 * each[1] + each[2]
     assert float(Loss(kind, weights)(logits, targets)) == pytest.approx(weighted, rel=1e-5)
 

@@ -29,7 +29,8 @@ def both(value: float) -> dict[str, float]:
     ("held_out", "regression", "keep", "words"),
     [
         ((0.5, 0.8), (0.6, 0.6), True, "forgotten nothing"),
-        ((0.5, 0.8), (0.6, 0.57), True, "forgotten nothing"),
+        ((0.5, 0.8), (0.6, 0.562), True, "forgotten nothing"),  # 0.019 on the mean of both outputs
+        ((0.5, 0.8), (0.6, 0.558), False, "has forgotten 0.021 on phantoms"),
         ((0.5, 0.8), (0.6, 0.5), False, "has forgotten 0.050 on phantoms"),
         ((0.5, 0.5), (0.6, 0.7), False, "no better"),
         ((0.5, 0.4), (0.6, 0.7), False, "no better"),

@@ -76,6 +76,7 @@ def test_slices_of_a_volume_on_their_own() -> None:
     found = np.stack([_square(2, 2, 1), _square(2, 2, 1), _square(0, 0, 1)])
     truth = np.stack([_square(2, 7, 1), _square(2, 4, 1), np.zeros((16, 16), bool)])
     assert assd(found, truth, (1, 1)) == pytest.approx((5 + 5 + 2 + 2) / 4)
+    assert hd95(found, truth, (1, 1)) == pytest.approx(5 * 0.95 + 2 * 0.05)  # of 5 in one slice, 2 in another
     assert surfaces(found, truth, (1, 1)).alone == 1
     assert surface_dice(found, truth, (1, 1), 3) == pytest.approx(2 / 5)
     assert assd(found, truth, (0.5, 1, 1)) < assd(found, truth, (1, 1))
