@@ -81,7 +81,7 @@ def counts(
     return totals
 
 
-NAMES = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
+NAMES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 """Thresholds of consolidation."""
 
 
