@@ -108,7 +108,7 @@ NUMBERS: dict[str, dict[str, object]] = {
             **{"lungs": 0.2, "ground-glass": 0.15, "consolidation": 0.15},
             **{"pleural effusion": 0.2, "lesion": 0.3},
         },
-        **{"validate_every": 700, "threshold": {"lesion": 0.35, "consolidation": 0.3}},
+        **{"validate_every": 700, "threshold": {"lesion": 0.35, "consolidation": 0.2}},
     },
 }
 WITHOUT_WEIGHTS = {**WEIGHTED, "learning_rate": 0.05}  # of a network that has learned nothing before
