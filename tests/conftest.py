@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 # than they compute. Child processes inherit it; torch reads it when it is loaded.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# napari reads and writes no settings then. It looks at this when it is imported, as tests are collected.
+os.environ["NAPARI_CONFIG"] = ""
+
 # Where Python may not keep what it compiles beside the sources (as in many containers), each child
 # process would compile torch, which takes more than half of its start.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
@@ -37,7 +40,6 @@ def _own_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in names:
             patch.setenv(name, str(home / name.lower()))
         patch.delenv("COVSEG_WORKSPACE", raising=False)
-        patch.setenv("NAPARI_CONFIG", str(home / "napari" / "settings.yaml"))
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import npe2
 import numpy as np
 import pytest
 from napari import Viewer
@@ -30,9 +32,23 @@ from canvas_mouse import Mouse
 from make_phantom import write_sample
 from phantom import phantom
 
-# napari's fixture collects garbage twice for each viewer; what the imports have made is never any
-gc.collect()
-gc.freeze()
+# napari looks for its plugins with each viewer of a test, and reads what it knows already.
+npe2.PluginManifest.from_file = functools.cache(npe2.PluginManifest.from_file)
+
+
+def _freeze() -> None:
+    """Spare the collector of garbage, which napari's fixture calls twice for each viewer, what stays."""
+    gc.collect()
+    gc.freeze()
+
+
+_freeze()
+
+
+@pytest.fixture(scope="session")
+def freeze_once() -> Callable[[], None]:
+    """Return what freezes, once, what napari keeps when its first viewer is closed."""
+    return functools.cache(_freeze)
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +68,15 @@ def one_drag_is_one_revision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_workbench_is_left() -> Iterator[None]:
+def no_workbench_is_left(request: pytest.FixtureRequest, freeze_once: Callable[[], None]) -> Iterator[None]:
     yield
     QApplication.processEvents()
     left = list(WORKBENCHES)
     for workbench in list(WORKBENCHES.values()):
         workbench.close()
     assert not left, "a workbench outlived its viewer"
+    if "make_napari_viewer" in request.fixturenames:
+        freeze_once()
 
 
 class PatientBot(QtBot):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from napari.settings import get_settings
 
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.edit.hu_range import PRESETS, HuRange
@@ -72,3 +73,7 @@ def test_a_disk_that_takes_nothing_only_forgets(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("COVSEG_PREFERENCES", str(tmp_path / "file" / "preferences.json"))
     prefer("accept_stays", True)
     assert preferred("accept_stays", False) is False
+
+
+def test_tests_read_and_write_no_settings_of_a_person() -> None:
+    assert get_settings().config_path is None
