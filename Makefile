@@ -17,6 +17,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
 
+# Many containers tell Python not to keep what it compiles; compiling torch anew takes half of a start.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The screen: a real one if there is one, else a virtual one. Tests always get a virtual one.
 # (Qt's offscreen platform has no OpenGL, and napari draws no images without it.)
 XVFB   := xvfb-run -a -s "-screen 0 1600x1000x24"
