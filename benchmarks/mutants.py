@@ -100,6 +100,7 @@ SWAPPED = {
     ast.Or: ("or", "and"),
 }
 SPEAKS = {"warn", "info", "debug", "warning", "print", "cast", "TypeVar", "ValueError", "TypeError"}
+NEUTRAL = {"strict", "inplace"}  # arguments of zip and of layers on which no result depends
 WITH_BODY = ("body", "orelse", "finalbody", "handlers")
 
 
@@ -321,6 +322,8 @@ class _Changes:
             case ast.Call():
                 for keyword in node.keywords:
                     self._drop(keyword)
+            case ast.keyword() if node.arg in NEUTRAL:
+                return
             case ast.Slice():
                 for part in (node.lower, node.upper, node.step):
                     if part is not None:
@@ -366,7 +369,7 @@ class _Changes:
         self._add("condition", (start, end), f"(not ({self._source[start:end].decode()}))")
 
     def _drop(self, keyword: ast.keyword) -> None:
-        if keyword.arg is None:
+        if keyword.arg is None or keyword.arg in NEUTRAL:
             return
         start, end = self._span(keyword)
         if comma := re.compile(rb"\s*,\s*").match(self._source, end):

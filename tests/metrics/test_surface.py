@@ -53,6 +53,7 @@ def test_by_hand() -> None:
     for measure in (assd, hd95):
         assert measure(point, other, (0.7, 0.8)) == pytest.approx(5 * 0.8)
         assert measure(point.T, other.T, (0.7, 0.8)) == pytest.approx(5 * 0.7)
+    assert assd(point[2], other[2], (0.8,)) == pytest.approx(5 * 0.8)
     # a square of 4 x 4 has an outline of 12; moved by 1, 8 of them lie on it or beside it
     square, moved = _square(2, 2), _square(2, 3)
     assert assd(square, moved, (1, 2)) == pytest.approx((2 * (4 * 2 + 2 * 1)) / 24)
@@ -90,6 +91,7 @@ def test_empty_masks() -> None:
         assert measure(some, some, (1, 1)) == 0
     assert surface_dice(empty, empty, (1, 1), 1) == 1
     assert surface_dice(empty, empty, (1, 1), 1, empty=0.5) == 0.5
+    assert surfaces(empty, empty, (1, 1)).dice(1) == 1
     assert surface_dice(empty, some, (1, 1), 100) == surface_dice(some, empty, (1, 1), 100) == 0
 
 
