@@ -520,38 +520,54 @@ class Reach:
     def of(self, mutant: Mutant) -> list[str]:
         """Return the tests, those of the mutant's room and the quickest first."""
         first, last = mutant.lines
-        wanted, name = {mutant.file: set(range(first, last + 1))}, ""
+        wanted, names = {mutant.file: set(range(first, last + 1))}, set()
         if not mutant.inside:  # whoever uses the module, or the class or value by its name
             line = self._lines[mutant.file][first - 1]
-            name = mutant.place or (match.group() if (match := re.match(r"\w+", line)) else "")
-            wanted = self._users(mutant.file, name)
-        chosen = [
+            names = self._made_of(mutant.file, mutant.place or re.match(r"\w*", line)[0])
+            wanted = self._with(names) | {mutant.file: set(range(1, len(self._lines[mutant.file]) + 1))}
+        chosen = self._that_reach(wanted, names)
+        if not chosen:  # compiled by torch, or in a process that a test starts: nobody has seen the line run
+            chosen = self._that_reach({mutant.file: set(range(1, len(self._lines[mutant.file]) + 1))}, names)
+        return sorted(
+            chosen, key=lambda test: (f"tests/{mutant.room}/" not in test, self._tests[test]["seconds"])
+        )
+
+    def _that_reach(self, wanted: dict[str, set[int]], names: set[str]) -> list[str]:
+        word = _any_of(names)
+        return [
             test
             for test, known in self._tests.items()
             if known["seconds"] <= LONGEST
             and (
                 any(not numbers.isdisjoint(known["lines"].get(file, ())) for file, numbers in wanted.items())
-                or (name and re.search(rf"\b{name}\b", self._texts[HERE / test.split("::")[0]]))
+                or (names and word.search(self._texts[HERE / test.split("::")[0]]))
             )
         ]
-        return sorted(
-            chosen, key=lambda test: (f"tests/{mutant.room}/" not in test, self._tests[test]["seconds"])
-        )
 
     def seconds(self, tests: list[str]) -> float:
         """Return how long tests take together."""
         return sum(self._tests[name]["seconds"] for name in tests)
 
-    def _users(self, file: str, name: str) -> dict[str, set[int]]:
-        """Return the lines of a module, and those elsewhere that have a name of it."""
-        wanted = {file: set(range(1, len(self._lines[file]) + 1))}
-        if name:
-            word = re.compile(rf"\b{name}\b")
-            for other, lines in self._lines.items():
-                wanted.setdefault(other, set()).update(
-                    n for n, line in enumerate(lines, 1) if word.search(line)
-                )
-        return wanted
+    def _made_of(self, file: str, name: str) -> set[str]:
+        """Return the name of a value of a module, and the names of those that are made of it."""
+        names = {name} - {""}
+        for statement in ast.parse("\n".join(self._lines[file])).body:
+            if isinstance(statement, ast.Assign | ast.AnnAssign):
+                first, *used = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
+                names |= {first} if names & set(used) else set()
+        return names
+
+    def _with(self, names: set[str]) -> dict[str, set[int]]:
+        """Return the lines that have one of the names."""
+        word = _any_of(names)
+        return {
+            file: {number for number, line in enumerate(lines, 1) if names and word.search(line)}
+            for file, lines in self._lines.items()
+        }
+
+
+def _any_of(names: set[str]) -> re.Pattern[str]:
+    return re.compile(rf"\b({'|'.join(sorted(names))})\b")
 
 
 # Trying them

@@ -57,6 +57,11 @@ def test_every_parameter_has_a_finite_gradient_from_one_odd_slice(network: nn.Mo
     network.zero_grad()
 
 
+def test_weights_begin_as_he_has_them_where_no_relu_halves_the_variance(network: Any) -> None:
+    weights = network.pyramid.join[0].weight
+    assert float(weights.detach().std()) == pytest.approx(weights[0].numel() ** -0.5, rel=0.02)
+
+
 def test_a_quarter_of_the_widths_sees_as_far() -> None:
     network: Any = build_network("deeplabv3plus", ("lesion",), {"width": 0.25, "middle_blocks": 1}).eval()
     whole = build_network("deeplabv3plus", ("lesion",), {"middle_blocks": 1})

@@ -60,6 +60,12 @@ def test_a_network_made_fast_answers_the_same_and_can_be_made_slow_again(name: s
         torch.testing.assert_close(unfold(model)(slices), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_finds_lesions_unless_it_is_asked_for_more(name: str) -> None:
+    with torch.device("meta"):
+        assert NETWORKS[name](**SMALL[name]).outputs == ("lesion",)
+
+
 def four_phantom_slices(size: int) -> tuple[Tensor, Tensor]:
     voxels, lungs, lesions = shipped_phantom(11)
     most = np.argsort([-np.count_nonzero(one) for one in lesions])[:4]

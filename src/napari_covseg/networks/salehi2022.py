@@ -53,7 +53,7 @@ class UNetPlusPlus(nn.Module):
         super().__init__()
         self.outputs = tuple(outputs)
         self.depth = len(features) - 1
-        self.head = head if supervision else head or self.depth
+        self.head = head
         first = 1 if supervision else self.depth
         if self.depth < 1 or (head and not first <= head <= self.depth):
             raise ValueError(f"no head {head} over {len(features)} levels, supervision {supervision}")
