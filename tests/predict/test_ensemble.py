@@ -14,9 +14,10 @@ from torch import Tensor
 
 from napari_covseg.errors import ModelError
 from napari_covseg.models.file import Model
-from napari_covseg.predict.ensemble import Ensemble
+from napari_covseg.predict.ensemble import Ensemble, PreparedSlice, _span, infer, view
 from napari_covseg.predict.labelling import SlicePrediction
 from napari_covseg.predict.slices import SliceOrder, predict_slices
+from napari_covseg.scans.appearance import Appearance
 
 MakeModel = Callable[..., Model]
 SHAPE = (48, 60)
@@ -206,6 +207,57 @@ def test_one_opinion_alone_is_as_unsure_as_its_entropy(make_model: MakeModel) ->
         [only] = predicted(Ensemble((model,), uncertainty=True))
         assert only.uncertainty is not None
         np.testing.assert_allclose(only.uncertainty, 255 * bits, atol=2)
+
+
+def test_of_a_model_of_lungs_alone_it_is_the_lungs(make_model: MakeModel) -> None:
+    [only] = predicted(Ensemble((make_model(60, lungs=likely(0.5)),), uncertainty=True))
+    assert only.uncertainty is not None
+    np.testing.assert_allclose(only.uncertainty, 255, atol=2)
+
+
+def test_the_entropy_of_a_slice_is_that_of_all_models_together(make_model: MakeModel) -> None:
+    def tall(z: int) -> npt.NDArray[np.int16]:
+        return np.zeros((90, 40), np.int16)
+
+    def entropy(*chances: float) -> float:
+        models = tuple(make_model(45, lungs=everywhere, lesion=likely(p)) for p in chances)
+        [[only]] = predict_slices(tall, Ensemble(models), SliceOrder(1))
+        return only.entropy
+
+    assert entropy(0.5) == pytest.approx(90 * 90, rel=1e-3)  # a bit a pixel, of the square around the slice
+    assert entropy(0.2, 0.8) == pytest.approx(90 * 40, rel=1e-3)  # on the scan's own grid
+
+
+def test_slices_of_one_batch_come_back_each_to_its_place(make_model: MakeModel) -> None:
+    cropped = make_model(96, crop="lungs", lungs=everywhere, lesion=bright)
+    ensemble = Ensemble((cropped,), lungs_from=make_model(60, lungs=dark))
+    slices = []
+    for z, left in ((1, 10), (2, 0), (1, 34)):
+        lungs = np.zeros(SHAPE, np.uint8)
+        lungs[12:36, left : left + 16] = left > 0
+        seen = view(cropped, chest(z), Appearance("HU"), lungs)
+        slices.append(PreparedSlice(z, chest(z), (seen,), lungs))
+    together = infer(ensemble, slices).probability
+    assert together.shape == (3, 2, *SHAPE) and not together[1].any()
+    for row in (0, 2):
+        torch.testing.assert_close(together[row], infer(ensemble, slices[row : row + 1]).probability[0])
+    assert together[0, 1].any() and not together[2, 1, :, :24].any()
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "span"),
+    [
+        (40, 179, (32, 188)),  # a margin of 8
+        (3, 250, (0, 256)),
+        (100, 119, (46, 174)),  # at least 128, around the middle
+        (1, 9, (0, 128)),
+        (250, 255, (128, 256)),
+    ],
+)
+def test_where_a_second_look_is_taken(first: int, last: int, span: tuple[int, int]) -> None:
+    found = torch.zeros(256, dtype=torch.bool)
+    found[[first, last]] = True
+    assert _span(found) == slice(*span)
 
 
 def test_small_findings_are_dropped(make_model: MakeModel) -> None:

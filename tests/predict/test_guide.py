@@ -64,6 +64,25 @@ def test_the_say_falls_with_distance_and_only_the_nearest_on_each_side_have_one(
     assert sorted(near) == [2, 8]
     assert near[2] > near[8] > 0
     assert not Guide({0: disc(1)}, one_lesion.card).near(60)
+    assert guide.near(2) == {}  # a person has said all of it
+
+
+def test_where_nothing_moves_nothing_is_lost_on_the_way(one_lesion: Model) -> None:
+    rows = 1000 * np.random.default_rng(0).random((SIZE, SIZE))
+    whole = {0: np.ones((SIZE, SIZE), np.uint8)}
+    still, carried = (
+        Guide(whole, one_lesion.card, motion=how) for how in (None, Motion(lambda z: rows, "grey"))
+    )
+    for z in (1, 2, 3):
+        probability = said(z, np.full((SIZE, SIZE), 3, np.uint8)).probabilities
+        assert probability is not None
+        np.testing.assert_allclose(carried(z, probability), still(z, probability), atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "smaller"), [(256, 256), (257, 129), (512, 256), (513, 171)])
+def test_motion_is_measured_on_at_most_256_pixels(side: int, smaller: int) -> None:
+    motion = Motion(lambda z: np.zeros((side, 40), np.int16), "HU")
+    assert motion.small(np.zeros((side, 40), np.float32)).shape[0] == smaller
 
 
 def test_outlines_move_with_the_picture(one_lesion: Model) -> None:

@@ -31,6 +31,7 @@ def label(levels: dict[str, float], *probability: float) -> tuple[int, int]:
         ((0.4, 0.3, 0.4, 0.59), "pleural effusion"),
         ((0.4, 0.1, 0.1, 0.51), "pleural effusion"),
         ((0.4, 0.6, 0.6, 0.7), "ground-glass"),  # their union, 0.84, is likelier than an effusion
+        ((0.4, 0.5, 0.5, 0.75), "ground-glass"),  # as likely as an effusion: what stands first
     ],
 )
 def test_what_a_voxel_is_called(probability: tuple[float, ...], found: str) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from napari_covseg.models.file import Model, load_model
 from napari_covseg.predict.refine import refine, refine_with
@@ -31,6 +33,37 @@ def test_a_scribble_finds_more_than_itself(model: Model) -> None:
     beside = refined[42:54, 46:48]
     assert beside.mean() > 0.3
     assert refined[:, :5].mean() < beside.mean() / 2
+
+
+class Seen(nn.Module):
+    """Its last convolution sees the slice itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(1, 1, 1)
+
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"lesion": self.last(slices)}
+
+
+def test_a_scribble_speaks_by_distance_and_likeness(model: Model) -> None:
+    """4 in log odds, times exp(-(distance / 12)² / 2 - (difference / 1.75)² / 2), within 30 pixels."""
+    rows, columns = np.mgrid[:64, :64]
+    image = np.where(columns < 40, 50, 150).astype(np.uint8)
+    positive, negative = NOTHING.copy(), NOTHING.copy()
+    positive[3, 38], negative[50, 20] = True, True
+    said = np.full((64, 64), 0.3, np.float32)
+    odds = np.full((64, 64), np.log(0.3 / 0.7))
+    unlike = (image[3, 38].astype(float) - image) / (image.std(ddof=1) + 255e-3)  # in spreads of the slice
+    for (row, column), sign in (((3, 38), 1), ((50, 20), -1)):
+        far = (rows - row) ** 2 + (columns - column) ** 2
+        near = np.exp(-far / (2 * 12**2) - unlike**2 / (2 * 1.75**2))
+        seen = (abs(rows - row) <= 30) & (abs(columns - column) <= 30)
+        odds += sign * 4 * near * seen
+    expected = 1 / (1 + np.exp(-odds))
+    expected[3, 38], expected[50, 20] = 1, 0
+    refined = refine(replace(model, network=Seen()), image, said, positive, negative)
+    np.testing.assert_allclose(refined, expected, atol=1e-4)
 
 
 def test_a_scribble_takes_away_what_is_wrong(model: Model) -> None:
