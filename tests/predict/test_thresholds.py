@@ -27,7 +27,7 @@ def mixed(*parts: tuple[float, int], rows: int = 40) -> npt.NDArray[np.int16]:
 @pytest.mark.parametrize(
     ("parts", "stays"),
     [
-        ([(0.595, -100), (0.405, -600)], True),  # three fifths of fat
+        ([(0.6, -100), (0.4, -600)], True),  # more than three fifths of fat
         ([(0.605, -100), (0.395, -600)], False),
         ([(0.195, -990), (0.395, -600), (0.41, 40)], True),  # a fifth of gas, two fifths of lung tissue
         ([(0.205, -990), (0.395, -600), (0.4, 40)], False),
@@ -115,7 +115,7 @@ def test_what_is_wider_than_a_vessel(
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        (mixed((0.595, -100), (0.405, -600)), True),
+        (mixed((0.6, -100), (0.4, -600)), True),
         (mixed((0.605, -100), (0.395, -600)), False),
         (-200, True),
         (-199, False),
