@@ -144,7 +144,7 @@ def test_correct_and_learn(
     qtbot: Any,
     small_sample: Callable[..., None],
 ) -> None:
-    small_sample((40, 128, 128), (8.0, 2.8, 2.8))
+    small_sample((24, 128, 128), (13.0, 2.8, 2.8))
     viewer, dock = workbench
     session, correct, learn = dock.session, dock.correct, dock.learn
     open_phantom(qtbot, viewer, dock)
@@ -157,7 +157,7 @@ def test_correct_and_learn(
     for index in (2, 3, 4):
         dock.sections[index].toggleButton().click()
     lesions = session.layers.labels["lesions"]
-    live, truth = case.live["lesions"], phantom(7, (40, 128, 128), (8.0, 2.8, 2.8)).lesions
+    live, truth = case.live["lesions"], phantom(7, (24, 128, 128), (13.0, 2.8, 2.8)).lesions
     z = int(np.argmax((truth > 0).sum((1, 2))))
 
     def at(y: float, x: float) -> Any:
