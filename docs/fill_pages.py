@@ -46,9 +46,9 @@ def section(path: Path) -> str:
     names = [n for n in FIRST if n in card] + [n for n in card if n not in FIRST and n not in HEADLINE]
     to_install = f", `covseg models install {card['id']}`" if path.parent == TO_INSTALL else ""
     lines = [
-        f"## {card['title']}",
+        f"## {card['id']}: {card['title']}",
         "",
-        f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB, id `{card['id']}`{to_install}",
+        f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB{to_install}",
         "",
     ]
     for name in names:

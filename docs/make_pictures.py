@@ -1,6 +1,11 @@
 """Take the pictures of the tutorial from the real window, with the sample case only.
 
 Run with a display, or under xvfb: ``xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_pictures.py``.
+
+With ``--states`` it takes others, to look whether anything is cut off or cannot be read: each step in turn
+with slices of every state, a scan that is refused, curves and a proposal; no model runs. ``--theme light``
+and, on a screen of 1920 × 1200, ``--scale 1.5`` show the same otherwise. Name a folder outside of the
+repository.
 """
 
 from __future__ import annotations
@@ -20,24 +25,33 @@ COLOURS = 256  # of a picture; the window has few, and the files stay small
 
 def main() -> None:
     """Tell the tutorial's story and take a picture at each of its marks."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", help="a model file instead of the shipped model")
     parser.add_argument("--out", type=Path, default=IMAGES)
+    parser.add_argument("--states", action="store_true", help="each step with every state, instead")
+    parser.add_argument("--theme", choices=("dark", "light"), default="dark")
+    parser.add_argument("--scale", default="1", help="how large everything is drawn")
     arguments = parser.parse_args()
+    os.environ["QT_SCALE_FACTOR"] = arguments.scale
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COVSEG_WORKSPACE"] = str(Path(folder) / "workspace.zarr")
         os.environ["COVSEG_PREFERENCES"] = str(Path(folder) / "preferences.json")
         os.environ["COVSEG_MODELS"] = str(Path(folder) / "models")
-        Story(arguments.out, arguments.model).tell()
+        story = Story(arguments.out, arguments.model, arguments.theme)
+        story.show_states() if arguments.states else story.tell()
 
 
 class Story:
     """One viewer on its way through the tutorial."""
 
-    def __init__(self, out: Path, model: str | None) -> None:
+    def __init__(self, out: Path, model: str | None, theme: str = "dark") -> None:
         import napari
+        from napari.settings import get_settings
 
+        get_settings().appearance.theme = theme
         self.out = out
         self.viewer = napari.Viewer()
         self.viewer.window.resize(*SIZE)
@@ -78,6 +92,44 @@ class Story:
         self.open_only(5)
         self.dock.export.path.setText("exports/phantom")
         self.picture("export")
+        self.viewer.close()
+
+    def show_states(self) -> None:
+        """Show each step, with slices of every state."""
+        import numpy as np
+
+        from napari_covseg.cases.case import Review
+        from napari_covseg.jobs.events import ModelProposed, TrainingStep
+        from napari_covseg.panels.learn.learn_step import scores_text
+
+        self.viewer.open_sample("napari-covseg", "phantom")
+        self.wait(lambda: self.session.case is not None)
+        case, lesions = self.session.case, self.session.layers.labels["lesions"]
+        case.review[:] = np.arange(len(case.review)) % len(Review)
+        self.session.mark_changed(range(len(case.review)))
+        middle = len(case.review) // 2
+        self.viewer.dims.set_current_step(0, middle)
+        self.viewer.layers.selection.active = lesions
+        self.workbench.correction.paint("paint")
+        for x in (150, 160, 170):
+            lesions.paint((middle, 150, x), 2)
+        self.read_at(150, 160)
+        curves = self.dock.learn.curves
+        curves.show()
+        for step in range(1, 21):
+            dice = {"lungs": 0.95, "ground-glass": 0.6 + step / 100} if step % 5 == 0 else None
+            curves.add(TrainingStep(step, 20, 1.0 / step, step / 2, dice))
+        scores = {"held-out": {"before": {"lungs": 0.95, "ground-glass": 0.61}, "after": {"lungs": 0.94}}}
+        scores["held-out"]["after"]["ground-glass"] = 0.7
+        sentence = "better on what was held out, by more than its noise; paints 7 % less there: look at it."
+        proposal = ModelProposed("covseg-1", "covseg", scores, True, sentence)
+        self.dock.learn.proposal.scores.setText(scores_text(proposal))
+        self.dock.learn.proposal.show()
+        refusal = "phantom may be no chest CT: most of it is air. It was not labelled."
+        self.dock.segment._reflect_refusal(refusal)
+        for index, name in enumerate(("scan", "segment", "correct", "history", "learn", "export")):
+            self.open_only(index)
+            self.picture(name)
         self.viewer.close()
 
     def open_only(self, chosen: int) -> None:
@@ -138,8 +190,8 @@ class Story:
         """Save the window, when what moves has come to rest."""
         from PIL import Image
 
-        rest = time.monotonic() + 0.6
-        self.wait(lambda: time.monotonic() > rest)
+        rest, rounds = time.monotonic() + 0.6, iter(range(40))  # on a busy machine a round takes long
+        self.wait(lambda: next(rounds, None) is None and time.monotonic() > rest)
         pixels = self.viewer.window.screenshot(canvas_only=False, flash=False)
         small = Image.fromarray(pixels[..., :3]).quantize(
             COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import re
+import threading
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pytest
 from napari import Viewer
-from qtpy.QtCore import QPoint, Qt
+from napari._qt.dialogs.qt_notification import NapariQtNotification
+from napari.settings import get_settings
+from napari.utils.notifications import show_info
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QPoint, QRect, Qt
+from qtpy.QtGui import QColor, QImage
 from qtpy.QtWidgets import (
     QAbstractButton,
     QApplication,
@@ -22,7 +30,9 @@ from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.keys import STEP_KEYS, shown
-from napari_covseg.panels.step import ElidedButton, ElidedComboBox
+from napari_covseg.panels.napari_private import canvas_widget
+from napari_covseg.panels.signs import GOOD, WARNING, warning
+from napari_covseg.panels.step import FOCUS_STYLE, ElidedButton, ElidedComboBox, Paragraph
 from napari_covseg.panels.workbench import WORKBENCHES, workbench_of
 
 
@@ -63,6 +73,44 @@ def test_text_is_never_cut_off(workbench: tuple[Viewer, CovSegDock], qtbot: Any)
     card = dock.segment.card
     qtbot.waitUntil(lambda: card.height() >= card.heightForWidth(card.width()))
     assert card.geometry().bottom() < dock.segment.device.geometry().top()
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_paragraph_is_as_high_as_what_is_drawn(workbench: tuple[Viewer, CovSegDock], small: bool) -> None:
+    files = "phantom chest CT_lungs.nii.gz, phantom chest CT_lungs.tsv, phantom chest CT_lesions.nii.gz"
+    text = Paragraph(f"Files: {files}\n12 slices were spread by a tool, and nobody has looked.", small=small)
+    text.setParent(workbench[1])
+    text.setAlignment(Qt.AlignmentFlag.AlignTop)
+    text.show()
+    for width in range(200, 330):
+        text.resize(width, 300)
+        drawn = text.grab().toImage().convertToFormat(QImage.Format.Format_Grayscale8)
+        bits = drawn.constBits()
+        bits.setsize(drawn.sizeInBytes())
+        pixels = np.frombuffer(bits, np.uint8).reshape(drawn.height(), -1)[:, :width]
+        last = np.flatnonzero((pixels != pixels[-1, -1]).any(1))[-1]
+        assert last < text.heightForWidth(width) <= last + 2 * text.fontMetrics().lineSpacing(), width
+
+
+def test_all_of_a_long_notification_is_shown(workbench: tuple[Viewer, CovSegDock], qtbot: Any) -> None:
+    def toasts() -> list[NapariQtNotification]:
+        return canvas_widget(workbench[0]).findChildren(NapariQtNotification)
+
+    def height_of_text(label: Any) -> int:
+        room = QRect(0, 0, label.width(), 1000)
+        return int(label.fontMetrics().boundingRect(room, Qt.TextFlag.TextWordWrap, label.text()).height())
+
+    show_info("Saved.")
+    qtbot.waitUntil(lambda: len(toasts()) == 1)
+    threading.Thread(
+        target=show_info, args=("A sentence that a model has said of its findings. " * 4,)
+    ).start()
+    qtbot.waitUntil(lambda: len(toasts()) == 2)
+    short, long = sorted(toasts(), key=lambda one: len(one.message.text()))
+    qtbot.waitUntil(lambda: long.message.height() >= height_of_text(long.message))
+    qtbot.waitUntil(lambda: canvas_widget(workbench[0]).rect().contains(long.geometry()))
+    assert long.timer.interval() > 10_000 > 5_000 > short.timer.interval()
+    assert not short.property("expanded")
 
 
 def test_the_workbench_ends_with_its_window(make_napari_viewer: Any, qtbot: Any) -> None:
@@ -112,9 +160,29 @@ def test_run_is_in_sight_on_a_small_screen(dock: CovSegDock, case: OpenCase, qtb
     assert dock.segment.run.visibleRegion().boundingRect() == dock.segment.run.rect()
 
 
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_signs_are_seen_in_the_theme(theme: str) -> None:
+    """By the least contrast that WCAG 2.2 asks for signs; words have the theme's own colour."""
+
+    def luminance(colour: tuple[float, ...]) -> float:
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in colour[:3]]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    ground = luminance(tuple(part / 255 for part in get_theme(theme).background.as_rgb_tuple()))
+    for sign in (WARNING, GOOD):
+        bright = luminance(QColor(sign).getRgbF())
+        dark, light = sorted((bright, ground))
+        assert (light + 0.05) / (dark + 0.05) >= 3, sign
+    assert WARNING in FOCUS_STYLE
+    assert re.sub("<b .*</b>", "", warning("Tilted.")) == " Tilted."
+
+
+@pytest.mark.parametrize(("theme", "font"), [("dark", 9), ("light", 11)])
 def test_nothing_is_cut_off_with_all_states_on_a_small_screen(
-    dock: CovSegDock, case: OpenCase, qtbot: Any
+    theme: str, font: int, dock: CovSegDock, case: OpenCase, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(get_settings().appearance, "font_size", font)
+    dock.session.viewer.theme = theme
     dock.session.layers.labels["lesions"].paint((5, 48, 28), 2)
     case.review[:] = np.arange(len(case.review)) % len(Review)
     dock.session.mark_changed(range(len(case.review)))

@@ -98,7 +98,7 @@ def test_every_network_labels_and_its_card_can_be_read(
         assert run.info.model_id == name
         lungs = session.layers.labels["lungs"].data
         assert lungs.any(), family
-        assert f"predicted by A tiny {family}" in step.status.text()
+        assert f"predicted by {name}, not" in step.status.text()
     step.card_window.close()
     assert not notified
 
@@ -124,7 +124,7 @@ def test_every_network_labels_and_its_card_can_be_read(
         kept = run.read_uncertainty(z)
         assert kept is not None and kept.any()
         np.testing.assert_array_equal(layer.data[z], kept)
-    assert step.status.text().endswith("predicted by A tiny unet and 1 other, not reviewed")
+    assert step.status.text().endswith("predicted by tiny-unet and 1 other, not reviewed")
 
     options.uncertainty.setChecked(False)
     assert labelled(small_dock, qtbot).read_uncertainty(0) is None
@@ -204,13 +204,13 @@ def test_a_file_is_installed_from_the_list(
         lambda *_, **__: (str(model_file), ""),
     )
     step.model.setCurrentIndex(step.model.count() - 1)
-    assert step.model.currentText() == "Thresholds (installed)"
+    assert step.model.currentText() == "thresholds: Thresholds (installed)"
     assert (tmp_path / "models" / "thresholds.safetensors").read_bytes() == model_file.read_bytes()
-    assert notified == ["Installed Thresholds."]
+    assert notified == ["Installed thresholds: Thresholds."]
     # what another program takes away is gone when the list opens
     shutil.rmtree(tmp_path / "models")
     step.model.opening.emit()
-    assert "Thresholds (installed)" not in [choice.title for choice in step.model.choices]
+    assert "thresholds" not in [choice.name for choice in step.model.choices]
 
 
 def test_a_name_that_is_too_long_ends_in_an_ellipsis(
@@ -223,9 +223,9 @@ def test_a_name_that_is_too_long_ends_in_an_ellipsis(
     short = replace(model.choice, card=replace(card, title="U-Net"))
     long = replace(model.choice, card=replace(card, title="A network with a very long name " * 3))
     model.fill([short], short.name)
-    assert model.shown == "U-Net"
+    assert model.shown == f"{card.id}: U-Net"
     model.fill([long], long.name)
     qtbot.waitUntil(lambda: model.shown.endswith("…"))
     field = model.width() - 20
     assert model.fontMetrics().horizontalAdvance(model.shown) < field
-    assert long.card.title.startswith(model.shown[:-1].strip())
+    assert long.title.startswith(model.shown[:-1].strip())

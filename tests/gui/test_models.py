@@ -14,6 +14,7 @@ from napari_covseg.cases.workspace_models import ModelState, WorkspaceModels
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import DEFAULT, available, find
 from napari_covseg.networks.catalogue import CATALOGUE
+from napari_covseg.panels.segment import models
 from napari_covseg.panels.segment.models import (
     how_scored,
     model_choices,
@@ -74,6 +75,20 @@ def test_the_page_knows_the_papers_networks() -> None:
 def test_what_is_no_dice_is_not_called_so() -> None:
     healthy: dict[str, object] = {"a chest without findings": {"painted % of the lungs": 0.046}}
     assert scores_in_words(card(healthy)) == "a chest without findings: painted % of the lungs 0.05"
+
+
+def test_models_of_the_same_title_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = available()[0]
+    twin = replace(shipped, card=replace(shipped.card, id="twin"), origin="installed")
+    again = replace(twin, card=replace(twin.card, id="again"))
+    monkeypatch.setattr(models, "available", lambda: (shipped, twin, again))
+    titles = [choice.title for choice in model_choices(None)]
+    assert len(set(titles)) == 3 and all(shipped.card.title in title for title in titles)
+    assert [title.split(":")[0] for title in titles] == [
+        shipped.card.id,
+        "twin",
+        "again",
+    ]  # where it is cut off
 
 
 def test_a_version_that_cannot_be_read_hides_no_other(

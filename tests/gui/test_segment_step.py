@@ -84,7 +84,7 @@ def test_the_childs_death_is_told_and_the_next_run_works(
     qtbot.waitUntil(lambda: not session.busy_with, timeout=LONG)
     assert (session.case.review == Review.PREDICTED).all()
     assert not notified
-    assert "predicted by Thresholds, not reviewed" in step.status.text()
+    assert "predicted by thresholds, not reviewed" in step.status.text()
 
     # the labels are what the thresholds say: two lungs with sides, a finding at the lung, none in the heart
     lungs, lesions = (session.layers.labels[group].data for group in ("lungs", "lesions"))

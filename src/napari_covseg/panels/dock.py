@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from napari import Viewer
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
@@ -32,7 +32,7 @@ from napari_covseg.panels.step import (
     tab_in_order,
 )
 
-WIDTH = 330
+WIDTH, POINTS = 330, 9  # of the dock, with napari's own size of letters
 
 # of the patient's position in mm: the letter of the positive and of the negative side
 SIDES = (("L", "R"), ("P", "A"), ("H", "F"))
@@ -94,6 +94,15 @@ class CovSegDock(QWidget):
         ):
             shortcut = QShortcut(QKeySequence(key.replace("-", "+")), self)
             shortcut.activated.connect(partial(self._go_to, section, main))
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Become wider where the viewer's letters are larger: buttons side by side would be cut off."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            QTimer.singleShot(0, self._fit)  # once what is in it has its letters
+
+    def _fit(self) -> None:
+        self.setMinimumWidth(round(WIDTH * max(1.0, self.use.font().pointSizeF() / POINTS)))
 
     def _go_to(self, section: QCollapsible, main: QWidget) -> None:
         """Open a step, and give the keyboard to what is done in it, or to its title while that is off."""

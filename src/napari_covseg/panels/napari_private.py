@@ -7,10 +7,15 @@ napari that begins with an underscore; a test holds that.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from napari import Viewer
 from napari.layers import Labels
+from qtpy.QtWidgets import QDialog
+
+READING_MS = 70
+"""Time to read a letter: slowly."""
 
 # --- the window -------------------------------------------------------------------
 
@@ -58,6 +63,28 @@ def hide_brush_box(viewer: Viewer) -> None:
     circle = canvas_overlays(viewer).get("_brush_circle")
     if hasattr(circle, "box"):
         circle.box = False
+
+
+def open_notifications(viewer: Viewer) -> None:
+    """Show all of each notification on the viewer's canvas that is longer than its line, and longer.
+
+    When a name goes nothing happens here: what does not fit is cut off until its arrow is clicked.
+    """
+    for shown in canvas_widget(viewer).findChildren(QDialog):
+        if hasattr(shown, "expand") and not shown.property("expanded"):
+            text, sliding = shown.message, shown.geom_anim
+            if text.fontMetrics().horizontalAdvance(text.text()) < text.width() and "\n" not in text.text():
+                continue
+            shown.timer.setInterval(max(shown.timer.interval(), READING_MS * len(text.text())))
+            if sliding.state() == sliding.State.Running:  # it would end where the one line lay
+                sliding.finished.connect(partial(_open, shown))
+            else:
+                _open(shown)
+
+
+def _open(shown: Any) -> None:
+    if not shown.property("expanded"):
+        shown.expand()
 
 
 # --- the history of a labels layer --------------------------------------------------

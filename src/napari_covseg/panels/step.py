@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from itertools import pairwise
 from math import ceil
 
 from napari import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtGui import QPaintEvent, QResizeEvent, QTextDocument
+from qtpy.QtGui import QIcon, QPaintEvent, QResizeEvent, QTextDocument
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
@@ -31,12 +30,13 @@ from superqt import QCollapsible
 from napari_covseg.jobs.events import Progress
 from napari_covseg.panels.keys import shown
 from napari_covseg.panels.session import Session, StepName
+from napari_covseg.panels.signs import WARNING
 from napari_covseg.panels.workbench import workbench_of
 
 RESEARCH_USE = "Research use, not for diagnosis"
 WIDTH_HINT = 280
 ANY_HEIGHT = 16_777_215  # Qt's own
-FOCUS = "border: 2px solid #ffd84d;"
+FOCUS = f"border: 2px solid {WARNING};"
 FOCUS_STYLE = (
     "QPushButton:focus, QToolButton:focus, QComboBox:focus, QLineEdit:focus, QAbstractSpinBox:focus, "
     f"QCheckBox:focus, QAbstractItemView:focus {{ {FOCUS} }}"
@@ -136,6 +136,7 @@ class Paragraph(QLabel):
     def __init__(self, text: str = "", *, small: bool = False) -> None:
         super().__init__()
         self.setWordWrap(True)
+        self.setIndent(0)  # in napari's style it would be half a letter, which `heightForWidth` leaves out
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         if small:
             self.setStyleSheet("font-size: 11px;")
@@ -186,11 +187,6 @@ def show_in_place(widget: QWidget, visible: bool) -> None:
         widget.setVisible(visible)
 
 
-def warning(text: str) -> str:
-    """Return plain text as rich text that is seen to matter."""
-    return f"<span style='color:#e0a030'>⚠ {escape(text)}</span>"
-
-
 def bring_into_view(widget: QWidget) -> None:
     """Scroll the dock so that a widget can be seen."""
     around = widget.parentWidget()
@@ -227,7 +223,14 @@ def _items(layout: QLayout) -> Iterator[QWidget]:
 
 def folded(title: str, content: QWidget, tooltip: str) -> QCollapsible:
     """Return a part of a step under a title that opens it; it is closed at first."""
-    part = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
+    # a triangle in the text has the theme's colour, superqt's icon is black in all
+    part = QCollapsible("", expandedIcon=QIcon(), collapsedIcon=QIcon())
+
+    def name(opened: bool) -> None:
+        part.setText(f"{'▾' if opened else '▸'}  {title}")
+
+    part.toggled.connect(name)
+    name(False)
     part.setDuration(0)
     part.layout().setContentsMargins(0, 0, 0, 0)
     part.layout().setSpacing(0)

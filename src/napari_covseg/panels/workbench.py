@@ -7,7 +7,9 @@ from functools import partial
 from weakref import WeakKeyDictionary
 
 from napari import Viewer
-from qtpy.QtCore import QCoreApplication, QObject
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QCoreApplication, QObject, QTimer
+from superqt.utils import ensure_main_thread
 
 from napari_covseg.panels.background import Jobs
 from napari_covseg.panels.correct.correction import Correction
@@ -19,7 +21,7 @@ from napari_covseg.panels.keys import KEYS, Action, Hold, Keys
 from napari_covseg.panels.learn.learning import Learning
 from napari_covseg.panels.letters import OrientationLetters
 from napari_covseg.panels.mouse import RadiologyMouse
-from napari_covseg.panels.napari_private import qt_window
+from napari_covseg.panels.napari_private import open_notifications, qt_window
 from napari_covseg.panels.preferences import preferred
 from napari_covseg.panels.scan.opening import ClosingWindow, Opening
 from napari_covseg.panels.segment.labelling import Labelling
@@ -67,6 +69,7 @@ class Workbench(QObject):
         window.destroyed.connect(self.close)  # napari tells nobody that a viewer closes
         self._closing = ClosingWindow(self.opening, window)
         QCoreApplication.instance().aboutToQuit.connect(self.close)
+        notification_manager.notification_ready.connect(self._on_notification)
         self.opening.known_layers()
 
     def close(self) -> None:
@@ -75,10 +78,19 @@ class Workbench(QObject):
         if session.closed:
             return
         session.closed = True
+        notification_manager.notification_ready.disconnect(self._on_notification)
         self.jobs.close()
         self.opening.close(at_any_cost=True)
         self.mouse.enabled = False
         WORKBENCHES.pop(session.viewer, None)
+
+    @ensure_main_thread
+    def _on_notification(self, _: object) -> None:
+        QTimer.singleShot(0, self._open_notifications)  # once napari, which is told after us, shows it
+
+    def _open_notifications(self) -> None:
+        if not self.session.closed:
+            open_notifications(self.session.viewer)
 
     def _on_case_changed(self) -> None:
         case, layers = self.session.case, self.session.layers

@@ -23,6 +23,7 @@ from napari_covseg.labels import lesion
 from napari_covseg.panels.correct.reviewing import Reviewing
 from napari_covseg.panels.keys import KEYS
 from napari_covseg.panels.session import Session
+from napari_covseg.panels.signs import GROUND, swatch
 from napari_covseg.panels.step import Paragraph, fill, row, small
 
 COLOURS: dict[Review, tuple[int, int, int]] = {
@@ -47,7 +48,7 @@ SIGNS = "▁▂▄▆█"
 BAR = QColor(*lesion("lesion").colour, 190)
 CURVE = QColor(240, 240, 240)
 MARK = QColor(255, 255, 255)
-BACK = QColor(32, 35, 41)
+BACK = QColor(*GROUND)
 Floats = npt.NDArray[np.float64]
 
 
@@ -150,10 +151,9 @@ def counted(review: npt.NDArray[np.uint8]) -> str:
     for sign, (state, colour) in zip(SIGNS, COLOURS.items(), strict=True):
         count = int((review == state).sum())
         if count:
-            shade = "#{:02x}{:02x}{:02x}".format(*colour)
             short = {Review.UNTOUCHED: "bare", Review.PREDICTED: "predicted", Review.SPREAD: "spread"}
             word = short.get(state, WORDS[state])
-            parts.append(f"<span style='color:{shade}'>{sign}</span>&nbsp;{count}&nbsp;{word}")
+            parts.append(f"{swatch(sign, colour)}&nbsp;{count}&nbsp;{word}")
     return "  ".join(parts)
 
 

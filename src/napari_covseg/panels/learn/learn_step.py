@@ -31,6 +31,7 @@ from napari_covseg.panels.correct.refining import Refining
 from napari_covseg.panels.layers import WINDOWS, grey_limits
 from napari_covseg.panels.learn.learning import EVERY, Learning, reviewed_slices
 from napari_covseg.panels.session import Session
+from napari_covseg.panels.signs import GOOD, GROUND, WARNING, swatch
 from napari_covseg.panels.step import ElidedComboBox, Paragraph, Step, button, caption, fill, narrow, row
 
 PLOT_HEIGHT = 110
@@ -228,9 +229,10 @@ class Curves(QWidget):
         if name not in self._lines:
             colour = COLOURS[name]
             marks = {"symbol": "o", "symbolSize": 4, "symbolBrush": colour} if plot != "loss" else {}
-            self._lines[name] = self._plots[plot].plot(
-                pen={"color": colour, "width": 1.5}, name=name, **marks
-            )
+            self._lines[name] = self._plots[plot].plot(pen={"color": colour, "width": 1.5}, **marks)
+            # a legend in so small a plot would lie on its curves
+            signs = [f"{swatch('━', COLOURS[line])}&nbsp;{line}" for line in self._lines if line != "loss"]
+            self.text.setText("  ".join(signs))
         self._lines[name].setData(x, y)
 
 
@@ -239,7 +241,7 @@ def _plot(title: str) -> Any:
         import pyqtgraph
     except ImportError:  # it comes with the extra `desktop`; without it there are numbers
         return None
-    plot = pyqtgraph.PlotWidget(background=(32, 35, 41))
+    plot = pyqtgraph.PlotWidget(background=GROUND)
     plot.setFixedHeight(PLOT_HEIGHT)
     plot.setMinimumWidth(0)
     plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -248,8 +250,6 @@ def _plot(title: str) -> Any:
     plot.hideButtons()
     plot.setMenuEnabled(False)
     plot.getAxis("left").setWidth(30)
-    if title != "loss":
-        plot.addLegend(offset=(-4, -4), labelTextSize="7pt")
     plot.setToolTip("Goes down while the model learns." if title == "loss" else "Decides which step is kept.")
     return plot
 
@@ -299,10 +299,10 @@ def scores_text(proposal: ModelProposed) -> str:
     for part, scores in proposal.scores.items():
         for output, before in scores["before"].items():
             after = scores["after"].get(output, float("nan"))
-            colour = "#80d080" if after >= before else "#e0a030"
+            sign, colour = ("▲", GOOD) if after > before else ("▼", WARNING) if after < before else ("", GOOD)
             rows.append(
                 f"<tr><td>{part}, {output}&nbsp;</td><td>{before:.3f} →&nbsp;</td>"
-                f"<td style='color:{colour}'>{after:.3f}</td></tr>"
+                f"<td>{after:.3f} <span style='color:{colour}'>{sign}</span></td></tr>"
             )
     verdict = "Keep it" if proposal.recommended else "Better not"
     table = f"<table>{''.join(rows)}</table>" if rows else ""

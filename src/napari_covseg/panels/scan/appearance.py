@@ -15,16 +15,8 @@ from napari_covseg.models.preparation import Preparation, as_shown
 from napari_covseg.panels.background import errors_shown
 from napari_covseg.panels.learn.learning import Learning
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.step import (
-    ElidedComboBox,
-    Paragraph,
-    button,
-    caption,
-    fill,
-    row,
-    show_in_place,
-    warning,
-)
+from napari_covseg.panels.signs import warning
+from napari_covseg.panels.step import ElidedComboBox, Paragraph, button, caption, fill, row, show_in_place
 from napari_covseg.scans import VALUES, Values
 from napari_covseg.scans.appearance import CHOICES, Appearance
 
@@ -242,7 +234,7 @@ class ModelView(QDialog):
             QPixmap.fromImage(image.scaled(SIDE, SIDE, Qt.AspectRatioMode.KeepAspectRatio, smooth))
         )
         done = what_is_done(case.appearance, preparation)
-        self.caption.setText(f"Slice {z + 1} as {model.card.title} is shown it: {done}")
+        self.caption.setText(f"Slice {z + 1} as {model.card.id} is shown it: {done}")
 
 
 def what_is_done(appearance: Appearance, preparation: Preparation) -> str:

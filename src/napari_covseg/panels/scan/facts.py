@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from napari_covseg.cases.case import Damage
+from napari_covseg.panels.signs import warning
 
 AT_MOST = 8  # slices that are named
 _LOST = {
@@ -48,7 +49,7 @@ def facts(header: dict[str, Any], shape: tuple[int, int, int], damage: Sequence[
         lines.append(f"Covers {x * columns:.0f} × {y * rows:.0f} × {z * count:.0f} mm")
     if header["intensity"] != "HU":
         lines.append("Grey values, not HU: window presets are off")
-    lines += [f"<span style='color:#e0a030'>⚠ {escape(text)}</span>" for text in (*header["notes"], *damage)]
+    lines += [warning(text) for text in (*header["notes"], *damage)]
     return "<br>".join(lines)
 
 

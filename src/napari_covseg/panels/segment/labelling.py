@@ -27,7 +27,6 @@ from napari_covseg.jobs.events import (
 )
 from napari_covseg.jobs.requests import Predict
 from napari_covseg.labels import Group
-from napari_covseg.models.catalogue import available
 from napari_covseg.panels.background import Jobs, errors_shown, in_background
 from napari_covseg.panels.layers import add_aid, placed_like, remove_layers, z_axis
 from napari_covseg.panels.session import Session
@@ -361,7 +360,4 @@ def whole_predictions(case: Case) -> list[PredictionInfo]:
 def last_model(case: OpenCase) -> str:
     """Return what the model is called that predicted a case last, empty if none has."""
     runs = whole_predictions(case.case)
-    if not runs:
-        return ""
-    titles = {entry.card.id: entry.card.title for entry in available()}
-    return titles.get(runs[-1].model_id, runs[-1].model_id)
+    return runs[-1].model_id if runs else ""

@@ -52,10 +52,10 @@ class ModelChoice:
 
     @property
     def title(self) -> str:
-        """One line for a person."""
+        """One line for a person; it begins with the id, which no two models share as they may a title."""
         if self.version:
             return f"{self.card.id} (learned here)"
-        return f"{self.card.title} (installed)" if self.entry.origin == "installed" else self.card.title
+        return f"{self.card.id}: {self.card.title}" + " (installed)" * (self.entry.origin == "installed")
 
     @property
     def place(self) -> str:

@@ -27,6 +27,7 @@ from napari_covseg.panels.scan.appearance import LOOKS
 from napari_covseg.panels.segment.model_list import CardWindow, ModelList
 from napari_covseg.panels.segment.models import ModelChoice, model_choices, model_details, model_facts
 from napari_covseg.panels.session import Session
+from napari_covseg.panels.signs import warning
 from napari_covseg.panels.step import (
     SHRINKS,
     ElidedComboBox,
@@ -37,7 +38,6 @@ from napari_covseg.panels.step import (
     button,
     caption,
     folded,
-    warning,
 )
 from napari_covseg.predict.options import PredictOptions, Tta
 
@@ -150,7 +150,7 @@ class SegmentStep(Step):
                 show_error(f"The package has a model called {card.id} already, which stays in use.")
                 return
             self.model.choose(card.id)
-            show_info(f"Installed {card.title}.")
+            show_info(f"Installed {card.id}: {card.title}.")
 
     def _on_install(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Install a model", filter="Models (*.safetensors)")
@@ -214,8 +214,7 @@ class SegmentStep(Step):
             self._reflect_refusal(refusal if insists or not refusal else f"{refusal} It was not labelled.")
             if self._refused and not insists:
                 return
-        title = choice.card.id if choice.version else choice.card.title
-        others = len(self.options.options.also)
+        title, others = choice.card.id, len(self.options.options.also)
         if others:
             title = f"{title} and {others} other{'s' if others > 1 else ''}"
         device = self.device.currentData()
