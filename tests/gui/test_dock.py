@@ -28,11 +28,12 @@ from qtpy.QtWidgets import (
 
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.jobs.events import Progress
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.keys import STEP_KEYS, shown
 from napari_covseg.panels.napari_private import canvas_widget
 from napari_covseg.panels.signs import GOOD, WARNING, warning
-from napari_covseg.panels.step import FOCUS_STYLE, ElidedButton, ElidedComboBox, Paragraph
+from napari_covseg.panels.step import FOCUS_STYLE, CancelBar, ElidedButton, ElidedComboBox, Paragraph
 from napari_covseg.panels.workbench import WORKBENCHES, workbench_of
 
 
@@ -202,3 +203,13 @@ def test_nothing_is_cut_off_with_all_states_on_a_small_screen(
             assert press.mapTo(dock, press.rect().topRight()).x() < dock.width()
     for box in dock.findChildren(QComboBox):
         assert isinstance(box, ElidedComboBox) or not box.isVisible(), box.toolTip()
+
+
+def test_a_bar_says_what_goes_on_and_does_not_move_by_itself(qtbot: Any) -> None:
+    bar = CancelBar("", "")
+    qtbot.addWidget(bar)
+    bar.begin("Reading the scan")
+    assert bar.bar.text() == "Reading the scan …" and bar.bar.value() == 0
+    for progress, full in ((Progress(0, 0, "slices"), 1), (Progress(3, 7, "slices"), 7)):
+        bar.go_on(progress)
+        assert (bar.bar.minimum(), bar.bar.maximum()) == (0, full)  # of 0 and 0 Qt moves it

@@ -275,12 +275,15 @@ class CancelBar(QWidget):
 
     def begin(self, what: str) -> None:
         """Say what goes on, without saying how far it is."""
-        self.bar.setRange(0, 0)
+        # A range of nothing would move all the time, without the text, and each of its movements draws
+        # the whole window anew: without a graphics card that takes the cores that compute.
+        self.bar.setRange(0, 1)
+        self.bar.setValue(0)
         self.bar.setFormat(f"{what} …")
 
     def go_on(self, progress: Progress) -> None:
         """Move the bar."""
-        self.bar.setRange(0, progress.total)
+        self.bar.setRange(0, max(progress.total, 1))
         self.bar.setValue(progress.done)
 
 
