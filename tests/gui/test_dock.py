@@ -178,7 +178,7 @@ def test_signs_are_seen_in_the_theme(theme: str) -> None:
     assert re.sub("<b .*</b>", "", warning("Tilted.")) == " Tilted."
 
 
-@pytest.mark.parametrize(("theme", "font"), [("dark", 9), ("light", 11)])
+@pytest.mark.parametrize(("theme", "font"), [("dark", 9), ("light", 12)])
 def test_nothing_is_cut_off_with_all_states_on_a_small_screen(
     theme: str, font: int, dock: CovSegDock, case: OpenCase, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ from napari_covseg.panels.step import (
     tab_in_order,
 )
 
-WIDTH, POINTS = 330, 9  # of the dock, with napari's own size of letters
+WIDTH, POINTS, WIDER = 330, 10, 40  # of the dock, with letters of so many points; for each point more
 
 # of the patient's position in mm: the letter of the positive and of the negative side
 SIDES = (("L", "R"), ("P", "A"), ("H", "F"))
@@ -102,7 +102,7 @@ class CovSegDock(QWidget):
             QTimer.singleShot(0, self._fit)  # once what is in it has its letters
 
     def _fit(self) -> None:
-        self.setMinimumWidth(round(WIDTH * max(1.0, self.use.font().pointSizeF() / POINTS)))
+        self.setMinimumWidth(WIDTH + round(WIDER * max(0.0, self.use.font().pointSizeF() - POINTS)))
 
     def _go_to(self, section: QCollapsible, main: QWidget) -> None:
         """Open a step, and give the keyboard to what is done in it, or to its title while that is off."""
