@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from napari_covseg.predict.slices import Workers
+from napari_covseg.models.file import Model
+from napari_covseg.predict.slices import Workers, default_batch, warm_up
 
 
 @pytest.fixture
@@ -92,3 +95,31 @@ def test_leaving_does_not_wait_for_what_is_under_way() -> None:
     go_on.set()
     assert under_way.result(10)
     assert waiting[-1].cancelled() or waiting[-1].done()
+
+
+def test_a_model_warms_up_on_as_many_slices_as_it_will_get(make_model: Callable[..., Model]) -> None:
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def see(slices: Tensor) -> Tensor:
+        seen.append((slices.device.type, tuple(slices.shape)))
+        return slices
+
+    model = make_model(48, lesion=see)
+    warm_up(model)
+    assert set(seen) == {("cpu", (1, 1, 48, 48))} and len(seen) >= 2
+    seen.clear()
+    warm_up(replace(model, device=torch.device("meta")))
+    assert set(seen) == {("meta", (4, 1, 48, 48))}
+    assert [default_batch(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [1, 32, 4]
+
+
+def test_a_model_that_cannot_run_says_so_before_the_first_slice(make_model: Callable[..., Model]) -> None:
+    def fails(message: str) -> Callable[[Tensor], Tensor]:
+        def fail(slices: Tensor) -> Tensor:
+            raise RuntimeError(message)
+
+        return fail
+
+    warm_up(make_model(lesion=fails("CUDA out of memory")))  # with real slices the batch is halved
+    with pytest.raises(RuntimeError, match="of another shape"):
+        warm_up(make_model(lesion=fails("weights of another shape")))
