@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from napari_covseg.learn.augment import augmentation
+from napari_covseg.learn.augment import (
+    Augmentation,
+    Warp,
+    _colour,
+    augmentation,
+    flips_and_zoom,
+    turn_and_shear,
+    warp,
+)
 from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.models.forward import as_input
 
@@ -73,8 +81,97 @@ def test_flips_and_zoom_by_hand() -> None:
     assert found == {0, 1, 2, 3, "zoomed"}
 
 
-def test_nothing_is_changed_where_nothing_is_asked_for(data: LabelledSlices) -> None:
-    images, masks = batch(data, 64, 1, "none")
+class Extreme:
+    """A generator whose numbers are all the least, or all the most, of what is asked for."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+
+    def uniform(self, low: float, high: float, size: object = None) -> np.ndarray:
+        return np.full(size, low + self._share * (high - low))
+
+    def random(self, size: object) -> np.ndarray:
+        return np.full(size, self._share)
+
+    def standard_normal(self, size: object, dtype: object) -> np.ndarray:
+        return np.full(size, 2 * self._share - 1, dtype)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.499, 0.5, 1.0])
+def test_how_far_slices_are_mirrored_and_enlarged(share: float) -> None:
+    image = torch.rand(2, 1, 33, 33, generator=torch.Generator().manual_seed(0))
+    got, _ = flips_and_zoom(image, image, 33, Extreme(share))  # type: ignore[arg-type]
+    zoom, side = (1 + 0.3 * share, -1) if share < 0.5 else (1.0, 1)
+    matrix = torch.tensor([[side / zoom, 0, 0], [0, side / zoom, 0]]).repeat(2, 1, 1)
+    torch.testing.assert_close(got, sampled(image, matrix), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_how_far_slices_are_turned_sheared_scaled_and_moved(share: float) -> None:
+    image = torch.rand(2, 1, 33, 33, generator=torch.Generator().manual_seed(0))
+    got, _ = turn_and_shear(image, image, 33, Extreme(share))  # type: ignore[arg-type]
+    way = 2 * share - 1  # from -1 to 1
+    turn, shear, scale, move = np.radians(15 * way), np.radians(10 * way), 1 + 0.1 * way, 0.1 * way
+    matrix = torch.tensor(
+        [
+            [np.cos(turn) / scale, -np.sin(turn + shear) / scale, 2 * move],
+            [np.sin(turn) / scale, np.cos(turn + shear) / scale, 2 * move],
+        ]
+    )
+    expected = sampled(image, matrix.float().repeat(2, 1, 1))
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+def sampled(image: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """What lies where a matrix (2, 3) says, in coordinates from -1 to 1 over the slice."""
+    grid = torch.nn.functional.affine_grid(matrix, list(image.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+
+
+def test_the_settings_of_monais_transforms() -> None:
+    ours = Augmentation(128)
+    affine = ours._affine.rand_affine.rand_affine_grid
+    assert (ours._affine.prob, ours._affine.mode) == (1.0, ("bilinear", "nearest"))
+    ranges = (affine.rotate_range, affine.shear_range, affine.translate_range, affine.scale_range)
+    assert ranges == ((0.3,), (0.1,), (12.0,), (-0.3, 0.35))
+    flips, others = ours._rest.transforms[:2], ours._rest.transforms[2:]
+    assert [(one.prob, one.flipper.spatial_axis) for one in flips] == [(0.5, 0), (0.5, 1)]
+    contrast, brightness, blur, noise = others
+    assert (contrast.prob, contrast.adjuster.gamma) == (0.5, (0.65, 1.5))
+    assert (brightness.prob, brightness.scaler.factors) == (0.4, (-0.2, 0.2))
+    assert (blur.prob, blur.rand_smooth.sigma_x, blur.rand_smooth.sigma_y) == (0.2, (0.3, 1.0), (0.3, 1.0))
+    assert (noise.prob, noise.rand_gaussian_noise.std) == (0.3, 0.05)
+
+
+@pytest.mark.parametrize("name", ["none", "guises"])  # guises come slice by slice, before
+def test_nothing_is_changed_where_nothing_is_asked_for(data: LabelledSlices, name: str) -> None:
+    images, masks = batch(data, 64, 1, name)
     assert torch.equal(images, as_input(data.images[:6]))
     assert np.array_equal(masks.numpy(), data.masks[:6])
-    assert torch.equal(batch(data, 32, 1, "none")[0], images[..., 16:48, 16:48])
+    assert torch.equal(batch(data, 32, 1, name)[0], images[..., 16:48, 16:48])
+
+
+def test_a_crop_of_a_slice_that_is_not_square_lies_where_it_was_cut() -> None:
+    image = torch.rand(1, 1, 20, 32, generator=torch.Generator().manual_seed(0))
+    middles = torch.tensor([[9.5, 17.5]])
+    crops, masks = warp(image, 1 - image, middles, 8, None, np.random.default_rng(0))
+    torch.testing.assert_close(crops, image[..., 6:14, 14:22])
+    torch.testing.assert_close(masks, 1 - image[..., 6:14, 14:22])
+
+
+def test_every_batch_of_monais_transforms_has_a_seed_of_its_own() -> None:
+    class Asked:
+        def integers(self, below: int) -> int:
+            assert below == 2**31
+            return below - 1
+
+    image = torch.rand(1, 1, 16, 16)
+    augmentation("covseg", 16)(image, image, 16, Asked())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_how_far_a_crops_colours_go(share: float) -> None:
+    image, way = torch.rand(2, 1, 9, 9, generator=torch.Generator().manual_seed(0)), 2 * share - 1
+    how = Warp(gamma=0.3, gain=0.2, noise=0.05)
+    expected = (image ** np.exp(0.3 * way) * (1 + 0.2 * way) + 0.05 * way).clamp(0, 1)
+    torch.testing.assert_close(_colour(image, how, Extreme(share)), expected)  # type: ignore[arg-type]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_covseg.learn.augment import Guises
+from napari_covseg.learn.augment import Guises, equalised
 from napari_covseg.learn.slices import UNKNOWN
 
 OUTPUTS = ("lungs", "ground-glass", "pleural effusion")
@@ -87,3 +88,67 @@ def test_the_same_chance_gives_the_same_guise(seed: int) -> None:
     one, two = (Guises()(voxels, "HU", masks, 48, np.random.default_rng(seed), OUTPUTS) for _ in range(2))
     np.testing.assert_array_equal(one[0], two[0])
     np.testing.assert_array_equal(one[1], two[1])
+
+
+class Extreme:
+    """A generator whose numbers are all as far up in what is asked for as `share` says."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+
+    def uniform(self, low: float, high: float, size: object = None) -> np.ndarray:
+        return np.full(size or (), low + self._share * (high - low))
+
+    def random(self) -> float:
+        return self._share
+
+    def integers(self, low: int, high: int | None = None) -> int:
+        low, high = (0, low) if high is None else (low, high)
+        return low + int(self._share * (high - low - 1))
+
+
+def test_equalising_is_opencvs() -> None:
+    image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    expected = cv2.createCLAHE(3.0, (8, 8)).apply((image * 255).astype(np.uint8)) / 255
+    np.testing.assert_allclose(equalised(image, 3.0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_how_far_contrast_blur_and_inversion_go(share: float) -> None:
+    chance: np.random.Generator = Extreme(share)  # type: ignore[assignment]
+    image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    bent = image ** (1.5 ** (2 * share - 1))
+    still = dataclasses.replace(STILL, gamma=1.5)
+    np.testing.assert_allclose(still._degrade(image, chance), bent, atol=1e-6)
+    blurred = cv2.GaussianBlur(bent, (0, 0), 0.4 + 0.8 * share)
+    always = dataclasses.replace(still, blur=1.1, invert=1.1)
+    np.testing.assert_allclose(always._degrade(image, chance), 1 - blurred, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_how_far_a_guise_moves_a_slice(share: float) -> None:
+    """The slice is 40 wide and comes out 80 wide; of the lungs, 20 by 30, with a margin and made square."""
+    chance: np.random.Generator = Extreme(share)  # type: ignore[assignment]
+    way = 2 * share - 1
+    zoom, stretch = 1.2**way, 1.21 ** (way / 2)
+    moving = dataclasses.replace(STILL, zoom=1.2, stretch=1.21, shift=0.1)
+    lungs = np.zeros((40, 40), np.uint8)
+    lungs[4:34, 10:30] = 1
+    for crop, span, middle in ((0.0, (40.0, 40.0), (20, 20)), (1.1, (20.0, 30.0), (20, 19))):
+        sides = np.array(span)
+        if crop:
+            sides = sides * (1 + 0.33 * share)
+            sides = np.array([sides.max()] * 2) if share < 0.5 else sides
+        scale = 80 / sides * zoom * [stretch, 1 / stretch]
+        place = dataclasses.replace(moving, crop=crop)._place(40, lungs, 80, chance)
+        np.testing.assert_allclose(place[:, :2], np.diag(scale), atol=1e-9)
+        np.testing.assert_allclose(place @ [*middle, 1], [40 + 8 * way] * 2, atol=1e-9)
+
+
+@pytest.mark.parametrize(("share", "quarters", "side"), [(0.0, 1, -1), (1.0, 0, 1)])
+def test_a_guise_turns_by_quarters_and_mirrors(share: float, quarters: int, side: int) -> None:
+    turning = dataclasses.replace(STILL, turn=15, quarter=0.5, mirror=0.5)
+    place = turning._place(40, None, 40, Extreme(share))  # type: ignore[arg-type]
+    angle = np.radians(30 * share - 15 + 90 * quarters)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    np.testing.assert_allclose(place[:, :2], turn @ np.diag([side, 1]), atol=1e-9)

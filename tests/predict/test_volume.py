@@ -53,7 +53,11 @@ def test_lungs_with_sides_and_findings(model: Model) -> None:
     scan, right, left, spot = chest()
     scan.voxels[:, 0, 0], scan.voxels[:, 0, 1] = -1000, 1000  # every slice has the same range
     told: list[tuple[int, int]] = []
-    lungs, lesions = predict_volume(scan, model, batch=2, progress=lambda *done: told.append(done))
+    kept = np.zeros((6, 2, 64, 80), np.uint8)
+    lungs, lesions = predict_volume(
+        scan, model, batch=2, probabilities=kept, progress=lambda *done: told.append(done)
+    )
+    np.testing.assert_array_equal(kept[:, 1, 1:] > 127, spot[:, 1:])
     np.testing.assert_array_equal(lungs, right + 2 * left)
     np.testing.assert_array_equal(lesions, lesion("lesion").value * spot)
     assert lungs.dtype == lesions.dtype == np.uint8

@@ -225,4 +225,4 @@ class Motion:
 
 
 def _factor(height: int, width: int) -> int:
-    return max(1, -(-max(height, width) // _SIDE))
+    return -(-max(height, width) // _SIDE)

@@ -210,7 +210,7 @@ def coarse_lungs(lungs: Mask) -> npt.NDArray[np.bool_]:
 
 
 def _step(shape: tuple[int, ...]) -> int:
-    return max(1, -(-max(shape) // COARSE))
+    return -(-max(shape) // COARSE)
 
 
 def ahead(work: Callable[[int], T], count: int) -> Iterator[T]:
