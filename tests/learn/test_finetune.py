@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from napari_covseg.errors import ModelError
+from napari_covseg.learn import finetune as finetune_module
 from napari_covseg.learn.finetune import (
     FinetuneProgress,
     FinetuneResult,
@@ -67,10 +68,12 @@ def test_every_step_is_told_and_the_held_out_slices_are_measured(parent: Model) 
     told = list(finetune(parent, slices(3, 0), slices(2, 1), None, FEW))
     progress = [event for event in told if isinstance(event, FinetuneProgress)]
     assert [event.step for event in progress] == list(range(13))
+    assert progress[0].seconds == 0 and all(event.seconds > 0 for event in progress[1:])
     assert math.isnan(progress[0].loss) and all(event.loss > 0 for event in progress[1:])
     assert [event.step for event in progress if event.held_out] == [0, 4, 8, 12]
     result = end(told)
     assert result.measured.tolist() == [0, 4, 8, 12] and result.held_out.shape == (4, 2)
+    assert not any(weight.requires_grad for weight in result.model.network.parameters())
     means = result.held_out.mean(1)
     assert result.step == result.measured[np.flatnonzero(means == means.max())[-1]]
     assert result.step == [event.step for event in progress if event.best][-1]
@@ -117,6 +120,16 @@ def test_what_is_kept_lies_between_the_parent_and_what_was_learned(parent: Model
     assert same(ends[0.0], weights(parent))
     for name, start in ends[0.0].items():
         torch.testing.assert_close(ends[0.25][name], start + 0.25 * (ends[1.0][name] - start))
+
+
+@pytest.mark.parametrize("hardware", [False, True])
+def test_half_precision_is_for_hardware_that_has_it(
+    parent: Model, hardware: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune_module, "_has_bfloat16", lambda: hardware)
+    run, images = Finetuning(parent, slices(3, 0), None, None, FEW), torch.rand(1, 1, 48, 48)
+    exact = torch.cat(list(run._network(images).values()), 1)
+    assert torch.equal(run._logits(images).float(), exact) != hardware
 
 
 def test_outputs_that_nobody_has_judged_do_not_decide(parent: Model) -> None:
