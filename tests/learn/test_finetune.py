@@ -235,3 +235,10 @@ def test_frozen_layers_stay(parent: Model) -> None:
 def test_nothing_to_learn_from_is_an_error(parent: Model) -> None:
     with pytest.raises(ModelError, match="correct or accept"):
         list(finetune(parent, slices(3, 0).rows(np.arange(0))))
+
+
+def test_a_crop_lies_around_what_is_labelled() -> None:
+    target = np.zeros((2, 8, 24), bool)
+    assert finetune_module._middle(target) == (3.5, 11.5)
+    target[0, 2:6, 10:12], target[1, 4, 10:20] = True, True
+    assert finetune_module._middle(target) == (3.5, 14.5)

@@ -218,3 +218,4 @@ def test_crops_shrink_with_the_slices() -> None:
     assert small.size == 128
     assert small.stages == ((0.4, 80), (0.85, 96), (1.0, 128))
     assert read_recipe("salehi2022-unet").at_size(96).stages == ()
+    assert read_recipe("covseg-equalised").at_size(8).stages[0] == (0.4, 16)  # what a network needs

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.score import choose_thresholds, probabilities, score, validate
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
+from napari_covseg.models.forward import as_input
+from napari_covseg.networks.build import build_network
 
 
 class Known(nn.Module):
@@ -63,3 +65,20 @@ def test_an_output_that_nobody_has_labelled_has_no_score(graded: LabelledSlices)
     masks[2, 1] = graded.masks[2, 1]  # of one patient it is known
     told = score(seen(graded), replace(graded, masks=masks), {"lesion": 0.75})
     assert told["lesion"] == 1.0
+
+
+def test_the_loss_of_validation_is_the_mean_over_batches(data: LabelledSlices) -> None:
+    torch.manual_seed(0)
+    network = build_network("unet", data.outputs, {"features": [2], "bottleneck": 2}).eval()
+    loss, some = Loss("dice"), data.rows(np.arange(4))
+    with torch.no_grad():
+        each = [
+            float(loss(network(as_input(some.images[[n]])), torch.from_numpy(some.masks[[n]])))
+            for n in range(4)
+        ]
+    assert validate(network, some, loss=loss, batch=1)[1] == pytest.approx(np.mean(each), rel=1e-5)
+
+
+def test_a_checksum_knows_the_weights_of_sources(data: LabelledSlices) -> None:
+    some = [replace(data, weights=weights) for weights in ({}, {"a": 1.0}, {"a": 2.0})]
+    assert len({one.checksum() for one in some}) == 3

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.sampling import sampling_weights, slab
 from napari_covseg.learn.score import probabilities, score
 from napari_covseg.learn.slices import LabelledSlices
-from napari_covseg.learn.train import TrainedNetwork, TrainingProgress, train
+from napari_covseg.learn.train import TrainedNetwork, TrainingProgress, _write_progress, train
 from napari_covseg.models.forward import as_input
 
 
@@ -382,3 +385,12 @@ def test_network_input(data: LabelledSlices) -> None:
     images = as_input(data.images[:2])
     assert images.shape == (2, 1, 64, 64)
     assert float(images.max()) == pytest.approx(data.images[:2].max() / 255)
+
+
+def test_what_a_run_says_to_whoever_looks_from_outside(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(step=3, steps=10, seconds=1.5)
+    before = time.time()
+    _write_progress(tmp_path / "run", run, 0.25)
+    told = json.loads((tmp_path / "run.progress").read_text("utf-8"))
+    assert before <= told.pop("time") <= time.time()
+    assert told == {"step": 3, "steps": 10, "seconds": 1.5, "loss": 0.25, "pid": os.getpid()}
