@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -50,14 +51,47 @@ def test_what_is_good_enough(agreement: tuple[float, float], good: bool) -> None
     assert Agreement(*agreement).good == good
 
 
+class Watched(nn.Module):
+    """Notes which of its layers learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1)
+        )
+
+    def forward(self, slices: Tensor) -> dict[str, Tensor]:
+        SEEN.append([layer.training for layer in self.layers])
+        logits = self.layers(slices)
+        return {"lungs": logits[:, :1], "lesion": logits[:, 1:]}
+
+
+SEEN: list[list[bool]] = []  # outside of the network, which is copied
+
+
+def test_precisions_are_compared_while_learning_but_without_dropout(data: LabelledSlices) -> None:
+    SEEN.clear()
+    masks = torch.from_numpy(data.masks[:4]).float()
+    compare_precisions(Watched(), Loss("bce_dice"), as_input(data.images[:4]), masks)
+    assert SEEN == [[True, True, False, True]] * 2
+
+
 @pytest.mark.parametrize(("half", "taken"), [(False, "float32"), (True, "bfloat16")])
 def test_a_run_says_what_it_took(
     data: LabelledSlices, recipe: Recipe, half: bool, taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_module, "WARM_UP", 2)
     monkeypatch.setattr(train_module, "compare_precisions", lambda *given: Agreement(0.0, 1.0))
+    dtypes, loss = [], Loss.__call__
+
+    def spied(self: Loss, logits: Mapping[str, Tensor], targets: Tensor) -> Tensor:
+        dtypes.append(str(logits["lesion"].dtype).removeprefix("torch."))
+        return loss(self, logits, targets)
+
+    monkeypatch.setattr(Loss, "__call__", spied)
     *_, trained = train(dataclasses.replace(recipe, steps=4), data, half=half)
     assert isinstance(trained, TrainedNetwork)
     assert trained.precision == taken
+    assert dtypes == ["float32", "float32", taken, taken]
     assert (trained.steps, trained.best_step) == (4, 4)
     assert next(trained.network.parameters()).dtype == torch.float32

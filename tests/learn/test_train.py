@@ -394,3 +394,10 @@ def test_what_a_run_says_to_whoever_looks_from_outside(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "run.progress").read_text("utf-8"))
     assert before <= told.pop("time") <= time.time()
     assert told == {"step": 3, "steps": 10, "seconds": 1.5, "loss": 0.25, "pid": os.getpid()}
+
+
+def test_a_checkpoint_without_its_recipe_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content in ({}, {"recipe": None}):
+        monkeypatch.setattr(train_module, "_read", lambda path, content=content: content)
+        with pytest.raises(ModelError, match=r"run\.checkpoint"):
+            train_module.steps_of(tmp_path / "run.checkpoint")

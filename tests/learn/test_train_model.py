@@ -16,7 +16,7 @@ from napari_covseg.errors import ModelError
 from napari_covseg.learn import train_model as run_module
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.score import choose_thresholds, probabilities, score
-from napari_covseg.learn.slices import LabelledSlices
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.train import TrainedNetwork, TrainingProgress
 from napari_covseg.learn.train_model import split_patients, train_model
 from napari_covseg.models.card import ModelCard, read_card
@@ -103,13 +103,15 @@ def test_a_model_file_with_its_card(data: LabelledSlices, recipe: Recipe, tmp_pa
     named = np.array(["ours" if name == "bert" else "others" for name in data.patients])
     data = dataclasses.replace(data, sources=named, licences={"others": "CC BY 4.0"})
     split = split_patients(data, None, ["anna"], ["cleo"])
+    data = dataclasses.replace(data, masks=data.masks.astype(np.uint8))
+    data.masks[np.flatnonzero(data.patients == "bert")[-1]] = UNKNOWN  # teaches nothing, and does not count
     *told, card = train_model(data, split, out, recipe)
     assert all(isinstance(progress, TrainingProgress) for progress in told)
     assert isinstance(card, ModelCard)
     network, stored = load_network(out)
     assert stored.id == "mine"
     assert stored.split == {"training": ["bert"], "validation": ["anna"], "test": ["cleo"]}
-    assert stored.trained_on == "7 slices of 1 sources"
+    assert stored.trained_on == "6 slices of 1 sources"
     assert (stored.licence, stored.sources) == (data.licence, {"ours": "not stated"})
     assert stored.recipe["steps"] == 16
     assert stored.created == datetime.date.today().isoformat()
@@ -120,6 +122,15 @@ def test_a_model_file_with_its_card(data: LabelledSlices, recipe: Recipe, tmp_pa
     with torch.inference_mode():
         assert list(network(torch.zeros(1, 1, 64, 64))) == list(stored.outputs)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.checkpoint", "mine.safetensors"]
+
+
+def test_an_output_that_nobody_teaches_is_refused(
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path
+) -> None:
+    data = dataclasses.replace(data, masks=data.masks.astype(np.uint8))
+    data.masks[:, 1] = UNKNOWN
+    with pytest.raises(ModelError, match="teach nothing of lesion"):
+        list(train_model(data, split_patients(data, None, [], []), tmp_path / "m.safetensors", recipe))
 
 
 def test_kept_out_patients_never_reach_the_training(

@@ -125,6 +125,15 @@ def test_neither_folder_nor_description(tmp_path: Path, volume: object, name: st
 # Descriptions
 
 
+def test_pictures_without_lungs_have_no_finding_of_any_kind(tmp_path: Path) -> None:
+    make_patient(tmp_path / "pictures" / "adam", "ab")
+    outputs = ("lungs", "lesion", "pleural effusion")
+    for negative in ("true", "false"):
+        text = f'[[source]]\npatients = "pictures"\nnegative = {negative}'
+        got = read_training_set(describe(tmp_path, text), SMALL, outputs)
+        assert (got.masks[:, 2] == UNKNOWN).any() == (negative == "false")
+
+
 def test_a_description_of_several_sources(tmp_path: Path, volume: npt.NDArray[np.int16]) -> None:
     make_patient(tmp_path / "pictures" / "adam", "ab")
     got = read_training_set(
