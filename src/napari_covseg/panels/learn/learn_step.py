@@ -299,7 +299,8 @@ def scores_text(proposal: ModelProposed) -> str:
     for part, scores in proposal.scores.items():
         for output, before in scores["before"].items():
             after = scores["after"].get(output, float("nan"))
-            sign, colour = ("▲", GOOD) if after > before else ("▼", WARNING) if after < before else ("", GOOD)
+            gain = round(after, 3) - round(before, 3)  # of what is shown
+            sign, colour = ("▲", GOOD) if gain > 0 else ("▼", WARNING) if gain < 0 else ("", GOOD)
             rows.append(
                 f"<tr><td>{part}, {output}&nbsp;</td><td>{before:.3f} →&nbsp;</td>"
                 f"<td>{after:.3f} <span style='color:{colour}'>{sign}</span></td></tr>"
