@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.build import build_network
-from napari_covseg.networks.punn2022 import HybridPool, SpectralAttention
+from napari_covseg.networks.punn2022 import HybridPool, MaxHalf, SpectralAttention
 from napari_covseg.networks.size import parameters
 
 FEATURES = [3, 4, 5]  # two poolings
@@ -76,6 +76,14 @@ def test_parts_can_be_left_out(switches: dict[str, bool]) -> None:
     assert (SpectralAttention in kinds) == switches["ssd"]
     spectral = any(module.spectral for module in network.modules() if isinstance(module, HybridPool))
     assert spectral == switches["hp"]
+
+
+@pytest.mark.parametrize("size", [(5, 8), (7, 7), (4, 6)])
+def test_pooling_is_the_same_in_a_graph(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    x = -torch.rand(1, 2, *size)  # 0 beyond the edge would win
+    pooled = MaxHalf()(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(MaxHalf()(x), pooled)
 
 
 def test_the_skip_is_not_shifted_by_odd_sizes() -> None:
