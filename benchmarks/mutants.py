@@ -61,7 +61,12 @@ TESTS = (
     *("metrics", "networks", "models", "predict", "learn", "assess/test_scoring.py"),
     *("scans/test_orientation.py", "scans/test_volumes.py", "scans/test_nifti.py", "scans/test_intensity.py"),
     *("scans/test_dicom.py", "scans/test_dicom_series.py", "scans/test_write_labels.py"),
-    *("scans/test_text_headers.py", "scans/test_tiff_stacks.py", "jobs/test_finetune_cases.py"),
+    *(
+        "scans/test_text_headers.py",
+        "scans/test_tiff_stacks.py",
+        "scans/test_stack.py",
+        "jobs/test_finetune_cases.py",
+    ),
     *("jobs/test_predict_case.py", "jobs/test_predict_file.py", "jobs/test_refine_slice.py"),
 )
 WARM = (

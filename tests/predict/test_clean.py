@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from napari_covseg.labels import LESIONS, lesion
 from napari_covseg.masks.sides import guess_sides, lung_sides
-from napari_covseg.predict.clean import clean_lesions, clean_lungs, keep_inside
+from napari_covseg.predict.clean import clean_lesions, clean_lungs, drop_small, keep_inside
 from napari_covseg.predict.volume import finish_volume
 
 Mask = npt.NDArray[np.uint8]
@@ -110,6 +110,13 @@ def test_the_margin_is_in_millimetres_of_each_axis() -> None:
     kept = np.argwhere(keep_inside(lungs, lesions, LESIONS, (3.0, 1.0)))
     assert kept.min(0).tolist() == [18, 14]
     assert kept.max(0).tolist() == [41, 45]
+
+
+def test_findings_of_fewer_pixels_are_dropped_and_others_stay() -> None:
+    lesions = np.zeros((20, 20), np.uint8)
+    lesions[2, 2] = lesions[6, 6:8] = lesions[10, 10:13] = GGO
+    for pixels, left in ((0, 6), (1, 6), (2, 5), (3, 3), (4, 0)):
+        assert np.count_nonzero(drop_small(lesions, pixels)) == left
 
 
 def test_nothing_there_stays_nothing() -> None:

@@ -232,14 +232,14 @@ def test_slices_of_one_batch_come_back_each_to_its_place(make_model: MakeModel) 
     cropped = make_model(96, crop="lungs", lungs=everywhere, lesion=bright)
     ensemble = Ensemble((cropped,), lungs_from=make_model(60, lungs=dark))
     slices = []
-    for z, left in ((1, 10), (2, 0), (1, 34)):
+    for z, left in ((1, 10), (2, 0), (1, 34), (1, 20)):
         lungs = np.zeros(SHAPE, np.uint8)
         lungs[12:36, left : left + 16] = left > 0
         seen = view(cropped, chest(z), Appearance("HU"), lungs)
         slices.append(PreparedSlice(z, chest(z), (seen,), lungs))
     together = infer(ensemble, slices).probability
-    assert together.shape == (3, 2, *SHAPE) and not together[1].any()
-    for row in (0, 2):
+    assert together.shape == (4, 2, *SHAPE) and not together[1].any()
+    for row in (0, 2, 3):
         torch.testing.assert_close(together[row], infer(ensemble, slices[row : row + 1]).probability[0])
     assert together[0, 1].any() and not together[2, 1, :, :24].any()
 
