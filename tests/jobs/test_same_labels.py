@@ -22,9 +22,9 @@ from phantom import phantom
 MODEL = "covseg"
 
 
-def six_slices(scan: Scan) -> Scan:
+def ten_slices(scan: Scan) -> Scan:
     middle = len(scan.voxels) // 2
-    voxels = scan.voxels[middle - 3 : middle + 3]
+    voxels = scan.voxels[middle - 5 : middle + 5]
     return replace(scan, voxels=voxels, source_shape=voxels.shape)
 
 
@@ -54,10 +54,10 @@ def prediction(case: Case, job: Predict | Refine) -> list[tuple[np.ndarray, np.n
 def test_refine_and_guide_equal_run(tmp_path: Path, folder: Path | None, options: PredictOptions) -> None:
     scan = phantom(3, (16, 160, 160), (7.0, 2.0, 2.0)).scan if folder is None else read_scan(folder)
     workspace = Workspace.open(tmp_path / "workspace")
-    case = workspace.case(workspace.add_case(six_slices(scan)))
+    case = workspace.case(workspace.add_case(ten_slices(scan)))
     job = Predict(workspace.path, case.id, MODEL, 0, device="cpu", options=options)
     whole = prediction(case, job)
-    assert len(whole) == 6 and any(lungs.any() for lungs, _ in whole)
+    assert len(whole) == 10 and any(lungs.any() for lungs, _ in whole)
     guided = prediction(case, replace(job, guided=True))
     np.testing.assert_array_equal(guided, whole)
     merge_prediction(case, case.prediction(case.predictions()[0].id))

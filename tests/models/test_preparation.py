@@ -197,3 +197,11 @@ def test_a_cropped_picture_gets_a_margin_that_is_neither_air_nor_bone() -> None:
     assert not labels[:9].any() and labels.sum() == (picture > 200).sum()
     hu = Appearance("HU", cropped=True)
     np.testing.assert_array_equal(reorient(picture, hu), picture)
+
+
+def test_bicubic_weights_do_not_wrap_around_the_window() -> None:
+    voxels = np.full((160, 160), -1000, np.int16)
+    voxels[:, 80:] = 400  # an edge that they overshoot on both sides
+    shown = Preparation(size=100, clip_hu=LUNG_WINDOW, scaling="window", clahe_clip=0)(voxels)
+    assert (np.diff(shown.astype(int), axis=1) >= 0).all()
+    assert shown[0, 0] == 0 and shown[0, -1] == 255
