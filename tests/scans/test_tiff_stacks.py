@@ -69,6 +69,16 @@ def test_slices_that_nothing_is_said_of_are_not_left_out(tmp_path, description):
         read_scan(tmp_path / "s.tif")
 
 
+@pytest.mark.parametrize(
+    "number", ["images=2\nslices=6", "images=6\nslices=2", "images=6e9\nslices=6", "images="]
+)
+def test_numbers_of_slices_that_contradict_each_other_are_no_guess(tmp_path, number):
+    # of the first, two of six slices were read and nothing was said
+    single_page(tmp_path / "s.tif", T, f"ImageJ=1.53t\n{number}\n")
+    with pytest.raises(ScanError, match=r"s\.tif says in ImageJ's words, which contradict"):
+        read_scan(tmp_path / "s.tif")
+
+
 def test_compressed_slices_without_pages_are_missed(tmp_path):
     tifffile.imwrite(tmp_path / "s.tif", T[0], description=IMAGEJ, metadata=None, compression="zlib")
     with pytest.raises(ScanError, match=r"only 1 can be read"):

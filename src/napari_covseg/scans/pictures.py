@@ -278,7 +278,8 @@ def _meant(path: Path, image: Image.Image, pages: int) -> _Meant:
     Raises
     ------
     ScanError
-        If it has several channels or time points: their slices would alternate.
+        If it has several channels or time points: their slices would alternate; if ImageJ's numbers
+        contradict each other.
     """
     if not isinstance(image, TiffImageFile):
         return _Meant(pages)
@@ -286,7 +287,12 @@ def _meant(path: Path, image: Image.Image, pages: int) -> _Meant:
     try:
         slices, others, slope, intercept = _described(text, [image.height, image.width])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        return _Meant(pages)  # somebody's own words
+        if not text.startswith("ImageJ="):
+            return _Meant(pages)  # somebody's own words
+        raise ScanError(
+            f"{path.name} says in ImageJ's words, which contradict each other or are damaged, how many "
+            "slices it holds; save it as a TIFF with a page for each slice, or as NIfTI."
+        ) from None
     if others > 1:
         raise ScanError(
             f"{path.name} holds {others} channels or time points; save one of them as a stack of its own."
@@ -305,6 +311,8 @@ def _described(text: str, plane: list[int]) -> tuple[int, int, float, float]:
         images = int(fields.get("images", int(fields.get("slices", 1)) * others))
         if "slices" not in fields and others == images:
             others = 1
+        elif images != int(fields.get("slices", images // others)) * others:
+            raise ValueError
         straight = fields.get("cf", "") == "0" or ("cf" not in fields and "c0" in fields)
         slope, intercept = (float(fields.get(key, d)) for key, d in (("c1", "1"), ("c0", "0")))
         line = (slope, intercept) if straight else (1.0, 0.0)
