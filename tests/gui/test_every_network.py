@@ -80,7 +80,7 @@ def test_every_network_labels_and_its_card_can_be_read(
     for family in FAMILIES:
         name = f"tiny-{family}"
         step.model.choose(name)
-        assert step.model.currentText() == f"A tiny {family} (installed)"
+        assert step.model.currentText() == f"{name}: A tiny {family} (installed)"
         assert f"Random weights of {family}." in step.card.text()
         step.read_card.click()
         page = step.card_window.page.toPlainText()

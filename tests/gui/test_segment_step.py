@@ -24,7 +24,7 @@ LONG = 170_000  # ms; the child has to load torch first
 def test_cards_and_devices_are_explained(workbench: tuple[Viewer, CovSegDock], model_file: Path) -> None:
     step = workbench[1].segment
     step.install_model(str(model_file))
-    assert step.model.currentText() == "Thresholds (installed)"
+    assert step.model.currentText() == "thresholds: Thresholds (installed)"
     card = step.card.text()
     for said in ("Dark is lung", "Dice, test: lungs 0.50", "BSD-3-Clause", "not for diagnosis"):
         assert said in card, said
