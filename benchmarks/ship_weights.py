@@ -14,6 +14,7 @@ has not seen. Their weights are in `benchmarks/runs-weights` after `covseg asses
 from __future__ import annotations
 
 import argparse
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,6 +135,12 @@ def ship_ours(file: Path, name: str) -> None:
     print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB")
 
 
+def licences(table: Path = HERE / "training.toml") -> dict[str, str]:
+    """Return the licence of each source in a training table, as cards name them."""
+    sources = tomllib.loads(table.read_text("utf-8"))["source"]
+    return {one.get("patient") or one["patients"]: one["licence"] for one in sources}
+
+
 def shipped_card(card: ModelCard, runs: Network, fold: str) -> ModelCard:
     """Name the model after its recipe, and say how that scored and what it cannot do."""
     entry = BY_NAME[runs.recipe]
@@ -149,6 +156,7 @@ def shipped_card(card: ModelCard, runs: Network, fold: str) -> ModelCard:
             f"A network of {entry.paper}, trained for comparison: {steps} steps on {sources} sources, much "
             "less than its paper asks for. The default model is better; check every slice."
         ),
+        sources=card.sources or licences(),
         scores={**scores(runs), f"fold {fold}, this network": tested},
     )
 
