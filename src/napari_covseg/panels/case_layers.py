@@ -184,8 +184,10 @@ class CaseLayers:
     def _brushable(
         self, group: Group, before: npt.NDArray[np.uint8], after: Any, key: Any
     ) -> npt.NDArray[np.bool_] | None:
-        painted = np.unique(np.arange(len(self._case.review))[key[0]])
-        self.say_accepted(painted[self.limits.accepted[painted]].tolist())
+        accepted = self.limits.accepted
+        if accepted.any():  # asked a dozen times in a stroke
+            painted = np.unique(np.arange(len(accepted))[key[0]])
+            self.say_accepted(painted[accepted[painted]].tolist())
         return self.limits.brushable(group, before, after, key)
 
     def _show_reopened(self, slices: npt.NDArray[np.intp]) -> None:
