@@ -582,7 +582,12 @@ def log(line: str) -> None:
 
 
 def pinned(places: Places) -> str:
-    """Return the commit that new trainings begin with; empty where nothing is pinned."""
+    """Return the commit that new trainings begin with; empty where nothing is pinned.
+
+    With a Python of one's own they run in the checkout as it is, whatever is pinned.
+    """
+    if places.python is not None:
+        return git(places.checkout, "rev-parse", "--verify", "--quiet", "HEAD", check=False)
     path = places.folder.path / "pin"
     return path.read_text().strip() if path.is_file() else ""
 

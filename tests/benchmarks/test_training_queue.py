@@ -422,6 +422,10 @@ def test_the_worktree_follows_the_commit_and_is_made_again(script: ModuleType, t
     with pytest.raises(JobError, match="no commit 'nothing'"):
         script.pin(places, "nothing")
 
+    # A Python of one's own trains with the code of the checkout, not with what is pinned.
+    own = script.Places(checkout, script.Folder(folder), Path(sys.executable))
+    assert script.pinned(own) == commits[1] != script.pinned(places)
+
 
 def test_threads_are_what_others_leave(script: ModuleType) -> None:
     assert [script.threads_for(others, 2) for others in (0.0, 0.4, 0.6, 1.0, 2.0, 7.0)] == [2, 2, 1, 1, 1, 1]
