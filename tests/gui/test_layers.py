@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,27 @@ def test_what_lies_under_labels_stays_visible() -> None:
     lungs, lesions = (labels_layer(group, values, None) for group in ("lungs", "lesions"))
     assert lungs.opacity < 0.3 and lesions.contour > 0
     assert lesions.data is values  # edited in place
+
+
+def test_lesions_are_seen_within_the_lungs_in_3d(make_napari_viewer: Any, recwarn: Any) -> None:
+    viewer, values = make_napari_viewer(show=True), np.zeros((2, 12, 64, 64), np.uint8)
+    values[0, 2:10, 8:56, 8:56], values[1, 4:8, 24:40, 24:40] = 1, 3
+    layers = [
+        labels_layer(group, labels, (5.0, 1.0, 1.0)) for group, labels in zip(GROUPS, values, strict=True)
+    ]
+    for layer in layers:
+        viewer.add_layer(layer)
+
+    def colour(*visible: bool) -> list[int]:
+        for layer, shown in zip(layers, visible, strict=True):
+            layer.visible = shown
+        picture = viewer.screenshot(canvas_only=True, flash=False)
+        return picture[len(picture) // 2, picture.shape[1] // 2, :3].tolist()
+
+    viewer.dims.ndisplay = 3
+    assert not [one for one in recwarn if "Contours" in str(one.message)]  # napari would show it each time
+    assert colour(True, False) != [0, 0, 0] != colour(False, True) != colour(True, False)
+    assert colour(True, True) == colour(False, True)
 
 
 def test_windows_are_the_fields() -> None:

@@ -18,7 +18,6 @@ from napari_covseg.edit.hu_range import HuRange, in_range
 from napari_covseg.labels import GROUPS, Group
 from napari_covseg.panels.keys import KEYS
 from napari_covseg.panels.layers import (
-    CONTOUR,
     labels_layer,
     remove_layers,
     scan_layer,
@@ -71,9 +70,6 @@ class CaseLayers:
         if middle:
             viewer.dims.set_point(z_axis(viewer), self.scan.data_to_world((len(case.voxels) // 2, 0, 0))[0])
             viewer.reset_view()
-        # napari has outlines in 2-D only, and warns of them in 3-D
-        viewer.dims.events.ndisplay.connect(self._before_3d, position="first")
-        viewer.dims.events.ndisplay.connect(self._after_3d, position="last")
 
     def bring_back(self) -> bool:
         """Add the labels layers that are not in the viewer; return whether there were any."""
@@ -93,8 +89,6 @@ class CaseLayers:
         for strokes in self._strokes.values():
             strokes.disconnect()
         self._strokes.clear()
-        self._viewer.dims.events.ndisplay.disconnect(self._before_3d)
-        self._viewer.dims.events.ndisplay.disconnect(self._after_3d)
         for layer in self.labels.values():
             layer.mode = "pan_zoom"  # emptied with a brush in the hand, the canvas can crash
         remove_layers(self._viewer, self.scan, *self.labels.values())
@@ -195,14 +189,6 @@ class CaseLayers:
         if len(slices):
             which = ", ".join(str(z + 1) for z in slices)
             show_info(f"Slice {which} was accepted; it has changed back and is open for review again.")
-
-    def _before_3d(self, event: Any = None) -> None:
-        if self._viewer.dims.ndisplay == 3 and "lesions" in self.labels:
-            self.labels["lesions"].contour = 0
-
-    def _after_3d(self, event: Any = None) -> None:
-        if self._viewer.dims.ndisplay == 2 and "lesions" in self.labels:
-            self.labels["lesions"].contour = CONTOUR
 
     def _scan_layer(self, instead_of: Image | None, affine: npt.NDArray[np.float64]) -> Image:
         known = self._case.case

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,10 +152,13 @@ def labels_layer(
         values,
         name=LAYER_NAMES[group],
         opacity=LUNGS_OPACITY if group == "lungs" else LESIONS_OPACITY,
+        # in 3-D a surface with depth would hide what lies within it, however clear it is
+        blending="translucent_no_depth" if group == "lungs" else "translucent",
         colormap=label_colours(group),
         **(geometry(spacing) if over is None else placed_like(over)),
     )
     if group == "lesions":
+        warnings.filterwarnings("ignore", "Contours are not displayed")  # napari's, of each look in 3-D
         layer.contour = CONTOUR
         layer.selected_label = 2  # ground-glass, what is painted most
     return layer
