@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from skimage import data
 
 from napari_covseg.errors import ScanError
 from napari_covseg.scans.appearance import KINDS, Appearance, back, look, rules, upright
@@ -107,6 +108,31 @@ def test_a_blank_picture_and_a_mask_are_said():
     mask = np.zeros((128, 128), np.uint8)
     mask[30:90, 20:50] = mask[30:90, 70:110] = 255
     assert look(mask, "grey").kind == "mask"
+
+
+def radiograph() -> np.ndarray:
+    """Rays from front to back through a chest."""
+    hu = phantom(SEED, (64, 96, 96), (5.0, 3.8, 3.8)).scan.voxels
+    rays = cv2.resize((hu.astype(np.float32) + 1000).sum(1)[::-1], (256, 256))
+    return cv2.normalize(rays, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def resonance(hu: np.ndarray) -> np.ndarray:
+    """The greys of magnetic resonance: bone dark, fat bright, light uneven, noise of Rice."""
+    greys = [2, 15, 220, 220, 120, 120, 100, 100, 60, 15]
+    light = 1 + 0.3 * np.cos(np.mgrid[: hu.shape[1], : hu.shape[2]] / 40).sum(0)
+    signal = np.interp(hu, [-1000, -700, -120, -80, 0, 20, 40, 60, 150, 400], greys) * light
+    noise = np.random.default_rng(0).normal(0, 6, (2, *hu.shape))
+    found = np.hypot(signal + noise[0], noise[1])
+    return np.clip([cv2.GaussianBlur(one, (0, 0), 1) for one in found], 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["chest X-ray", "MR", "photograph"])
+def test_other_pictures_are_no_chest_ct(chest, kind):
+    pictures = {"chest X-ray": radiograph, "MR": lambda: resonance(chest), "photograph": data.brick}
+    found = look(pictures[kind](), "grey")
+    assert (found.kind, found.marks) == (kind, "none")
+    assert found.refusal("This") == f"This: {found.sentences()[0]}"
 
 
 def test_even_tissue_in_hu_is_no_mask():
