@@ -144,14 +144,19 @@ def test_layers_can_be_taken_away_and_come_back(dock: CovSegDock, case: OpenCase
     dock.workbench.opening.case(case.id)
     assert [layer.name for layer in viewer.layers] == names
 
-    # napari takes out what is selected one after the other, in any order
-    for name in ("Chest CT two lungs", "Lesions", "Lungs"):
-        viewer.layers.remove(name)
-    qtbot.waitUntil(lambda: session.case is None)
-    dock.workbench.opening.case(case.id)
-    qtbot.waitUntil(lambda: session.case is not None and not session.busy_with, timeout=LONG)
-    assert [layer.name for layer in viewer.layers] == names
-    assert session.case.live["lesions"][5, 50, 50] == 2
+    # napari takes out all that is selected one after the other, in the order of a set
+    scan, lungs, lesions = names
+    for order in ((scan, lesions, lungs), (lungs, scan, lesions), (lesions, lungs, scan), ()):
+        viewer.layers.select_all()
+        for name in order:
+            viewer.layers.remove(name)
+        viewer.layers.remove_selected()
+        qtbot.waitUntil(lambda: session.case is None)
+        assert not viewer.layers and not session.busy_with
+        dock.workbench.opening.case(case.id)
+        qtbot.waitUntil(lambda: session.case is not None and not session.busy_with, timeout=LONG)
+        assert [layer.name for layer in viewer.layers] == names
+        assert session.case.live["lesions"][5, 50, 50] == 2
 
 
 def test_any_image_layer_can_be_the_scan(
