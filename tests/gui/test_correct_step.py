@@ -170,6 +170,7 @@ def test_locked_labels_and_accepted_slices_stay(
         if not known.click and known.name not in ("fill between", "copy to next"):  # which change others
             dock.correct.tools[known.name].click()
     assert np.array_equal(case.live["lesions"], before)
+    assert not any("accepted slices" in told for told in notified)  # the key is said, not that there are some
     mouse.press_key("R")
     assert case.review[Z] == Review.CORRECTED
     lesions.paint((Z, 56, 30), 0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,10 @@ def test_a_version_is_proposed(workspace: Workspace, case: Case, finetune: Finet
     curves = versions.curves(version.id)
     assert len(curves.losses) == 12 and curves.held_out.shape == (len(curves.measured), 2)
     assert event.scores["held-out"]["before"] == told[0].held_out
+    # nobody calls it better by one slice, and what it paints there is said
+    assert not event.recommended and re.search(
+        r"On the held-out slice it paints \d+% \w+ lungs", event.reason
+    )
 
 
 def test_lungs_that_nobody_looked_at_do_not_decide(workspace: Workspace, case: Case, model: str) -> None:
