@@ -88,7 +88,7 @@ def test_progress_counts_slices() -> None:
     [
         (3, 4, None, "no slice between"),
         (3, 3, None, "no slice between"),
-        (0, 9, None, "no slice 9"),
+        (0, 9, None, "no slice 10"),
         (0, 5, None, "has any label"),
         (2, 5, 3, "has the label 3"),
         (2, 5, -1, "no label -1"),

@@ -111,5 +111,5 @@ def test_refusals(truth: np.ndarray) -> None:
         split_lungs(truth, SPACING, z=0)
     with pytest.raises(EditError, match="do not come apart"):
         split_lungs(np.where(lung(100), 3, 0).astype(np.uint8), SPACING)
-    with pytest.raises(EditError, match="no slice 16"):
+    with pytest.raises(EditError, match="no slice 17"):
         split_lungs(truth, SPACING, z=16)

@@ -149,9 +149,9 @@ TOOLS: dict[str, Callable[..., Edit]] = {
     ("value", "z", "message"),
     [
         (1, None, "label 1 in the scan"),
-        (3, 3, "label 3 on slice 3"),
+        (3, 3, "label 3 on slice 4"),
         (300, None, "no label 300"),
-        (2, 6, "no slice 6"),
+        (2, 6, "no slice 7"),
     ],
 )
 def test_refusals(labels: np.ndarray, name: str, value: int, z: int | None, message: str) -> None:
@@ -166,5 +166,5 @@ def test_sizes_that_make_no_sense_are_refused(labels: np.ndarray) -> None:
         smooth(labels, 2, 0.0, SPACING)
     with pytest.raises(EditError, match="largest hole"):
         fill_holes(labels, 2, SPACING, largest=float("nan"))
-    with pytest.raises(EditError, match="No lung is labelled on slice 2"):
+    with pytest.raises(EditError, match="No lung is labelled on slice 3"):
         clip_to_lungs(labels, np.zeros_like(labels), SPACING, z=2)

@@ -95,9 +95,9 @@ def test_all_labels_are_copied_together(labels: np.ndarray, voxels: np.ndarray) 
     ("z", "to", "value", "message"),
     [
         (0, 0, None, "onto itself"),
-        (0, 3, None, "no slice 3"),
-        (1, 2, None, "Slice 1 has no label to copy"),
-        (0, 1, 3, "Slice 0 has no label 3"),
+        (0, 3, None, "no slice 4"),
+        (1, 2, None, "Slice 2 has no label to copy"),
+        (0, 1, 3, "Slice 1 has no label 3"),
     ],
 )
 def test_refusals(

@@ -93,7 +93,7 @@ def _labelled(labels: Labels, first: int, last: int, value: int | None) -> tuple
     found = [box for box in boxes if box is not None]
     if not found:
         what = "any label" if value is None else f"the label {value}"
-        raise EditError(f"Neither slice {first} nor slice {last} has {what}: correct these two first.")
+        raise EditError(f"Neither slice {first + 1} nor {last + 1} has {what}: correct these two first.")
     box = _joined(found[0], found[-1], first)
     if value is not None:
         return box, [value]

@@ -184,7 +184,7 @@ def check_label(value: int) -> int:
 
 
 def check_slice(labels: npt.NDArray[Any], z: int) -> int:
-    """Return a slice's number.
+    """Return a slice's index, from 0; what is said to a person counts from 1.
 
     Raises
     ------
@@ -192,7 +192,7 @@ def check_slice(labels: npt.NDArray[Any], z: int) -> int:
         If the scan does not have it.
     """
     if not 0 <= z < len(labels):
-        raise EditError(f"The scan has no slice {z}: choose one from 0 to {len(labels) - 1}.")
+        raise EditError(f"The scan has no slice {z + 1}: choose one from 1 to {len(labels)}.")
     return int(z)
 
 

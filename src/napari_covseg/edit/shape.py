@@ -286,4 +286,4 @@ def _voxel(spacing: Spacing | None, z: int | None) -> float:
 
 
 def _where(z: int | None) -> str:
-    return "in the scan" if z is None else f"on slice {z}"
+    return "in the scan" if z is None else f"on slice {z + 1}"

@@ -85,7 +85,7 @@ def copy_to(
     check_slice(labels, z)
     check_slice(labels, to)
     if z == to:
-        raise EditError(f"Slice {z} cannot be copied onto itself: choose another slice.")
+        raise EditError(f"Slice {z + 1} cannot be copied onto itself: choose another slice.")
     band = check_size("band", band_mm)
     size = spacing or PIXELS
     box = _box(labels, z, to, value, band, size)
@@ -111,7 +111,7 @@ def _box(labels: Labels, z: int, to: int, value: int | None, band: float, size: 
     found = [box_of(labels, range(n, n + 1), value) for n in (z, to)]
     if found[0] is None:
         what = "label" if value is None else f"label {value}"
-        raise EditError(f"Slice {z} has no {what} to copy: draw it there first.")
+        raise EditError(f"Slice {z + 1} has no {what} to copy: draw it there first.")
     y, x = (
         slice(min(side.start for side in sides), max(side.stop for side in sides))
         for sides in zip(*(box[1:] for box in found if box is not None), strict=True)
