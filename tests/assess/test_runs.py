@@ -32,6 +32,7 @@ def test_a_second_call_reads_what_the_first_one_made(
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_several_at_a_time_make_the_same(assessed: Assessed, protocol: Make, tmp_path: Path) -> None:
     protocols = [protocol(most=5), protocol(condition="none", most=3)]
     alone = list(run_all([assessed], protocols, tmp_path / "alone"))

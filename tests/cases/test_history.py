@@ -116,6 +116,7 @@ def do(opened: OpenCase, workspace: Workspace, what: str, details: list[Any]) ->
         opened.flush()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(doings, max_size=14))
 def test_each_state_can_be_seen_again(made: tuple[Workspace, str], story: list[Any]) -> None:
@@ -172,6 +173,7 @@ class Disk:
         self.real(path, data)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(doings, min_size=1, max_size=12), st.integers(0, 60), st.randoms(use_true_random=False))
 def test_killed_between_any_two_files_it_is_as_after_the_last_whole_revision(

@@ -131,6 +131,7 @@ others = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(st.one_of(strokes, others), max_size=12))
 def test_whatever_happens_a_persons_voxels_stay(made: tuple[Workspace, str], story: list[Any]) -> None:

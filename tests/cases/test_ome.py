@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from ome_zarr.io import parse_url
-from ome_zarr.reader import Reader
 from painting import paint
 
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.labels import GROUPS
+
+
+def read(path: Path) -> list[Any]:
+    from ome_zarr.io import parse_url  # here: a second to load
+    from ome_zarr.reader import Reader
+
+    return list(Reader(parse_url(path))())
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def labelled(workspace: Workspace, case_id: str) -> OpenCase:
 
 
 def test_ome_zarr_py_reads_image_and_labels(labelled: OpenCase) -> None:
-    image, *others = list(Reader(parse_url(labelled.case.path))())
+    image, *others = read(labelled.case.path)
     assert np.array_equal(image.data[0].compute(), labelled.voxels)
     axes = image.metadata["axes"]
     assert [(axis["name"], axis["type"], axis["unit"]) for axis in axes] == [
@@ -61,7 +66,7 @@ def test_the_metadata_follow_the_specification(labelled: OpenCase) -> None:
 
 def test_pictures_have_no_unit(workspace: Workspace, scan_maker: Any) -> None:
     case = workspace.case(workspace.add_case(scan_maker(intensity="grey")))
-    image = next(iter(Reader(parse_url(case.path))()))
+    image, *_ = read(case.path)
     assert all("unit" not in axis for axis in image.metadata["axes"])
     assert image.metadata["coordinateTransformations"] == [[{"type": "scale", "scale": [1.0, 1.0, 1.0]}]]
     assert image.metadata["contrast_limits"] == [[0, 255]]

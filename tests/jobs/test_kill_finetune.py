@@ -26,6 +26,7 @@ def step(event: Event) -> int:
     return event.step if isinstance(event, TrainingStep) else -1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # six children load torch, at the lowest priority
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
 def test_five_kills_in_the_middle_of_a_fine_tuning(

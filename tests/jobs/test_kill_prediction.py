@@ -16,6 +16,7 @@ from napari_covseg.jobs.events import Failed, Finished, PredictionStarted, Slice
 from napari_covseg.jobs.requests import Predict
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # four children load torch, at the lowest priority
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
 def test_three_kills_in_the_middle_of_a_prediction(

@@ -45,6 +45,7 @@ def prediction(case: Case, job: Predict | Refine) -> list[tuple[np.ndarray, np.n
     return [kept.read_slice(int(z)) for z in np.flatnonzero(kept.done)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", scans())
 @pytest.mark.parametrize(
     "options",

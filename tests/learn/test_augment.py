@@ -18,6 +18,8 @@ from napari_covseg.learn.augment import (
 from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.models.forward import as_input
 
+pytestmark = pytest.mark.xdist_group("monai")  # which takes seconds to load: in one process only
+
 CHANGES = ("covseg", "flips-zoom", "affine")
 
 

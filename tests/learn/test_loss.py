@@ -5,18 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monai.losses.dice import DiceLoss
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from napari_covseg.learn.loss import Loss, segmentation_loss
+
+pytestmark = pytest.mark.xdist_group("monai")  # which takes seconds to load: in one process only
+
+
+def monai_dice(logits: torch.Tensor, target: torch.Tensor, squared: bool = False) -> torch.Tensor:
+    from monai.losses.dice import DiceLoss
+
+    overlap = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0, squared_pred=squared)
+    return overlap(logits, target)  # type: ignore[no-any-return]
 
 
 def test_as_monai_has_it() -> None:
     chance = torch.Generator().manual_seed(1)
     logits = 3 * torch.randn(3, 2, 9, 8, generator=chance)
     targets = (torch.rand(logits.shape, generator=chance) < 0.3).float()
-    overlap = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)(logits, targets)
-    expected = binary_cross_entropy_with_logits(logits, targets) + overlap
+    expected = binary_cross_entropy_with_logits(logits, targets) + monai_dice(logits, targets)
     assert float(segmentation_loss(logits, targets)) == pytest.approx(float(expected), rel=1e-6)
     everywhere = torch.ones_like(logits)
     assert float(segmentation_loss(logits, targets, everywhere)) == pytest.approx(float(expected), rel=1e-6)
@@ -64,11 +71,6 @@ def heads(seed: int = 3) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     names = ("lungs", "lesion", "lesion@aux")
     logits = {name: 2 * torch.randn(3, 1, 9, 8, generator=chance) for name in names}
     return logits, (torch.rand(3, 2, 9, 8, generator=chance) < 0.3).float()
-
-
-def monai_dice(logits: torch.Tensor, target: torch.Tensor, squared: bool = False) -> torch.Tensor:
-    overlap = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0, squared_pred=squared)
-    return overlap(logits, target)  # type: ignore[no-any-return]
 
 
 OF_HEAD = {

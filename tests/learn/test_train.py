@@ -88,8 +88,8 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
 
 
 PLATEAU = Recipe(
-    "tiny", "rdunet", settings={"features": [4], "bottleneck": 8}, preparation={"size": 32}, loss="dice",
-    optimiser="sgd", learning_rate=0.5, schedule="plateau", plateau=1, min_rate=1e-3, patience=3,
+    "tiny", "rdunet", settings={"features": [2], "bottleneck": 4}, preparation={"size": 32}, loss="dice",
+    optimiser="sgd", learning_rate=2.0, schedule="plateau", plateau=1, min_rate=1e-3, patience=3,
     epochs=30, batch=3, augmentation="flips-zoom", selection="loss",
 )  # fmt: skip
 """Drops neurons at random, lowers its rate where it gets no better, and ends early."""
@@ -107,6 +107,8 @@ def ended(parts: tuple[LabelledSlices, LabelledSlices]) -> tuple[list[TrainingPr
     return run(PLATEAU, *parts)
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("plateau")  # what they share is trained once then
 def test_dropout_a_plateau_and_an_early_end_survive_an_interruption(
     parts: tuple[LabelledSlices, LabelledSlices],
     ended: tuple[list[TrainingProgress], nn.Module],
@@ -115,7 +117,7 @@ def test_dropout_a_plateau_and_an_early_end_survive_an_interruption(
     told, network = ended
     assert told[-1].step < PLATEAU.length(10) == 90
     assert [p.best for p in told if p.validation][-3:] == [False] * 3
-    at = told[-4].step  # the rate has fallen, the end is counted down
+    at = [p.step for p in told if p.validation][-4]  # the rate has fallen, the end is counted down
     interrupt(PLATEAU, *parts, at, tmp_path / "a.checkpoint")
     again, resumed = run(PLATEAU, *parts, checkpoint=tmp_path / "a.checkpoint")
     after = [(p.step, p.validation, p.best) for p in told if p.step > at]
@@ -139,6 +141,8 @@ for told in train(Recipe(**eval(sys.argv[2])), *parts, checkpoint=folder / "a.ch
 """
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("plateau")
 def test_a_killed_run_ends_as_if_it_had_not_been(
     parts: tuple[LabelledSlices, LabelledSlices],
     ended: tuple[list[TrainingProgress], nn.Module],
