@@ -289,7 +289,7 @@ def test_history_lists_who_did_what(workspace: Path, case: str, tmp_path: Path) 
         opened.live["lungs"][2, 3, 4:6] = 1
         opened.record("lungs", (np.array([2, 2]), np.array([3, 3]), np.array([4, 5])), 0, tool="fill")
     line = covseg("cases", "history", case, "--workspace", workspace).stdout
-    assert line.split()[0] == "1" and line.split()[3:] == ["Ada", "fill", "lungs", "2", "2"]
+    assert line.split()[0] == "1" and line.split()[3:] == ["Ada", "fill", "lungs", "3", "2"]
     ((listed,),) = records(covseg("cases", "history", case, "--workspace", workspace, "--json"))
     assert (listed["number"], listed["tool"], listed["voxels"]) == (1, "fill", 2)
     out = tmp_path / "audit.csv"

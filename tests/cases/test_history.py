@@ -406,7 +406,7 @@ def test_what_is_known_of_a_revision(workspace: Workspace, case_id: str, tmp_pat
         table = list(csv.DictReader(file))
     assert [row["number"] for row in table] == ["1", "2", "3"]
     assert [row["who"] for row in table] == ["'=Ada", "user", "m"]  # nothing that a spreadsheet runs
-    assert table[0]["slices"] == "1 2" and table[0]["when"] == fill.when.isoformat()
+    assert table[0]["slices"] == "2 3" and table[0]["when"] == fill.when.isoformat()
     with pytest.raises(CaseError, match="is not saved"), OpenCase(workspace, case_id) as it:
         write_csv(it.history(), tmp_path / "no/such/folder.csv")
 

@@ -77,6 +77,8 @@ def test_what_is_exported_is_what_is_listed_with_the_name_that_one_gives(
         written = list(csv.DictReader(file))
     assert [row["number"] for row in written] == [str(one.number) for one in step.rows.revisions]
     assert [row["who"] for row in written] == ["user", "Ada Ö; =1"]
+    listed = [step.rows.data(step.rows.index(row, 3)) for row in (1, 0)]
+    assert [row["slices"] for row in written] == listed == ["6", "8"]
     case_id = case.id
     dock.workbench.opening.close()
     dock.workbench.opening.case(case_id)

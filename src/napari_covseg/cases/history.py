@@ -311,7 +311,7 @@ def _set_damaged_aside(path: Path) -> None:
 
 
 def write_csv(revisions: Iterable[Revision], path: str | os.PathLike[str]) -> None:
-    """Write an audit trail: one line per revision, times in UTC, slices counted from 0.
+    """Write an audit trail: one line per revision, times in UTC, slices counted from 1.
 
     Raises
     ------
@@ -330,7 +330,7 @@ def write_csv(revisions: Iterable[Revision], path: str | os.PathLike[str]) -> No
                     _plain(revision.who),
                     revision.tool,
                     " ".join(revision.groups),
-                    " ".join(map(str, revision.slices)),
+                    " ".join(str(z + 1) for z in revision.slices),
                     revision.voxels,
                     revision.prediction_id,
                     _plain(revision.note),

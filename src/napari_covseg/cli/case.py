@@ -108,11 +108,11 @@ def history(
         output.line(f"Wrote {csv}")
     output.record(_records(revisions))
     for one in () if csv is not None else revisions:
-        slices = f"{one.slices[0]}-{one.slices[-1]}" if len(one.slices) > 1 else "".join(map(str, one.slices))
+        ends = [str(z + 1) for z in (one.slices[:1] + one.slices[1:][-1:])]  # as a person counts
         when = f"{one.when.astimezone():%Y-%m-%d %H:%M:%S}"
         groups, note = " ".join(one.groups), one.note or one.prediction_id
         output.line(
-            f"{one.number:>6}  {when}  {one.who:<16}  {one.tool:<10}  {groups:<13}  {slices:<9}  "
+            f"{one.number:>6}  {when}  {one.who:<16}  {one.tool:<10}  {groups:<13}  {'-'.join(ends):<9}  "
             f"{one.voxels:>8}  {note}".rstrip()
         )
     if missing := kept.missing():
