@@ -412,6 +412,7 @@ class Queue:
             except (JobError, subprocess.CalledProcessError, OSError) as error:
                 raise SystemExit(f"The environment for {name} cannot be made: {error}") from error
         record.state, record.step = "begun", int(folder.progress(name).get("step", 0))
+        record.threads = min(record.threads, self.cores)  # more than there are wait for each other
         folder.keep(name, record)
         log(f"{name}: from step {record.step} with {record.threads} threads, commit {record.commit[:10]}")
         begun = time.monotonic()

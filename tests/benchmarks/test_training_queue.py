@@ -249,10 +249,13 @@ def test_a_pause_computes_nothing_and_outlives_the_queue(desk: Desk) -> None:
     until(lambda: not alive(queue["pid"]))
     assert "paused" in desk.run("start")
     assert desk.state("one") == "begun" and desk.step("one") == 7
+    begun = desk.read("one.run.json") | {"threads": 2}  # as where it was begun on both cores
+    (desk.folder / "one.run.json").write_text(json.dumps(begun))
 
     desk.run("resume")
     until(lambda: desk.state("one") == "done")
     assert [step for step, _ in desk.losses("one")] == list(range(1, 21))
+    assert "threads 2" not in (desk.folder / "one.log").read_text(), "--cores=1"
 
 
 def test_a_frozen_training_goes_on_in_the_same_process(desk: Desk) -> None:
