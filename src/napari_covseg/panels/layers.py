@@ -19,6 +19,7 @@ LAYER_NAMES: dict[Group, str] = {"lungs": "Lungs", "lesions": "Lesions"}
 AXIS_LABELS = ("z", "y", "x")
 LUNGS_OPACITY = 0.2
 LESIONS_OPACITY = 1.0
+BENEATH = "translucent_no_depth"  # what has depth in 3-D would hide the lesions within it
 CONTOUR = 1  # an outline leaves what lies beneath visible; thicker ones are slow to compute
 
 Spacing = tuple[float, float, float]
@@ -117,6 +118,7 @@ def scan_layer(
         name=scan_layer_name(name, kind),
         colormap="gray",
         contrast_limits=limits,
+        blending=BENEATH,
         **geometry(spacing, affine),
     )
 
@@ -152,8 +154,7 @@ def labels_layer(
         values,
         name=LAYER_NAMES[group],
         opacity=LUNGS_OPACITY if group == "lungs" else LESIONS_OPACITY,
-        # in 3-D a surface with depth would hide what lies within it, however clear it is
-        blending="translucent_no_depth" if group == "lungs" else "translucent",
+        blending=BENEATH if group == "lungs" else "translucent",
         colormap=label_colours(group),
         **(geometry(spacing) if over is None else placed_like(over)),
     )
