@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,20 @@ def test_brush_mouse_and_accept_are_those_of_the_last_time(
     assert {layer.brush_size for layer in again.session.layers.labels.values()} == {8}  # pixels of 3 mm
 
 
-def test_the_first_label_is_what_the_model_writes(dock: CovSegDock, case: OpenCase) -> None:
-    lesions, correction = dock.session.layers.labels["lesions"], dock.workbench.correction
-    correction.expect(("lungs", "lesion"))
+def test_the_first_label_is_what_the_model_writes(dock: CovSegDock, case: OpenCase, qtbot: Any) -> None:
+    lesions, learning = dock.session.layers.labels["lesions"], dock.workbench.learning
+    known, case_id = learning.model, case.id
+    assert lesions.selected_label == painted_with(known.card.outputs) == 2
+    card = replace(known.card, id="union", outputs=("lungs", "lesion"))
+    learning.choose(replace(known, card=card), "cpu")
     assert lesions.selected_label == 1
-    correction.choose_label(4)
-    correction.expect(("lungs", "lesion"))  # nothing new: what a person chose stays
+    dock.workbench.correction.choose_label(4)
+    learning.changed.emit()  # nothing new: what a person chose stays
     assert lesions.selected_label == 4
+    dock.workbench.opening.close()
+    dock.workbench.opening.case(case_id)
+    qtbot.waitUntil(lambda: dock.session.case is not None)
+    assert dock.session.layers.labels["lesions"].selected_label == 1
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from napari_covseg.cases.case import Review
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.panels.dock import CovSegDock
-from napari_covseg.panels.layers import BENEATH
 from napari_covseg.panels.preferences import preferred
 from napari_covseg.panels.scan.facts import facts
 from napari_covseg.panels.scan.scan_step import ScanStep
@@ -178,7 +177,7 @@ def test_any_image_layer_can_be_the_scan(
     step.use_layer.click()
     qtbot.waitUntil(lambda: dock.session.case is not None, timeout=LONG)
     assert dock.session.scan_image() is other  # the layer stays, its second copy goes
-    assert other.data is dock.session.case.voxels and other.blending == BENEATH
+    assert other.data is dock.session.case.voxels
     assert [layer.name for layer in viewer.layers] == ["Chest CT from elsewhere", "Lungs", "Lesions"]
     assert "sides are as they were drawn" in step.facts.text()
     assert not step.use_layer.isEnabled()

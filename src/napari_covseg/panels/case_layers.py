@@ -198,7 +198,7 @@ class CaseLayers:
             return drawn
         # The layer stays where it is in the list; its own copy of the voxels goes.
         instead_of.data = self._case.voxels
-        instead_of.name, instead_of.blending = drawn.name, drawn.blending
+        instead_of.name = drawn.name
         instead_of.scale, instead_of.units = drawn.scale, drawn.units
         if METADATA_KEY not in instead_of.metadata:
             # Its voxels were laid by its transform, so that they are now upright and only moved.

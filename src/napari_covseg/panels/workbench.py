@@ -95,7 +95,6 @@ class Workbench(QObject):
     def _on_case_changed(self) -> None:
         case, layers = self.session.case, self.session.layers
         self.letters.visible = case is not None and case.case.intensity == "HU"
-        self._on_model()
         if layers is not None:
             self.keys.bind([layers.scan, *layers.labels.values()])
         else:
