@@ -268,7 +268,7 @@ def test_a_slice_of_the_scan_that_is_missing_is_not_taken_for_zeros(
     case = workspace.case(case_id)
     Path(case.path, "0/c.3.0.0").unlink()
     for read in (lambda: case.read_slice(3), case.scan):
-        with pytest.raises(CaseError, match=r"Slice 3 of .* is missing") as raised:
+        with pytest.raises(CaseError, match=r"Slice 4 of .* is missing") as raised:
             read()
         one_sentence(raised.value)
     assert np.array_equal(case.read_slice(2), scan.voxels[2])

@@ -179,7 +179,7 @@ def test_a_damaged_slice_is_not_taken_for_data(case: Case, run: Prediction, grou
         chunk.write_bytes(data)
     else:
         shutil.copy(folder(case, run) / group / "c.3.0.0", chunk)
-    with pytest.raises(CaseError, match=r"Slice 2 of .*damaged"):
+    with pytest.raises(CaseError, match=r"Slice 3 of .*damaged"):
         run.read_slice(2)
     assert run.read_slice(3)[0].any()
 

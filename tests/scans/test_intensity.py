@@ -113,7 +113,7 @@ def test_nan_outside_of_the_field_of_view_is_air(tmp_path, offset):
         assert (scan.voxels[3] == -1024).all()
     values[5, 40, 40] = np.nan  # in the body
     nib.Nifti1Image(values.T, np.diag([-1.0, -1, 1, 1])).to_filename(tmp_path / "s.nii")
-    with pytest.raises(ScanError, match=r"not numbers \(NaN or infinite\) in slice 5"):
+    with pytest.raises(ScanError, match=r"not numbers \(NaN or infinite\) in slice 6"):
         read_scan(tmp_path / "s.nii")
     nib.Nifti1Image(np.full((4, 4, 4), np.nan), np.eye(4)).to_filename(tmp_path / "s.nii")
     with pytest.raises(ScanError, match=r"holds no numbers at all"):

@@ -212,7 +212,7 @@ def test_not_a_number(tmp_path, ct, ending, value):
     stored = ct((3, 4, 5)).astype(np.float32)
     stored[1, 2, 3] = value
     with pytest.raises(
-        ScanError, match=r"holds values that are not numbers \(NaN or infinite\) in slice 1; export"
+        ScanError, match=r"holds values that are not numbers \(NaN or infinite\) in slice 2; export"
     ):
         read_scan(write(tmp_path / f"s{ending}", stored))
 

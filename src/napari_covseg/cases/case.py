@@ -242,7 +242,9 @@ class Case:
         """
         values = read_slice(self.array("0"), z)
         if values is None:
-            raise DamagedError(f"Slice {z} of {self.path} is missing: restore it or import the scan again.")
+            raise DamagedError(
+                f"Slice {z + 1} of {self.path} is missing: restore it or import the scan again."
+            )
         return values
 
     def read_voxels(self) -> npt.NDArray[np.int16]:

@@ -205,7 +205,7 @@ class Prediction:
             return None
         values = read_slice(self._probabilities, z)
         if values is None:
-            raise CaseError(f"Slice {z} of {where(self._probabilities)} is missing: predict again.")
+            raise CaseError(f"Slice {z + 1} of {where(self._probabilities)} is missing: predict again.")
         return values
 
     def read_entropy(self, z: int) -> float:
@@ -222,7 +222,7 @@ class Prediction:
             return None
         values = read_slice(self._uncertainty, z)
         if values is None:
-            raise CaseError(f"Slice {z} of {where(self._uncertainty)} is missing: predict again.")
+            raise CaseError(f"Slice {z + 1} of {where(self._uncertainty)} is missing: predict again.")
         return values
 
     def finish(self) -> None:
@@ -235,7 +235,7 @@ class Prediction:
         """The checksums of a slice, uint32 (group, 2): either of the two is right."""
         row = read_slice(self._record, z)
         if row is None:
-            raise CaseError(f"Slice {z} of {where(self._group)} is not predicted yet: run the model.")
+            raise CaseError(f"Slice {z + 1} of {where(self._group)} is not predicted yet: run the model.")
         return row
 
     def _checked(self, group: Group, z: int, row: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
@@ -245,7 +245,9 @@ class Prediction:
             if values is not None and checksum(values) in row[list(GROUPS).index(group)]:
                 return values
             row = self._row(z)
-        raise CaseError(f"Slice {z} of {where(self._labels[group])} is missing or damaged: predict again.")
+        raise CaseError(
+            f"Slice {z + 1} of {where(self._labels[group])} is missing or damaged: predict again."
+        )
 
 
 def create_prediction(

@@ -195,7 +195,7 @@ def has_slice(array: zarr.Array[Any], z: int) -> bool:
     CaseError
         If the store cannot be read.
     """
-    with reading(f"Slice {z}", where(array)):
+    with reading(f"Slice {z + 1}", where(array)):
         return has_chunk(array, _slice_index(array, z))
 
 
@@ -207,7 +207,7 @@ def read_slice(array: zarr.Array[Any], z: int) -> npt.NDArray[Any] | None:
     CaseError
         If the chunk is damaged or cannot be read.
     """
-    with reading(f"Slice {z}", where(array)):
+    with reading(f"Slice {z + 1}", where(array)):
         chunk = read_chunk(array, _slice_index(array, z))
         return None if chunk is None else chunk.squeeze(axis=array.ndim - 3)
 
@@ -220,7 +220,7 @@ def write_slice(array: zarr.Array[Any], z: int, values: npt.NDArray[Any]) -> Non
     CaseError
         If the disk is full or the folder is read-only.
     """
-    with writing(f"slice {z}", where(array)):
+    with writing(f"slice {z + 1}", where(array)):
         write_chunk(array, _slice_index(array, z), np.expand_dims(values, array.ndim - 3))
 
 

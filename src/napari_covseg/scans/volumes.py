@@ -333,7 +333,7 @@ def _fill(stored: StoredVolume, view: npt.NDArray[np.int16], scaling: Scaling) -
         finite = not np.isinf([counted.low, counted.high]).any() or counted.missing == values.size
         if not finite or not missing_only_outside(values[np.newaxis], counted):
             raise ScanError(
-                f"{stored.path.name} holds values that are not numbers (NaN or infinite) in slice {k}; "
+                f"{stored.path.name} holds values that are not numbers (NaN or infinite) in slice {k + 1}; "
                 "export the scan again."
             )
         to_int16(scaling.apply(values), view[k])
