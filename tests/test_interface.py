@@ -11,9 +11,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 import napari_covseg
+from napari_covseg.cases.case import Review
+from napari_covseg.cases.open_case import OpenCase
+from napari_covseg.cases.workspace_models import WorkspaceModels
 from napari_covseg.errors import JobError
+from napari_covseg.jobs.events import Event
+from napari_covseg.learn.train import TrainingProgress
 from napari_covseg.predict.options import PredictOptions
 from napari_covseg.scans import Scan
 from phantom import Phantom, phantom
@@ -67,6 +73,42 @@ def test_the_page_runs_as_it_stands(
     exec(compile(code, str(PAGE), "exec"), {})
     assert re.search(r"\d+ ml of lung", capsys.readouterr().out)
     assert np.asarray(nib.load("lungs.nii.gz").dataobj).any()
+
+
+def test_a_model_is_trained_and_learns_from_what_a_person_corrected(chest: Phantom, tmp_path: Path) -> None:
+    shown = np.clip((chest.scan.voxels + 1350) / 1500 * 255, 0, 255)
+    pictures = {"ct": shown, "lungs": 255 * (chest.lungs > 0), "infection": 255 * (chest.lesions == 1)}
+    for patient in ("a", "b", "c"):
+        for part, values in pictures.items():
+            (tmp_path / "data" / patient / part).mkdir(parents=True)
+            Image.fromarray(values[1].astype(np.uint8)).save(tmp_path / "data" / patient / part / "0.png")
+    (tmp_path / "tiny.toml").write_text(
+        '[tiny]\nnetwork = "unet"\nsettings = {features = [4], bottleneck = 4}\npreparation = {size = 64}\n'
+        "steps = 9\nbatch = 1\n"
+    )
+    told: list[TrainingProgress] = []
+    card = napari_covseg.train(
+        tmp_path / "data", tmp_path / "mine.safetensors", str(tmp_path / "tiny.toml"),
+        steps=2, test=["c"], device="cpu", progress=told.append,
+    )  # fmt: skip
+    assert card.id == "mine" and card.split["test"] == ["c"] and told[-1].steps == 2
+
+    workspace = napari_covseg.Workspace.open(tmp_path / "workspace")
+    case_id = workspace.add_case(chest.scan)
+    with OpenCase(workspace, case_id) as opened:
+        for z in range(3):
+            voxels = np.nonzero((np.arange(4)[:, None, None] == z) & (chest.lungs > 0))
+            before = opened.live["lungs"][voxels]
+            opened.live["lungs"][voxels] = chest.lungs[voxels]
+            opened.record("lungs", voxels, before)
+            opened.set_review(z, Review.CORRECTED)
+    events: list[Event] = []
+    proposed = napari_covseg.finetune(
+        workspace, [case_id], str(tmp_path / "mine.safetensors"),
+        minutes=0.01, device="cpu", progress=events.append,
+    )  # fmt: skip
+    assert proposed is not None and proposed in events
+    assert [version.id for version in WorkspaceModels(workspace).list()] == [proposed.model_id]
 
 
 def test_names_are_there_and_torch_waits_until_one_is_used() -> None:

@@ -55,7 +55,7 @@ def train(
     out : path
         The model file, ``.safetensors``.
     recipe : str
-        Name of a recipe of the package, or a file.
+        Name of a recipe of the package, or a ``.toml`` file with one.
     steps : int, optional
         The recipe's by default.
     fold : str, optional

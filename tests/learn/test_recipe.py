@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,17 @@ def test_our_own_comes_first_and_by_default() -> None:
     assert read_recipe() == read_recipe("covseg")
     ours = {name for name in recipe_names() if name.startswith("covseg")}
     assert set(recipe_names()) == {*ours, *STREAMS, *(entry.name for entry in CATALOGUE)}
+
+
+def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    with pytest.raises(ModelError, match=r"mine\.toml cannot be read"):
+        read_recipe(str(path))
+    path.write_text('[mine]\nnetwork = "unet"\nsteps = 7\n')
+    assert (read_recipe(str(path)).name, read_recipe(str(path)).steps) == ("mine", 7)
+    path.write_text('[mine]\nnetwork = "unet"\nepochs = 3\n[other]\nnetwork = "unet"\nepochs = 3\n')
+    with pytest.raises(ModelError, match="holds 2 recipes"):
+        read_recipe(str(path))
 
 
 STREAMS = ("elbana2020-ground-glass", "elbana2020-consolidation", "elbana2020-effusion")

@@ -33,7 +33,9 @@ def train(
         list[str] | None, typer.Option(help="Patient that chooses the best weights; may be repeated.")
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Patient to keep out; may be repeated.")] = None,
-    recipe: Annotated[str, typer.Option(help="How to train; a wrong name lists all.")] = OURS,
+    recipe: Annotated[
+        str, typer.Option(help="How to train: a name (a wrong one lists all) or a file.")
+    ] = OURS,
     outputs: Annotated[
         str | None,
         typer.Option(

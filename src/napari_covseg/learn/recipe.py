@@ -235,17 +235,30 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def read_recipe(name: str = OURS) -> Recipe:
-    """Return the recipe called `name`.
+    """Return the recipe called `name`, or the one in the file of that name, which ends in ``.toml``.
 
     Raises
     ------
     ModelError
-        If there is none of that name.
+        If there is none of that name, or the file cannot be read or holds not just one.
     """
+    if name.endswith(".toml"):
+        return _in_file(Path(name))
     recipes = _recipes()
     if name not in recipes:
         raise ModelError(f"There is no recipe called {name!r}: known are {', '.join(recipe_names())}.")
     return recipes[name]
+
+
+def _in_file(path: Path) -> Recipe:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"The recipe {path} cannot be read ({error}): choose another file.") from error
+    recipes = list(parse_recipes(text, path.name).values())
+    if len(recipes) != 1:
+        raise ModelError(f"{path} holds {len(recipes)} recipes: leave one table in it, [NAME].")
+    return recipes[0]
 
 
 @cache
