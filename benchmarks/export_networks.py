@@ -18,7 +18,7 @@ import torch
 
 from napari_covseg.models.export import FORMATS, export_network
 from napari_covseg.networks.build import build_network
-from napari_covseg.networks.catalogue import BY_NAME, CATALOGUE
+from napari_covseg.networks.catalogue import BY_NAME, CATALOGUE, CLASSIFIERS
 
 
 def main() -> None:
@@ -29,9 +29,9 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{'network':<34} {'max difference':>14} {'MB':>7} {'s':>7}")
     failed = []
-    for entry in [BY_NAME[name] for name in arguments.names] or CATALOGUE:
+    for entry in [BY_NAME[name] for name in arguments.names] or (*CATALOGUE, *CLASSIFIERS):
         torch.manual_seed(0)
-        network = build_network(entry.network, ("lungs", "lesion"), entry.settings)
+        network = build_network(entry.network, entry.classes or ("lungs", "lesion"), entry.settings)
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{entry.name}.{arguments.format}"

@@ -208,7 +208,7 @@ def main() -> None:
         for entry in entries:
             if entry.name != AGAINST:
                 once = bare(as_used(entry, str(device)), some, workers)
-                timed[entry.name] = Timed(once, BATCH, EVERY if entry.gmac_256 >= LARGE else 1)
+                timed[entry.name] = Timed(once, BATCH, EVERY if entry.gmac >= LARGE else 1)
         time_all(list(timed.values()), arguments.rounds, device)
     figures = told(timed, device, arguments.rounds)
     print(f"{figures['device']}, {figures['threads']} threads, medians of {arguments.rounds} rounds\n")

@@ -58,7 +58,7 @@ def own() -> Iterator[NetworkEntry]:
 def section(entry: NetworkEntry, text: dict[str, str]) -> str:
     """Return what there is to say of a network and its presets."""
     rows = [
-        f"| `{one.name}` | {one.title} | {one.parameters:,} | {one.gmac_256:.3f} |"
+        f"| `{one.name}` | {one.title} | {one.parameters:,} | {one.gmac:.3f} |"
         for one in CATALOGUE
         if entry.name in (one.name, one.preset_of)
     ]

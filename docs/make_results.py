@@ -271,7 +271,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _size(entry: NetworkEntry | None) -> list[str]:
-    return [f"{entry.parameters / 1e6:.3f}", f"{entry.gmac_256:.2f}"] if entry else [NONE, NONE]
+    return [f"{entry.parameters / 1e6:.3f}", f"{entry.gmac:.2f}"] if entry else [NONE, NONE]
 
 
 def _times(found: Found, name: str) -> list[str]:

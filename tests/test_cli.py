@@ -31,7 +31,6 @@ from napari_covseg.cli.output import Output
 from napari_covseg.jobs.events import Event, Progress
 from napari_covseg.models.export import Exported
 from napari_covseg.networks.catalogue import NetworkEntry
-from napari_covseg.networks.unet import UNet
 
 
 def covseg(*arguments: str | Path) -> Result:
@@ -337,13 +336,15 @@ def test_rescue_brings_strokes_back(
 
 def test_all_networks_are_listed_with_their_sizes() -> None:
     (networks,) = records(covseg("models", "--all", "--json"))
-    assert all(set(one) == {"name", "paper", "parameters", "gmac_256", "settings"} for one in networks)
+    keys = {"name", "paper", "task", "classes", "parameters", "gmac", "size", "settings"}
+    assert all(set(one) == keys for one in networks)
+    assert {one["task"] for one in networks} == {"segmentation", "recognition", "manifestations"}
     table = covseg("models", "--all").stdout.splitlines()
     assert len(table) == 1 + len(networks)
     for line, one in zip(table[1:], networks, strict=True):
         assert line.startswith(f"{one['name']} ") and f" {one['parameters'] / 1e6:.3f} M " in line
     (rdunet,) = (one for one in networks if one["name"] == "amer2021-rdunet")
-    assert (rdunet["paper"], rdunet["parameters"], rdunet["gmac_256"]) == ("Amer 2021", 4_557_965, 4.399)
+    assert (rdunet["paper"], rdunet["parameters"], rdunet["gmac"]) == ("Amer 2021", 4_557_965, 4.399)
 
 
 def test_a_model_is_exported_and_checked(model: Path, tmp_path: Path) -> None:
@@ -358,17 +359,22 @@ def test_a_model_is_exported_and_checked(model: Path, tmp_path: Path) -> None:
 def test_a_network_that_nobody_trained_is_exported_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = NetworkEntry("paper-net", "Net", "Paper", "unet", 0, 0.0, {"features": [2], "bottleneck": 2})
-    monkeypatch.setattr("napari_covseg.networks.catalogue.CATALOGUE", (small,))
+    unet = NetworkEntry("paper-net", "Net", "Paper", "unet", 0, 0.0, {"features": [2], "bottleneck": 2})
+    monkeypatch.setattr("napari_covseg.networks.catalogue.CATALOGUE", (unet,))
+    written: list[nn.Module] = []
 
     def write(network: nn.Module, path: Path, form: str, card: str) -> Exported:
-        assert isinstance(network, UNet) and (form, card) == ("onnx", "")
-        return Exported(path, "onnx", network.outputs, 1e-5)
+        assert (form, card) == ("onnx", "")
+        written.append(network)
+        return Exported(path, "onnx", tuple(network.outputs), 1e-5)
 
     monkeypatch.setattr("napari_covseg.models.export.export_network", write)
     out = tmp_path / "network.onnx"
     told = covseg("models", "export", "paper-net", "--out", out).stdout
     assert f"Wrote {out}, with random weights" in told and "from PyTorch: 1e-05" in told
+    (told,) = records(covseg("models", "export", "elbana2020-multilabel", "--out", out, "--json"))
+    assert told["outputs"] == ["ground-glass", "consolidation", "pleural effusion"]
+    assert [type(network).__name__ for network in written] == ["UNet", "ManifestationNetwork"]
 
 
 def test_models(model: Path) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Group = Literal["lungs", "lesions"]
+Task = Literal["segmentation", "recognition", "manifestations"]
+"""What a network is for: to label pixels, to tell of which class a picture is, to name a slice's findings."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,17 @@ LESIONS: tuple[Label, ...] = (
     Label(4, "pleural effusion", (110, 195, 245), inside_lungs=False),
 )
 OUTPUTS: tuple[str, ...] = ("lungs", *(label.name for label in LESIONS))
-"""What a network can have an output for; any subset."""
+"""What a network that labels pixels can have an output for; any subset."""
+CLASSES: tuple[str, ...] = ("COVID-19", "normal", "viral pneumonia", "bacterial pneumonia")
+"""What a picture can be recognised as: exactly one of those that a network tells apart."""
+MANIFESTATIONS: tuple[str, ...] = tuple(label.name for label in LESIONS[1:])
+"""Findings that a slice can have: none, or any."""
+NAMES: dict[Task, tuple[str, ...]] = {
+    "segmentation": OUTPUTS,
+    "recognition": CLASSES,
+    "manifestations": MANIFESTATIONS,
+}
+"""What a network for a task can have an output for."""
 UNION = "lesion"
 UNITED: tuple[str, ...] = ("ground-glass", "consolidation")
 """A lesion is one of these; where a source or a model does not tell them apart, it is just that."""

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
+import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from qtpy.QtCore import Qt
 
 from napari_covseg.cases.case import Review
 from napari_covseg.jobs.events import Progress
+from napari_covseg.models.card import read_card
 from napari_covseg.panels.dock import CovSegDock
 from napari_covseg.panels.segment.segment_step import SegmentStep
 from napari_covseg.panels.step import progress_text
@@ -38,13 +42,19 @@ def test_cards_and_devices_are_explained(workbench: tuple[Viewer, CovSegDock], m
 
 
 def test_a_file_that_is_no_model_is_refused(
-    workbench: tuple[Viewer, CovSegDock], tmp_path: Path, notified: list[str]
+    workbench: tuple[Viewer, CovSegDock], model_file: Path, tmp_path: Path, notified: list[str]
 ) -> None:
     step = workbench[1].segment
     before = step.model.count()
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     step.install_model(str(tmp_path / "x.safetensors"))
     assert "x.safetensors" in notified[0]
+    values = {"outputs": ("COVID-19",), "thresholds": {"COVID-19": 0.5}, "task": "recognition"}
+    card = replace(read_card(model_file), **values)
+    header = json.dumps({"__metadata__": {"card": card.to_json()}}).encode()
+    (tmp_path / "y.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    step.install_model(str(tmp_path / "y.safetensors"))
+    assert "is for recognition, not for segmentation" in notified[1]
     assert step.model.count() == before
 
 

@@ -169,3 +169,28 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=r"does not exist|cannot be read") as error:
         read_card(tmp_path / name)
     sentence(error)
+
+
+def test_a_card_says_what_its_model_is_for(card: ModelCard) -> None:
+    classes = ("COVID-19", "normal")
+    values = {"task": "recognition", "outputs": classes, "thresholds": dict.fromkeys(classes, 0.5)}
+    made = ModelCard.from_json(changed(card, **values))
+    assert made.task == "recognition" and made.outputs == classes
+    assert ModelCard.from_json(made.to_json()) == made
+    older = json.loads(card.to_json())
+    del older["task"]
+    assert ModelCard.from_json(json.dumps(older)) == card and card.task == "segmentation"
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"task": "recognition"}, "outputs that are not known here"),
+        ({"task": "manifestations"}, "outputs that are not known here"),
+        ({"task": "divination"}, "its task 'divination' is not known here"),
+    ],
+)
+def test_outputs_of_another_task_are_refused(card: ModelCard, values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ModelError, match=told) as error:
+        ModelCard.from_json(changed(card, **values), "m.safetensors")
+    sentence(error)

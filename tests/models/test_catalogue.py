@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from napari_covseg.errors import ModelError
 from napari_covseg.models.card import RESEARCH_USE, ModelCard
 from napari_covseg.models.catalogue import DEFAULT, ModelEntry, available, find
-from napari_covseg.models.file import load_model
+from napari_covseg.models.file import load_model, save_model
 
 SHIPPED = pytest.mark.parametrize(
     "entry", [entry for entry in available() if entry.origin == "shipped"], ids=lambda entry: entry.card.id
@@ -73,3 +75,26 @@ def test_neither_an_id_nor_a_file(name: str) -> None:
 def test_a_path_without_a_file() -> None:
     with pytest.raises(ModelError, match="does not exist"):
         find("somewhere/else.safetensors")
+
+
+def test_a_model_for_another_task_is_offered_to_nobody_who_labels(
+    network: nn.Module, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COVSEG_MODELS", str(tmp_path))
+    classes = ("COVID-19", "normal")
+    other = replace(
+        card, id="triage", outputs=classes, thresholds=dict.fromkeys(classes, 0.5), task="recognition"
+    )
+    file = tmp_path / "triage.safetensors"
+    save_model(file, network, other)
+    assert "triage" not in [entry.card.id for entry in available()]
+    assert [entry.card.id for entry in available("recognition")] == ["triage"]
+    assert len(available(None)) == len(available()) + 1
+    for name in ("triage", str(file)):
+        assert find(name, "recognition").card == find(name, None).card == other
+        with pytest.raises(ModelError, match=f"^The model {name} is for recognition, not for segmentation: "):
+            find(name)
+    with pytest.raises(ModelError, match=f"{DEFAULT} is for segmentation, not for recognition"):
+        find(DEFAULT, "recognition")
+    with pytest.raises(ModelError, match="known are triage; or give"):
+        find("nobody", "recognition")

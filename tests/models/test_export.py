@@ -37,6 +37,22 @@ def test_onnx_answers_as_the_network_at_any_size(network: nn.Module, card: Model
             np.testing.assert_allclose(answer, expected[name], atol=1e-3)
 
 
+def test_a_network_of_one_size_is_exported_for_that_size(tmp_path: Path) -> None:
+    path = tmp_path / "labels.onnx"
+    outputs = ("ground-glass", "pleural effusion")
+    settings = {"features": [4, 8], "dense": [16, 8], "size": 64}
+    network = build_network("manifestations", outputs, settings).eval()
+    done = export_network(network, path, "onnx")
+    assert done.outputs == outputs and 0 <= done.max_difference < 1e-4
+    slices = torch.rand(5, 1, 64, 64)
+    with torch.inference_mode():
+        expected = network(slices)
+    answers = onnxruntime.InferenceSession(path).run(None, {"slices": slices.numpy()})
+    for name, answer in zip(outputs, answers, strict=True):
+        assert answer.shape == (5, 1)
+        np.testing.assert_allclose(answer, expected[name], atol=1e-3)
+
+
 def test_torch_answers_without_this_package(network: nn.Module, card: ModelCard, tmp_path: Path) -> None:
     path = tmp_path / "tiny.pt2"
     done = export_network(network, path, "torch", card.to_json())

@@ -50,7 +50,7 @@ def models(
     from napari_covseg.models.catalogue import available
     from napari_covseg.models.installed import published
 
-    entries = available()
+    entries = available(None)
     records: list[dict[str, Any]] = [
         {**dataclasses.asdict(entry.card), "path": str(entry.path), "origin": entry.origin}
         for entry in entries
@@ -78,16 +78,20 @@ def models(
 
 
 def _list_networks(output: Output) -> None:
-    from napari_covseg.networks.catalogue import CATALOGUE
+    from napari_covseg.networks.catalogue import CATALOGUE, CLASSIFIERS
 
-    keys = ("name", "paper", "parameters", "gmac_256", "settings")
-    output.record([{key: getattr(entry, key) for key in keys} for entry in CATALOGUE])
-    wide = max(len(entry.name) for entry in CATALOGUE)
-    output.line(f"{'name':<{wide}}  {'paper':<16}  {'parameters':>10}  {'GMAC at 256':>11}  network")
-    for entry in CATALOGUE:
+    entries = (*CATALOGUE, *CLASSIFIERS)
+    keys = ("name", "paper", "task", "classes", "parameters", "gmac", "size", "settings")
+    output.record([{key: getattr(entry, key) for key in keys} for entry in entries])
+    wide = max(len(entry.name) for entry in entries)
+    output.line(
+        f"{'name':<{wide}}  {'paper':<16}  {'task':<14}  {'parameters':>10}  {'GMAC':>6}  at    network"
+    )
+    for entry in entries:
         size = f"{entry.parameters / 1e6:.3f} M"
         output.line(
-            f"{entry.name:<{wide}}  {entry.paper:<16}  {size:>10}  {entry.gmac_256:>11.2f}  {entry.title}"
+            f"{entry.name:<{wide}}  {entry.paper:<16}  {entry.task:<14}  {size:>10}  {entry.gmac:>6.2f}  "
+            f"{entry.size}²  {entry.title}"
         )
 
 
@@ -102,7 +106,7 @@ def show(
     output = _output(context, as_json)
     from napari_covseg.jobs.find_model import find_model
 
-    found = find_model(name, None if workspace is None else open_workspace(workspace))
+    found = find_model(name, None if workspace is None else open_workspace(workspace), None)
     card = {**dataclasses.asdict(found.card), "path": str(found.path)}
     output.record(card)
     for key, value in card.items():
@@ -239,14 +243,15 @@ def _network(name: str, workspace: str | None) -> tuple[Module, str]:
     from napari_covseg.jobs.find_model import find_model
     from napari_covseg.models.file import load_network
     from napari_covseg.networks.build import build_network
-    from napari_covseg.networks.catalogue import CATALOGUE
+    from napari_covseg.networks.catalogue import CATALOGUE, CLASSIFIERS
 
     try:
-        found = find_model(name, None if workspace is None else open_workspace(workspace))
+        found = find_model(name, None if workspace is None else open_workspace(workspace), None)
     except ModelError:
-        for entry in CATALOGUE:
+        for entry in (*CATALOGUE, *CLASSIFIERS):
             if entry.name == name:
-                return build_network(entry.network, ("lungs", "lesion"), entry.settings), ""
+                outputs = entry.classes or ("lungs", "lesion")
+                return build_network(entry.network, outputs, entry.settings), ""
         raise
     network, card = load_network(found.source(), name)
     return network, card.to_json()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.workspace_models import WorkspaceModels
+from napari_covseg.labels import Task
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import find
 
@@ -36,7 +37,9 @@ class FoundModel:
         return self.path if self.versions is None else self.versions.weights(self.card.id)
 
 
-def find_model(name: str, workspace: Workspace | None = None) -> FoundModel:
+def find_model(
+    name: str, workspace: Workspace | None = None, task: Task | None = "segmentation"
+) -> FoundModel:
     """Return the model with this id, or in the file of this path.
 
     Parameters
@@ -44,18 +47,20 @@ def find_model(name: str, workspace: Workspace | None = None) -> FoundModel:
     name : str
         Id of a version in the workspace, else what `models.catalogue.find` understands.
     workspace : Workspace, optional
+    task : {"segmentation", "recognition", "manifestations"} or None
+        What it has to be for; None takes any.
 
     Raises
     ------
     ModelError
-        If there is none, or it is damaged.
+        If there is none, or it is damaged, or for another task.
     """
     versions = None if workspace is None else WorkspaceModels(workspace)
     if workspace is not None and versions is not None and name in versions:
         version = versions.get(name)
         card = ModelCard.from_json(version.card, f"The model {name}")
         return FoundModel(card, version.base, workspace.models_folder / name / "weights" / "c.0", versions)
-    entry = find(name)
+    entry = find(name, task)
     return FoundModel(entry.card, entry.card.id, entry.path)
 
 

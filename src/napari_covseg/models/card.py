@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import LESIONS, UNION, UNITED, Label, joins, lesion
+from napari_covseg.labels import NAMES, UNION, UNITED, Label, Task, joins, lesion
 
 FORMAT = 1
 RESEARCH_USE = "Research use only, not for diagnosis."
@@ -36,10 +36,11 @@ class ModelCard:
     preparation : dict
         Settings of `models.preparation.Preparation`.
     outputs : tuple of str
-        Channel names: ``"lungs"`` and names of `labels.LESIONS`.
+        Channel names: ``"lungs"`` and names of `labels.LESIONS`; for another task those of `labels.NAMES`.
     thresholds : dict of str to float
-        Probability from which a voxel is labelled, per output. Where ground-glass and consolidation are
-        told apart, that of their union, "lesion", decides, and their own ones only which of them it is.
+        Probability from which a voxel, or a slice, is labelled, per output. Where ground-glass and
+        consolidation are told apart for voxels, that of their union, "lesion", decides, and their own ones
+        only which of them it is.
     tta : {"none", "lungs", "flip", "flips"}
         Test-time augmentation that it is used with unless another is asked for.
     parent : str
@@ -59,6 +60,8 @@ class ModelCard:
     created : str
         ISO date.
     use : str
+    task : {"segmentation", "recognition", "manifestations"}
+        What it is for. Only a model that recognises has outputs that exclude each other.
     """
 
     id: str
@@ -78,6 +81,7 @@ class ModelCard:
     sources: dict[str, str] = field(default_factory=dict)
     created: str = ""
     use: str = RESEARCH_USE
+    task: Task = "segmentation"
 
     @property
     def lesions(self) -> tuple[Label, ...]:
@@ -116,7 +120,7 @@ class ModelCard:
             values = {key: value for key, value in values.items() if key in known}
             card = cls(**{**values, "outputs": tuple(values["outputs"])})
             _check_kinds(card)
-            unknown = set(card.outputs) - {"lungs", *(label.name for label in LESIONS)}
+            unknown = set(card.outputs) - set(NAMES[card.task])
             missing = set(card.outputs) - set(card.thresholds)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{source} has no readable model card ({error}): get the file again.") from error
@@ -138,6 +142,8 @@ def _check_kinds(card: ModelCard) -> None:
         raise TypeError("its network has no name, or settings that are no table")
     if not card.outputs or len(set(card.outputs)) < len(card.outputs):
         raise ValueError("its outputs are none, or not distinct")
+    if card.task not in NAMES:
+        raise ValueError(f"its task {card.task!r} is not known here")
     if card.tta not in TTA:
         raise ValueError(f"its test-time augmentation {card.tta!r} is not known here")
     if not all(0 <= threshold <= 1 for threshold in card.thresholds.values()):

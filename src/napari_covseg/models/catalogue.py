@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from napari_covseg.errors import ModelError
+from napari_covseg.labels import Task
 from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.installed import installed_files
 
@@ -37,11 +38,11 @@ class ModelEntry:
     origin: Origin = "file"
 
 
-def available() -> tuple[ModelEntry, ...]:
+def available(task: Task | None = "segmentation") -> tuple[ModelEntry, ...]:
     """Return the models inside the package, the default one first, and those that are installed.
 
-    An installed file that cannot be read, or that has the name of one in the package, is left
-    out and logged.
+    Those for a task, or, for None, all. An installed file that cannot be read, or that has the name of one
+    in the package, is left out and logged.
     """
     entries = [ModelEntry(_card(path), path, "shipped") for path in sorted(_SHIPPED.glob("*.safetensors"))]
     entries.sort(key=lambda entry: entry.card.id != DEFAULT)
@@ -57,25 +58,32 @@ def available() -> tuple[ModelEntry, ...]:
             continue
         entries.append(ModelEntry(card, path, "installed"))
         known.add(card.id)
-    return tuple(entries)
+    return tuple(entry for entry in entries if task in (None, entry.card.task))
 
 
-def find(name: str) -> ModelEntry:
+def find(name: str, task: Task | None = "segmentation") -> ModelEntry:
     """Return the model with this id, or in the file of this path.
 
     Raises
     ------
     ModelError
-        If there is neither.
+        If there is neither, or it is for another task; for None any will do.
     """
-    entries = available()
+    entry = _find(name, task)
+    if task not in (None, entry.card.task):
+        raise ModelError(f"The model {name} is for {entry.card.task}, not for {task}: choose another one.")
+    return entry
+
+
+def _find(name: str, task: Task | None) -> ModelEntry:
+    entries = available(None)
     for entry in entries:
         if entry.card.id == name:
             return entry
     path = Path(os.path.expanduser(name))  # not Path.expanduser: it raises where there is no such home
     if path.suffix == ".safetensors" or path.is_file():
         return ModelEntry(read_card(path), path)
-    known = ", ".join(entry.card.id for entry in entries) or "none"
+    known = ", ".join(entry.card.id for entry in entries if task in (None, entry.card.task)) or "none"
     raise ModelError(
         f"There is no model called {name!r}: known are {known}; or give the path of a .safetensors file."
     )

@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from napari_covseg.errors import ModelError
 from napari_covseg.files import write_bytes
+from napari_covseg.networks.classifier import Classifier
 
 Format = Literal["onnx", "torch"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -44,7 +45,8 @@ class Exported:
     outputs : tuple of str
         Names of the logits, in the file's order.
     max_difference : float
-        Largest difference of a logit from PyTorch's, over the slices of `CHECKED`.
+        Largest difference of a logit from PyTorch's, over the slices of `CHECKED`; over slices of the size
+        that the network takes if it takes but one.
     """
 
     path: Path
@@ -70,7 +72,8 @@ def export_network(
     """Write a network for other programs; an older file is replaced only when the new one is right.
 
     The file takes ``slices``, float32 of shape (batch, 1, height, width) in [0, 1], of any batch,
-    height and width, and gives a tensor of logits, (batch, 1, height, width), for each output.
+    height and width (or the one that the network takes), and gives a tensor of logits for each output:
+    (batch, 1, height, width), or (batch, 1) of a network that names what whole slices show.
 
     Parameters
     ----------
@@ -93,11 +96,17 @@ def export_network(
     if form == "onnx":
         check_onnx()
     network = copy.deepcopy(network).cpu().float().eval()
+    only = network.size if isinstance(network, Classifier) else None
     with torch.no_grad(), _quiet():
-        outputs = tuple(network(torch.zeros(_shape(_EXAMPLE))))
-        program = torch.export.export(_Ordered(network), (torch.rand(_shape(_EXAMPLE)),), dynamic_shapes=_ANY)
+        outputs = tuple(network(torch.zeros(_shape(_EXAMPLE, only))))
+        free = (0, 2, 3) if only is None else (0,)
+        program = torch.export.export(
+            _Ordered(network),
+            (torch.rand(_shape(_EXAMPLE, only)),),
+            dynamic_shapes=(dict.fromkeys(free, Dim.DYNAMIC),),
+        )
         data, run = _onnx(program, outputs, card) if form == "onnx" else _torch(program, card)
-        difference = _difference(network, run)
+        difference = _difference(network, run, only)
     if not difference <= LARGEST_DIFFERENCE:
         raise ModelError(
             f"The exported network differs from PyTorch by {difference:.2g}, more than "
@@ -117,12 +126,9 @@ def check_onnx() -> None:
         )
 
 
-_ANY = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
-
-
-def _shape(size: tuple[int, int, int]) -> tuple[int, int, int, int]:
+def _shape(size: tuple[int, int, int], only: int | None) -> tuple[int, int, int, int]:
     batch, height, width = size
-    return batch, 1, height, width
+    return batch, 1, only or height, only or width
 
 
 def _onnx(program: ExportedProgram, outputs: Sequence[str], card: str) -> tuple[bytes, _Run]:
@@ -154,12 +160,12 @@ def _torch(program: ExportedProgram, card: str) -> tuple[bytes, _Run]:
     return data, lambda slices: module(slices)
 
 
-def _difference(network: nn.Module, run: _Run) -> float:
+def _difference(network: nn.Module, run: _Run, only: int | None) -> float:
     """Return the largest absolute difference of a logit; NaN if one of them is no number."""
     random = torch.Generator().manual_seed(0)
     largest = []
     for size in CHECKED:
-        slices = torch.rand(_shape(size), generator=random)
+        slices = torch.rand(_shape(size, only), generator=random)
         expected = network(slices).values()
         largest += [(a - b).abs().max() for a, b in zip(expected, run(slices), strict=True)]
     return float(torch.stack(largest).max())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -164,28 +166,29 @@ def unfold(model: Model) -> nn.Module:
     network = build_network(card.network["name"], card.outputs, card.network.get("settings", {})).eval()
     folded = {name: value.detach().cpu() for name, value in model.network.state_dict().items()}
     state = network.state_dict()
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Sequential):
-            for i in range(len(module) - 1):
-                convolution, normalisation = module[i], module[i + 1]
-                if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
-                    bias = folded.pop(f"{name}.{i}.bias")
-                    if convolution.bias is not None:
-                        state[f"{name}.{i}.bias"].zero_()
-                    plain = {"weight": 1.0, "running_mean": 0.0, "running_var": 1 - normalisation.eps}
-                    for key, value in plain.items():
-                        state[f"{name}.{i + 1}.{key}"].fill_(value)
-                    state[f"{name}.{i + 1}.bias"].copy_(bias)
+    for first, convolution, second, normalisation in _normalised(network):
+        bias = folded.pop(f"{first}.bias")
+        if convolution.bias is not None:
+            state[f"{first}.bias"].zero_()
+        plain = {"weight": 1.0, "running_mean": 0.0, "running_var": 1 - normalisation.eps}
+        for key, value in plain.items():
+            state[f"{second}.{key}"].fill_(value)
+        state[f"{second}.bias"].copy_(bias)
     network.load_state_dict({**state, **folded})
     return network
 
 
 def _fold_normalisation(network: nn.Module) -> None:
     """Merge each batch normalisation into the convolution before it: a quarter less time on a CPU."""
-    for module in network.modules():
+    for first, convolution, second, normalisation in list(_normalised(network)):
+        network.set_submodule(first, fuse_conv_bn_eval(convolution, normalisation))
+        network.set_submodule(second, nn.Identity())
+
+
+def _normalised(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
+    """Yield each convolution that a batch normalisation follows, and that, with their names."""
+    for name, module in network.named_modules():
         if isinstance(module, nn.Sequential):
-            for i in range(len(module) - 1):
-                convolution, normalisation = module[i], module[i + 1]
+            for (first, convolution), (second, normalisation) in pairwise(module.named_children()):
                 if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
-                    module[i] = fuse_conv_bn_eval(convolution, normalisation)
-                    module[i + 1] = nn.Identity()
+                    yield f"{name}.{first}", convolution, f"{name}.{second}", normalisation

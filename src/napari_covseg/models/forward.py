@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_covseg.labels import UNION, UNITED
+from napari_covseg.labels import UNION, UNITED, Task
 from napari_covseg.models.preparation import Placement
 from napari_covseg.networks.blocks import union_logits
 
@@ -21,7 +21,7 @@ def as_input(images: npt.NDArray[np.uint8], device: str | torch.device = "cpu") 
 
 
 def heads(network: nn.Module, inputs: Tensor) -> Mapping[str, Tensor]:
-    """Return a network's logits by head, each of shape (n, 1, size, size).
+    """Return a network's logits by head, each of shape (n, 1, size, size), or (n, 1) of whole slices.
 
     Channels last, in which convolutions are fastest on a CPU and on a GPU.
     """
@@ -30,7 +30,7 @@ def heads(network: nn.Module, inputs: Tensor) -> Mapping[str, Tensor]:
 
 
 def stacked(logits: Mapping[str, Tensor], outputs: Sequence[str]) -> Tensor:
-    """Return the logits of outputs side by side, float32 (n, len(outputs), size, size).
+    """Return the logits of outputs side by side, float32 (n, len(outputs), size, size), or (n, len(outputs)).
 
     The union of ground-glass and consolidation ("lesion") is an output of a network that tells them apart.
     """
@@ -43,8 +43,12 @@ def stacked(logits: Mapping[str, Tensor], outputs: Sequence[str]) -> Tensor:
     return torch.cat(channels, 1).float()
 
 
-def probabilities(network: nn.Module, inputs: Tensor, outputs: Sequence[str]) -> Tensor:
-    """Return the probabilities of outputs, float32 (n, len(outputs), size, size).
+def probabilities(
+    network: nn.Module, inputs: Tensor, outputs: Sequence[str], task: Task = "segmentation"
+) -> Tensor:
+    """Return the probabilities of outputs, float32 (n, len(outputs), size, size), or (n, len(outputs)).
+
+    Those of a network that recognises add up to 1 for each slice; all others stand by themselves.
 
     Parameters
     ----------
@@ -52,8 +56,11 @@ def probabilities(network: nn.Module, inputs: Tensor, outputs: Sequence[str]) ->
     inputs : Tensor, shape (n, 1, size, size)
         From `as_input`.
     outputs : sequence of str
+    task : {"segmentation", "recognition", "manifestations"}
+        That of the model's card.
     """
-    return stacked(heads(network, inputs), outputs).sigmoid()
+    logits = stacked(heads(network, inputs), outputs)
+    return logits.softmax(1) if task == "recognition" else logits.sigmoid()
 
 
 def restore(probability: Tensor, placement: Placement) -> Tensor:

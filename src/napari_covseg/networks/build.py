@@ -9,8 +9,10 @@ from torch import nn
 
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.amer2021 import RDUNet, ResDUNet
-from napari_covseg.networks.efficientnet import EfficientUNet
-from napari_covseg.networks.elbana2020 import DeepLabV3Plus
+from napari_covseg.networks.classifier import Classifier
+from napari_covseg.networks.efficientnet import EfficientNetLite0, EfficientUNet
+from napari_covseg.networks.elbana2020 import DeepLabV3Plus, ManifestationNetwork
+from napari_covseg.networks.inception import InceptionV3
 from napari_covseg.networks.punn2022 import CHSNet, RAIUNet
 from napari_covseg.networks.salehi2022 import ResUNet, UNetPlusPlus
 from napari_covseg.networks.unet import UNet
@@ -28,6 +30,14 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus": DeepLabV3Plus,
     "efficientunet": EfficientUNet,
 }
+"""Those that label pixels."""
+CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
+    "inceptionv3": InceptionV3,
+    "manifestations": ManifestationNetwork,
+    "efficientnetlite0": EfficientNetLite0,
+}
+"""Those that name what a whole slice shows."""
+_ALL: dict[str, Callable[..., nn.Module]] = {**NETWORKS, **CLASSIFIERS}
 
 
 def build_network(name: str, outputs: Sequence[str], settings: dict[str, Any]) -> nn.Module:
@@ -38,11 +48,11 @@ def build_network(name: str, outputs: Sequence[str], settings: dict[str, Any]) -
     ModelError
         If no network has that name, or it does not take these settings.
     """
-    if name not in NETWORKS:
+    if name not in _ALL:
         raise ModelError(
-            f"The network {name!r} is not known here; known are {', '.join(NETWORKS)}. Update napari-covseg."
+            f"The network {name!r} is not known here; known are {', '.join(_ALL)}. Update napari-covseg."
         )
     try:
-        return NETWORKS[name](outputs=tuple(outputs), **settings)
+        return _ALL[name](outputs=tuple(outputs), **settings)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:  # what layers raise
         raise ModelError(f"The network {name!r} does not take the settings {settings}: {error}.") from error

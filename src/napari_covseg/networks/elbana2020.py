@@ -1,13 +1,19 @@
-"""DeepLab-v3+ as in El-bana 2020, whose third stage segments with it."""
+"""The networks of El-bana 2020: one that names manifestations (second stage), DeepLab-v3+ (third).
+
+The first stage recognises with Inception-v3, see `inception`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from napari_covseg.labels import MANIFESTATIONS
 from napari_covseg.networks.blocks import by_name, he_normal, resize_to
+from napari_covseg.networks.classifier import Classifier
 from napari_covseg.networks.xception import Xception65, conv_norm, separable
 
 
@@ -99,3 +105,64 @@ class DeepLabV3Plus(nn.Module):
         low = self.low(low)
         x = self.refine(torch.cat([resize_to(self.pyramid(deep), low), low], 1))
         return by_name(resize_to(self.head(x), slices), self.outputs)
+
+
+class ManifestationNetwork(Classifier):
+    """The multi-label network of El-bana 2020, section "Multi-label classification", 4.576 M parameters.
+
+    Blocks of 5x5 convolution, ELU, maximum and dropout, then three dense layers. Each output is answered by
+    itself: a slice may have none of the manifestations, or all. Grey slices are repeated in three channels,
+    as the paper has them.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        One name per logit.
+    features : sequence of int
+        Channels of the blocks, each of which halves the size. The paper gives neither their number nor
+        their widths.
+    dense : sequence of int
+        Widths of the hidden dense layers.
+    size : int
+        Height and width of the slices, on which the dense layers depend: it takes no others.
+    block_dropout, dense_dropout : float
+        After each block, and after each hidden dense layer.
+    """
+
+    last_layer = "head"
+
+    def __init__(
+        self,
+        outputs: Sequence[str] = MANIFESTATIONS,
+        features: Sequence[int] = (16, 32, 64, 64, 128),
+        dense: Sequence[int] = (128, 64),
+        size: int = 512,
+        block_dropout: float = 0.25,
+        dense_dropout: float = 0.5,
+    ) -> None:
+        super().__init__(outputs)
+        self.size = self.smallest = size
+        self.heat_map_layer = f"blocks.{len(features) - 1}.1"  # at the size before the last pooling
+        self.blocks = nn.Sequential()
+        for before, after in pairwise((3, *features)):
+            layers = [nn.Conv2d(before, after, 5, padding=2), nn.ELU(), nn.MaxPool2d(2)]
+            self.blocks.append(nn.Sequential(*layers, nn.Dropout(block_dropout)))
+        flat = features[-1] * (size >> len(features)) ** 2
+        self.dense = nn.Sequential(
+            *(
+                nn.Sequential(nn.Linear(before, after), nn.ELU(), nn.Dropout(dense_dropout))
+                for before, after in pairwise((flat, *dense))
+            )
+        )
+        self.head = nn.Linear(dense[-1], len(self.outputs))
+        he_normal(self)
+
+    def features(self, slices: Tensor) -> Tensor:
+        """Return the last block's map, flat; slices of `size` only."""
+        maps: Tensor = self.blocks(slices.expand(-1, 3, -1, -1))
+        return maps.flatten(1)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return logits, shape (N, len(outputs))."""
+        logits: Tensor = self.head(self.dense(features))
+        return logits

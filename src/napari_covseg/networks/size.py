@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,8 +51,10 @@ def gmac(network: nn.Module, size: int = 256) -> float:
     return total / 1e9
 
 
-def count(network: str, settings: Mapping[str, Any]) -> tuple[int, float]:
-    """Return what a catalogue entry says: parameters, and `gmac` at 256, with the output ``"lesion"``."""
+def count(
+    network: str, settings: Mapping[str, Any], outputs: Sequence[str] = ("lesion",), size: int = 256
+) -> tuple[int, float]:
+    """Return what a catalogue entry says: parameters, and `gmac` at its size."""
     with torch.device("meta"):
-        built = build_network(network, ("lesion",), dict(settings)).eval()
-        return parameters(built), gmac(built)
+        built = build_network(network, outputs, dict(settings)).eval()
+        return parameters(built), gmac(built, size)

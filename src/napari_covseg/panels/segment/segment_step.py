@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_covseg.cases.case import Review
 from napari_covseg.errors import CovsegError
-from napari_covseg.models.card import read_card
+from napari_covseg.models.catalogue import find
 from napari_covseg.models.installed import install
 from napari_covseg.panels.background import errors_shown
 from napari_covseg.panels.scan.appearance import LOOKS
@@ -144,7 +144,7 @@ class SegmentStep(Step):
     def install_model(self, path: str) -> None:
         """Copy a model file to where it is always at hand, and choose it."""
         with errors_shown():
-            card, _ = install(read_card(path).id, path)
+            card, _ = install(find(path).card.id, path)  # refused unless it labels
             self._reflect_models()
             if card.id not in [choice.name for choice in self.model.choices]:
                 show_error(f"The package has a model called {card.id} already, which stays in use.")
