@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 sys.path.insert(0, str(Path(__file__).parent / "jobs"))
 from tiny_model import write_tiny_model
+from xrays import write_xray
 
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cli import app
@@ -121,6 +123,33 @@ def test_what_is_no_chest_ct_is_labelled_only_when_insisted(
     out.unlink()
     assert covseg(*command, "--seen-as", "kind=chest CT").exit_code == 0
     assert out.exists()
+
+
+def test_an_x_ray_opens_is_named_and_is_labelled_only_when_insisted(model: Path, tmp_path: Path) -> None:
+    folder, place, out = tmp_path / "visit", tmp_path / "workspace", tmp_path / "lesions.nii.gz"
+    write_xray(folder / "a.dcm", bits=16, WindowCenter=40000, WindowWidth=20000)
+    write_xray(folder / "b.dcm", ViewPosition="LL")
+    said = covseg("info", folder).stdout
+    assert "visit a: 1 slice of 128 x 128" in said and "intensity  grey, 0 to 65535" in said
+    assert "fact       Chest X-ray (DX), view PA." in said and "0.14 mm at the detector" in said
+    assert "looks like a chest X-ray, not like an axial chest CT." in said
+    assert re.search(r"series   \* 1\.2\.3\.4\.5#1  DX X-ray, CHEST, PA, a\.dcm", said)
+    assert re.search(r"series     1\.2\.3\.4\.5#2  DX X-ray, CHEST, LL, b\.dcm", said)
+    (facts,) = records(covseg("info", folder, "--series", "1.2.3.4.5#2", "--json"))
+    assert "b.dcm is a lateral view (LL), not a frontal one." in facts["notes"]
+    assert facts["appearance"]["kind"] == "chest X-ray" and len(facts["window"]) == 2
+    assert covseg("info", folder, "--show", tmp_path / "shown.png").exit_code == 0
+    left = np.asarray(Image.open(tmp_path / "shown.png"))[:, :128]
+    assert left.min() == 0 and left.max() == 255 and 0.2 < np.mean((left == 0) | (left == 255)) < 0.9
+
+    command = ("predict", folder, "--out", out, "--model", model, "--device", "cpu")
+    assert "visit a: This looks like a chest X-ray" in refused(covseg(*command)) and not out.exists()
+    assert covseg(*command, "--anyway").exit_code == 0 and out.exists()
+    assert covseg("import", folder, "--workspace", place).exit_code == 0
+    (case,) = Workspace.open(place).cases()
+    case_id = case.id
+    sentence = refused(covseg("predict", "--workspace", place, "--case", case_id, "--model", model))
+    assert "chest X-ray" in sentence and "--anyway" in sentence
 
 
 def test_a_case_keeps_what_is_said_when_it_is_imported(folder: Path, tmp_path: Path) -> None:

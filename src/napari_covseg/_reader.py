@@ -39,7 +39,7 @@ def image_layer(scan: Scan) -> LayerData:
         "name": scan.name or "scan",
         "axis_labels": ("z", "y", "x"),
         "colormap": "gray",
-        "contrast_limits": LUNG_WINDOW if scan.intensity == "HU" else (0, 255),
+        "contrast_limits": LUNG_WINDOW if scan.intensity == "HU" else scan.window or (0, 255),
         "metadata": {METADATA_KEY: scan},
     }
     if scan.spacing is not None:

@@ -224,8 +224,8 @@ def test_several_series_are_offered(
     step.choose_series(tmp_path)
     qtbot.waitUntil(step.series.isVisible)
     assert [step.series.itemText(i) for i in range(step.series.count())] == [
-        "Thorax lung · 300 slices · axial",
-        "Thorax coronal · 80 slices · coronal",
+        "Thorax lung · 300 axial CT slices",
+        "Thorax coronal · 80 coronal CT slices",
     ]
     assert not asked
     step.series.setCurrentIndex(1)

@@ -232,8 +232,8 @@ class Case:
         z, y, x = self._own["shape"]
         return z, y, x
 
-    def read_slice(self, z: int) -> npt.NDArray[np.int16]:
-        """Return one slice of the scan, int16 (y, x).
+    def read_slice(self, z: int) -> npt.NDArray[Any]:
+        """Return one slice of the scan, int16 or uint16 (y, x).
 
         Raises
         ------
@@ -247,9 +247,9 @@ class Case:
             )
         return values
 
-    def read_voxels(self) -> npt.NDArray[np.int16]:
-        """Return the whole scan, int16 (z, y, x). Raises CaseError as `read_slice`."""
-        voxels = np.empty(self.shape, np.int16)
+    def read_voxels(self) -> npt.NDArray[Any]:
+        """Return the whole scan, int16 or uint16 (z, y, x). Raises CaseError as `read_slice`."""
+        voxels = np.empty(self.shape, self.array("0").dtype)
         for z in range(self.shape[0]):
             voxels[z] = self.read_slice(z)
         return voxels

@@ -57,7 +57,7 @@ class Restored:
 class OpenCase:
     """A case open for reading and, with its lock, for editing.
 
-    `voxels` (int16), `live` (uint8 by group) and `touched` (`Touch` in uint8 by group), all
+    `voxels` (int16 or uint16), `live` (uint8 by group) and `touched` (`Touch` in uint8 by group), all
     (z, y, x), and `review` (uint8, (z,)) are NumPy arrays to look at and to paint in;
     after painting, `record` has to be told.
     `damaged` lists what could not be read and is shown empty. `held_by` says who had the
@@ -136,9 +136,9 @@ class OpenCase:
             self.log.catch_up()
         self.damaged = tuple(self.log.damaged.values())
 
-    def _read_voxels(self) -> npt.NDArray[np.int16]:
+    def _read_voxels(self) -> npt.NDArray[Any]:
         case = self.case
-        voxels, damaged = np.empty(case.shape, np.int16), 0
+        voxels, damaged = np.empty(case.shape, case.array("0").dtype), 0
         for z in range(case.shape[0]):
             try:
                 voxels[z] = case.read_slice(z)

@@ -39,8 +39,8 @@ from napari_covseg.cases.store import (
 )
 from napari_covseg.errors import CaseError
 from napari_covseg.labels import GROUPS, Group
-from napari_covseg.scans.appearance import look
 from napari_covseg.scans.scan import LUNG_WINDOW, Scan
+from napari_covseg.scans.stated import look_at
 
 _log = logging.getLogger(__name__)
 _OME_VERSION = "0.5"
@@ -297,7 +297,7 @@ def _write_case(
     progress: Callable[[int, int], None],
     overrides: Mapping[str, Any],
 ) -> None:
-    found = look(scan.voxels, scan.intensity)
+    found = look_at(scan)
     found.overruled(**overrides)
     slices = scan.voxels.shape[0]
     own: dict[str, Any] = {
@@ -325,7 +325,7 @@ def _write_case(
     case.create_group("predictions")
     activity = Activity(now(), now(), 0).as_record()
     write_record(create_record(case, "activity", (3,), np.int64, ("value",)), activity, "the case")
-    voxels = create_slices(case, "0", scan.voxels.shape, np.int16)
+    voxels = create_slices(case, "0", scan.voxels.shape, scan.voxels.dtype)
     for z in range(slices):
         write_slice(voxels, z, scan.voxels[z])
         progress(z + 1, slices)
@@ -334,7 +334,7 @@ def _write_case(
 def _ome_image(scan: Scan) -> dict[str, Any]:
     """Return the ``ome`` attribute of a case: its scan as an OME-Zarr image with one resolution."""
     name = scan.name or "scan"
-    low, high = LUNG_WINDOW if scan.intensity == "HU" else (0, 255)
+    low, high = LUNG_WINDOW if scan.intensity == "HU" else scan.window or (0, 255)
     window = {"start": low, "end": high, "min": low, "max": high}
     channel = {"label": name, "color": "FFFFFF", "active": True, "window": window}
     return {

@@ -56,17 +56,17 @@ def info(
     if show is not None and not show.lower().endswith(".png"):
         raise ScanError(f"{show} is no name for the picture; let it end in .png.")
     from napari_covseg.scans import list_series, read_scan
-    from napari_covseg.scans.appearance import look
+    from napari_covseg.scans.stated import look_at
 
     said = dict(seen_as(seen_as_))
     found = list_series(path) if os.path.isdir(path) else []  # which, unlike Path's, never raises
     scan = read_scan(path, series=series, values=said_values(values), found=found)
-    appearance = look(scan.voxels, scan.intensity).overruled(**said)
+    appearance = look_at(scan).overruled(**said)
     if show is not None:
         _show(scan, appearance, slice_, show)
     chosen = series if series is not None or not found else found[0].uid
     others = [
-        {name: getattr(one, name) for name in ("uid", "description", "modality", "slices", "plane")}
+        {name: getattr(one, name) for name in ("uid", "description", "modality", "slices", "plane", "holds")}
         for one in found
     ]
     low, high = int(scan.voxels.min()), int(scan.voxels.max())
@@ -77,6 +77,8 @@ def info(
         "spacing_mm": scan.spacing,
         "intensity": scan.intensity,
         "range": (low, high),
+        "window": scan.window,
+        "facts": scan.facts,
         "affine": scan.source_affine.tolist(),
         "patient_id": scan.patient_id,
         "series_uid": scan.series_uid,
@@ -86,7 +88,7 @@ def info(
     }
     output.record(facts)
     z, y, x = scan.voxels.shape
-    output.line(f"{scan.name or Path(path).name}: {z} slices of {y} x {x}")
+    output.line(f"{scan.name or Path(path).name}: {z} slice{'s'[: z != 1]} of {y} x {x}")
     if scan.spacing is None:
         output.line("spacing    unknown")
     else:
@@ -96,10 +98,9 @@ def info(
         output.line(f"patient    {scan.patient_id}")
     for one in others:
         mark = "*" if one["uid"] == chosen else " "
-        output.line(
-            f"series   {mark} {one['uid']}  {one['slices']} {one['plane']} {one['modality']} "
-            f"slices  {one['description']}"
-        )
+        output.line(f"series   {mark} {one['uid']}  {one['holds']}  {one['description']}")
+    for fact in scan.facts:
+        output.line(f"fact       {fact}")
     for sentence in appearance.sentences():
         output.line(f"look       {sentence}")
     for note in scan.notes:
@@ -142,7 +143,7 @@ def _show(scan: Scan, appearance: Appearance, number: int | None, path: str) -> 
         raise ScanError(f"{scan.name or scan.path} has no slice {number}; choose one of 1 to {count}.")
     slice_ = scan.voxels[count // 2 if number is None else number - 1]
     shown = as_shown(slice_, appearance, Preparation.from_card(find(DEFAULT).card.preparation))
-    low, high = LUNG_WINDOW if scan.intensity == "HU" else (0, 2**appearance.bits - 1)
+    low, high = LUNG_WINDOW if scan.intensity == "HU" else scan.window or (0, 2**appearance.bits - 1)
     there = np.asarray((np.clip(slice_, low, high) - low) * (255 / (high - low)), np.uint8)
     height = max(len(there), len(shown))
     pictures = [

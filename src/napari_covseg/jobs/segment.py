@@ -17,7 +17,7 @@ from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.predict.options import PLAIN, PredictOptions
 from napari_covseg.predict.volume import predict_volume
 from napari_covseg.scans import Scan, Values, read_scan, write_labels
-from napari_covseg.scans.appearance import look
+from napari_covseg.scans.stated import look_at
 
 Labels = npt.NDArray[np.uint8]
 
@@ -125,7 +125,7 @@ def segment(
     ensemble = loaded_ensemble(str(model), options, device)
     scan = scan if isinstance(scan, Scan) else read_scan(scan, series=series, values=values)
     check_measurable(options, scan.spacing, scan.name)
-    appearance = approved(look(scan.voxels, scan.intensity), options, scan.name)
+    appearance = approved(look_at(scan), options, scan.name)
     notes: list[str] = []
 
     def note(text: str) -> None:

@@ -59,7 +59,7 @@ class CaseLayers:
         self._said = QElapsedTimer()
         known = case.case
         shown = Scan.from_header(known.header, case.voxels)
-        self.scan = self._scan_layer(instead_of, shown.affine)
+        self.scan = self._scan_layer(instead_of, shown)
         self.labels: dict[Group, Labels] = {}
         self._strokes: dict[Group, Strokes] = {}
         self.scan.metadata[METADATA_KEY] = shown
@@ -190,10 +190,16 @@ class CaseLayers:
             which = ", ".join(str(z + 1) for z in slices)
             show_info(f"Slice {which} was accepted; it has changed back and is open for review again.")
 
-    def _scan_layer(self, instead_of: Image | None, affine: npt.NDArray[np.float64]) -> Image:
-        known = self._case.case
-        hu, kind = known.intensity == "HU", self._case.appearance.kind
-        drawn = scan_layer(self._case.voxels, known.name, known.spacing, hu=hu, affine=affine, kind=kind)
+    def _scan_layer(self, instead_of: Image | None, shown: Scan) -> Image:
+        drawn = scan_layer(
+            self._case.voxels,
+            self._case.case.name,
+            shown.spacing,
+            hu=shown.intensity == "HU",
+            affine=shown.affine,
+            kind=self._case.appearance.kind,
+            window=shown.window,
+        )
         if instead_of is None or instead_of.ndim != 3 or instead_of.multiscale:
             return drawn
         # The layer stays where it is in the list; its own copy of the voxels goes.

@@ -94,6 +94,7 @@ def scan_layer(
     hu: bool,
     affine: npt.NDArray[np.float64] | None = None,
     kind: str = "chest CT",
+    window: tuple[float, float] | None = None,
 ) -> Image:
     """Return the image layer of a scan.
 
@@ -106,14 +107,17 @@ def scan_layer(
     spacing : tuple of float, or None
         (z, y, x) in mm.
     hu : bool
-        True opens in the lung window; pictures open in their own range.
+        True opens in the lung window; pictures open in the window of their file, else in their own range.
     affine : ndarray of float64, shape (4, 4), optional
         See `geometry`.
     kind : str
         What it looks like, see `scans.appearance.Appearance`.
+    window : tuple of float, optional
+        The grey values that are drawn black and white, see `Scan.window`.
     """
-    limits = WINDOWS["Lung"].limits if hu else grey_limits(voxels)
-    return Image(
+    own = grey_limits(voxels)
+    limits = WINDOWS["Lung"].limits if hu else window or own
+    layer = Image(
         voxels,
         name=scan_layer_name(name, kind),
         colormap="gray",
@@ -121,6 +125,9 @@ def scan_layer(
         blending=BENEATH,
         **geometry(spacing, affine),
     )
+    if not hu:  # the slider reaches all values, not those of the window alone
+        layer.contrast_limits_range = min(limits[0], own[0]), max(limits[1], own[1])
+    return layer
 
 
 def scan_layer_name(case_name: str, kind: str) -> str:

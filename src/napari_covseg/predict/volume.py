@@ -20,8 +20,9 @@ from napari_covseg.models.file import Model
 from napari_covseg.predict.clean import UNKNOWN_PIXEL_MM, keep_inside
 from napari_covseg.predict.ensemble import Ensemble
 from napari_covseg.predict.slices import SliceOrder, predict_slices
-from napari_covseg.scans.appearance import Appearance, look
+from napari_covseg.scans.appearance import Appearance
 from napari_covseg.scans.scan import Intensity, Scan
+from napari_covseg.scans.stated import look_at
 
 Mask = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -82,7 +83,7 @@ def predict_volume(
         scan.voxels.__getitem__,
         model,
         order,
-        appearance=appearance or look(scan.voxels, scan.intensity),
+        appearance=appearance or look_at(scan),
         spacing=scan.spacing[1:] if scan.spacing else None,
         batch=batch,
         thresholds=thresholds,

@@ -31,5 +31,6 @@ __all__ = [
     "read_scan",
     "scan",
     "scan_of_array",
+    "stated",
     "write_labels",
 ]

@@ -50,7 +50,7 @@ def read_scan(
     values: Values | None = None,
     found: Sequence[SeriesInfo] | None = None,
 ) -> Scan:
-    """Read a chest CT scan.
+    """Read a chest CT scan, or an X-ray.
 
     Parameters
     ----------
@@ -60,19 +60,20 @@ def read_scan(
         or a single picture.
     series : str, optional
         Which DICOM series of a folder, by its UID from `list_series`. By default the axial
-        CT series with most slices.
+        CT series with most slices, else an X-ray of the chest.
     found : sequence of SeriesInfo, optional
         What `list_series` said of the folder, so that its headers are not read again.
 
     Returns
     -------
     Scan
-        int16 voxels (z, y, x) in canonical orientation; HU not below -1024, or grey 0-255.
+        int16 voxels (z, y, x) in canonical orientation; HU not below -1024, or grey 0-255. Of an X-ray in
+        DICOM one slice with all its grey values, uint16 if they are above 32767.
 
     Raises
     ------
     ScanError
-        If the path holds no scan, or one that is damaged, incomplete or not CT.
+        If the path holds no scan, or one that is damaged, incomplete, or neither CT nor an X-ray.
     """
     path = Path(path)
     if values is not None and values not in VALUES:

@@ -42,6 +42,12 @@ COLOURED = 24
 COLOURED_PART = 0.01
 """A grey picture may carry a coloured arrow or letter, but not on more than this part of it."""
 
+LOOKED_AT = 5
+"""Of a folder's pictures so many, evenly spaced, say whether they are X-rays."""
+
+LEAST_SIDE = 64
+"""Pixels; smaller pictures look like anything."""
+
 LONGEST_DESCRIPTION = 1 << 20
 """Characters of a TIFF's description that are looked at."""
 
@@ -140,6 +146,7 @@ def _stack(
     """Return the voxels, how they are understood, and the files that are masks."""
     read = {path: list(_pages(path)) for path in in_natural_order(paths)}
     masks = _masks_among(read, source)
+    _refuse_xrays({path: pages[0] for path, pages in read.items() if path not in masks}, source)
     pages: list[npt.NDArray[Any]] = []
     for path, more in read.items():
         for page in more if path not in masks else ():
@@ -158,6 +165,22 @@ def _stack(
     for page, plane in zip(pages, voxels, strict=True):
         to_int16(scaling.apply(page), plane)
     return voxels, scaling, masks
+
+
+def _refuse_xrays(first: dict[Path, npt.NDArray[Any]], source: Path) -> None:
+    """Refuse several X-rays: they look alike, but are no slices of one scan."""
+    from napari_covseg.scans.appearance import look  # here, because it takes long to load
+
+    if len(first) < 2 or min(min(page.shape) for page in first.values()) < LEAST_SIDE:
+        return
+    some = list(first)[:: -(-len(first) // LOOKED_AT)]
+    xrays = [path for path in some if look(first[path], "grey").kind == "chest X-ray"]
+    if 2 * len(xrays) > len(some):
+        raise ScanError(
+            f"{source.name} holds {len(first)} pictures that look like chest X-rays ({xrays[0].name} and "
+            "others), which are no slices of one scan; open one of them or, if they are slices, save them as "
+            "a TIFF stack."
+        )
 
 
 def _masks_among(read: dict[Path, list[npt.NDArray[Any]]], source: Path) -> list[Path]:

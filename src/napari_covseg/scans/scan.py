@@ -23,18 +23,21 @@ LUNG_WINDOW = (-1350, 150)
 METADATA_KEY = "covseg_scan"
 """Under this key the metadata of a napari layer hold the `Scan` that it shows or labels."""
 
+Voxels = npt.NDArray[np.int16] | npt.NDArray[np.uint16]
+"""HU or grey values; uint16 only of X-rays whose values are above 32767."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A chest CT scan (or a stack of grey pictures) in canonical orientation.
+    """A chest CT scan, a stack of grey pictures or an X-ray in canonical orientation.
 
     Attributes
     ----------
-    voxels : ndarray of int16, shape (z, y, x)
+    voxels : ndarray of int16, shape (z, y, x); of X-rays with values above 32767 uint16
         z rises to the head, y to the back, x to the patient's left. HU, or for
-        pictures the grey values as stored (0-255).
+        pictures the grey values as stored (0-255). An X-ray lies as its file shows it.
     spacing : tuple of float, or None
-        (z, y, x) in mm; None for pictures, whose size is unknown.
+        (z, y, x) in mm; None for pictures and X-rays, which have no known size in the patient.
     intensity : {"HU", "grey"}
     affine : ndarray of float64, shape (4, 4)
         Maps (z, y, x, 1) of `voxels` to world mm in DICOM's LPS frame. The identity
@@ -59,9 +62,15 @@ class Scan:
         What a person should know: gantry tilt, missing tags, other series in the folder.
     nifti : str
         How a NIfTI header places the volume, see `nifti.PLACING`; empty for other formats.
+    stated : {"", "chest X-ray", "X-ray", "any X-ray"}
+        What its file says that it is: of a chest, of something else, or of something that it does not name.
+    window : tuple of float, or None
+        The grey values that its file wants to be shown black and white.
+    facts : tuple of str
+        What its file says of an X-ray, one sentence each; nothing that is unusual.
     """
 
-    voxels: npt.NDArray[np.int16]
+    voxels: Voxels
     spacing: tuple[float, float, float] | None
     intensity: Intensity
     affine: npt.NDArray[np.float64]
@@ -79,11 +88,14 @@ class Scan:
     sop_uids: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
     nifti: str = ""
+    stated: str = ""
+    window: tuple[float, float] | None = None
+    facts: tuple[str, ...] = field(default=())
 
     @classmethod
     def placed(
         cls,
-        voxels: npt.NDArray[np.int16],
+        voxels: Voxels,
         source_shape: tuple[int, int, int],
         source_affine: npt.NDArray[np.float64],
         *,
@@ -114,8 +126,8 @@ class Scan:
         return values
 
     @classmethod
-    def from_header(cls, header: dict[str, Any], voxels: npt.NDArray[np.int16]) -> Scan:
-        """Rebuild a scan from `header()` and its voxels, shape (z, y, x), int16."""
+    def from_header(cls, header: dict[str, Any], voxels: Voxels) -> Scan:
+        """Rebuild a scan from `header()` and its voxels, shape (z, y, x)."""
         known = {key: v for key, v in header.items() if key in cls.__dataclass_fields__}
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in known.items()}
         values["affine"] = np.asarray(header["affine"], np.float64)

@@ -69,7 +69,9 @@ class AppearancePart(QWidget):
         super().__init__()
         self._session = session
         self.sentences = Paragraph()
-        self.sentences.setToolTip("What the scan looks like, from its pixels alone.")
+        self.sentences.setToolTip(
+            "What the scan looks like, from its pixels; of an X-ray also what its file says."
+        )
         self.boxes = {name: self._box(name) for name in FIELDS}
         self.captions = {name: caption(FIELDS[name][0]) for name in FIELDS}
         self.values = ElidedComboBox(

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from napari_covseg.cases.case import Damage
+from napari_covseg.panels.layers import scan_layer_name
 from napari_covseg.panels.signs import warning
 
 AT_MOST = 8  # slices that are named
@@ -21,7 +22,9 @@ _RECORDS = {
 }
 
 
-def facts(header: dict[str, Any], shape: tuple[int, int, int], damage: Sequence[str] = ()) -> str:
+def facts(
+    header: dict[str, Any], shape: tuple[int, int, int], damage: Sequence[str] = (), kind: str = "chest CT"
+) -> str:
     """Return a scan's facts as rich text.
 
     Parameters
@@ -32,21 +35,25 @@ def facts(header: dict[str, Any], shape: tuple[int, int, int], damage: Sequence[
         Slices, rows, columns.
     damage : sequence of str
         What of its case cannot be read.
+    kind : str
+        What it looks like, see `scans.appearance.Appearance`.
     """
     count, rows, columns = shape
-    lines = [f"<b>{escape(header['name'] or 'Unnamed scan')}</b>"]
+    name, said = header["name"] or "Unnamed scan", header.get("facts", ())
+    lines = [f"<b>{escape(name if kind == 'chest CT' else scan_layer_name(name, kind))}</b>"]
     patient = header["patient_id"]
     lines.append(f"Patient {escape(patient)}" if patient else "No patient id")
     slices = f"{count} slice{'s' if count != 1 else ''} of {columns} × {rows} pixels"
     spacing = header["spacing"]
     if spacing is None:
-        lines.append(f"{slices}, size in mm unknown")
+        lines.append(slices if said else f"{slices}, size in mm unknown")
     else:
         z, y, x = spacing
         pixel = f"{x:.3g}" if abs(x - y) < 1e-3 else f"{x:.3g} × {y:.3g}"
         lines.append(slices)
         lines.append(f"Pixels of {pixel} mm, slices {z:.3g} mm apart")
         lines.append(f"Covers {x * columns:.0f} × {y * rows:.0f} × {z * count:.0f} mm")
+    lines += map(escape, said)
     if header["intensity"] != "HU":
         lines.append("Grey values, not HU: window presets are off")
     lines += [warning(text) for text in (*header["notes"], *damage)]

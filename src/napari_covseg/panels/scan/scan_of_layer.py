@@ -34,7 +34,8 @@ def scan_of_layer(layer: Image) -> Scan:
         If the layer is not one grey volume or picture.
     """
     header = scan_header(layer)
-    if header is not None and layer.data.dtype == np.int16 and layer.ndim == 3 and not layer.multiscale:
+    kept = layer.data.dtype in (np.int16, np.uint16)
+    if header is not None and kept and layer.ndim == 3 and not layer.multiscale:
         return Scan.from_header(header, np.asarray(layer.data))
     stored, matrix, measured = _placed_values(layer)
     notes = ["Taken from an image layer: sides are as they were drawn, not as a file says."]

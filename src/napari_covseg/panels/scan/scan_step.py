@@ -58,7 +58,7 @@ class ScanStep(Step):
         self.open_folder = button(
             "Open folder …", "A folder of DICOM files (any names, also nested) or of pictures."
         )
-        self.series = ElidedComboBox("This folder holds several CT series: choose the one to open.")
+        self.series = ElidedComboBox("This folder holds several series or X-rays: choose the one to open.")
         self.open_series = button("Open", "Open the series that is chosen here.")
         self.recent = ElidedComboBox(
             "Cases you worked on before, the last one first. They open as you left them."
@@ -121,6 +121,7 @@ class ScanStep(Step):
             lambda path, series, values: self.workbench.opening.path(path, series or None, values)
         )
         self.session.case_changed.connect(self._on_case_changed)
+        self.session.appearance_changed.connect(self._show_facts)
         self.session.busy_changed.connect(self._on_busy)
         self.session.layers_changed.connect(self._on_layers_changed)
         self.session.window_changed.connect(self._on_window_changed)
@@ -149,8 +150,7 @@ class ScanStep(Step):
     def _show_series(self, found: list[SeriesInfo]) -> None:
         self.series.clear()
         for info in found:
-            text = f"{info.description or 'no description'} · {info.slices} slices · {info.plane}"
-            self.series.addItem(text, info.uid)
+            self.series.addItem(f"{info.description or 'no description'} · {info.holds}", info.uid)
         for widget in (self.series, self.open_series):
             widget.setVisible(len(found) > 1)
 
@@ -166,11 +166,11 @@ class ScanStep(Step):
             self.choose_series(folder)
 
     def choose_series(self, folder: str | Path) -> None:
-        """Open a folder, or, if it holds several CT series, offer them first."""
+        """Open a folder, or, if it holds several CT series or X-rays, offer them first."""
         self._folder = str(folder)
 
         def offer(found: list[SeriesInfo]) -> None:
-            series = [info for info in found if info.modality in ("CT", "")]
+            series = [info for info in found if info.modality in ("CT", "") or info.is_xray]
             self._show_series(series)
             if len(series) < 2:
                 self.workbench.opening.path(folder)
@@ -228,17 +228,20 @@ class ScanStep(Step):
 
     def _on_case_changed(self) -> None:
         case = self.session.case
-        self.facts.setText(
-            facts({**case.case.header, "name": case.case.name}, case.case.shape, damage_text(case.damaged))
-            if case
-            else "No scan is open."
-        )
+        self._show_facts()
         in_hu = case is not None and case.case.intensity == "HU"
         for press in self.windows.values():
             press.setEnabled(in_hu)
         self._on_window_changed()
         self._fill_recent()
         self._on_layers_changed()
+
+    def _show_facts(self) -> None:
+        if (case := self.session.case) is None:
+            self.facts.setText("No scan is open.")
+            return
+        header = {**case.case.header, "name": case.case.name}
+        self.facts.setText(facts(header, case.case.shape, damage_text(case.damaged), case.appearance.kind))
 
     def _on_busy(self, what: str) -> None:
         for widget in (

@@ -29,6 +29,7 @@ from napari_covseg.scans.dicom.series import (
     series_of_file,
 )
 from napari_covseg.scans.dicom.stack import StackError, ordered, stored_affine
+from napari_covseg.scans.dicom.xray import read_xray
 from napari_covseg.scans.intensity import Census, Scaling, is_chest, to_int16, understand
 from napari_covseg.scans.orientation import empty, geometry_notes
 from napari_covseg.scans.scan import Format, Scan, Values
@@ -36,12 +37,15 @@ from napari_covseg.scans.scan import Format, Scan, Values
 THREADS = min(4, os.cpu_count() or 1)
 """More would decode faster but hold more slices at a time beside the scan."""
 
+MOST_NAMED = 8
+"""Series that are named beside the one that is read."""
+
 THINNEST, DENSEST = -900, 3071
 """HU of lung and of metal; a padding value between them may be a value of the body too."""
 
 
 class Dicom(Format):
-    """DICOM: a folder of slices, of any names, or one slice."""
+    """DICOM: a folder of slices or X-rays, of any names, or one of them."""
 
     name = "DICOM"
     suffixes = SUFFIXES
@@ -59,14 +63,16 @@ class Dicom(Format):
     ) -> Scan | None:
         """Read a series of the folder: the one called `series`, else the axial CT series with most slices.
 
+        Where there is no CT it is an X-ray: one of the chest, from the front.
+
         `found` is what `list_series` said of the folder, if it was asked. Returns None if there is no
         DICOM image at all.
 
         Raises
         ------
         ScanError
-            If the series is not CT, does not make a volume or is damaged; `NothingReadError` if there are
-            no slices, but files that may be some.
+            If the series is neither CT nor an X-ray, does not make a volume or is damaged;
+            `NothingReadError` if there are no slices, but files that may be some.
         """
         found = list_series(folder) if found is None else found
         if not found:
@@ -75,7 +81,7 @@ class Dicom(Format):
         chosen = choose_series(folder, found, series)
         others = [info for info in found if info is not chosen]
         try:
-            return _read(folder, chosen, [f"Also in the folder: {info}." for info in others], values)
+            return _read(folder, chosen, _also("folder", others), values)
         except StackError as error:
             usable = [str(info) for info in others if info.modality == "CT" and info.slices > 1]
             if not usable:
@@ -85,7 +91,7 @@ class Dicom(Format):
             ) from error
 
     def read(self, path: Path, values: Values | None = None, series: str | None = None) -> Scan:
-        """Read one file as a scan: one slice, or the frames of an enhanced file, see `Format.read`.
+        """Read one file as a scan: a slice, the frames of an enhanced file, an X-ray; see `Format.read`.
 
         `series` is one of the volumes of an enhanced file, as the notes call them.
         """
@@ -96,11 +102,21 @@ class Dicom(Format):
             raise without_image(path)
         found = series_of_file(path, headers)
         chosen = choose_series(path, found, series)
-        others = [f"Also in the file: {info}." for info in found if info is not chosen]
-        return _read(path, chosen, others, values)
+        others = [info for info in found if info is not chosen]
+        return _read(path, chosen, _also("file", others), values)
+
+
+def _also(where: str, others: list[SeriesInfo]) -> list[str]:
+    """Name what else could have been read; of many the first few."""
+    notes = [f"Also in the {where}: {info}." for info in others[:MOST_NAMED]]
+    if len(others) > MOST_NAMED:
+        notes.append(f"Also in the {where}: {len(others) - MOST_NAMED} more.")
+    return notes
 
 
 def _read(path: Path, info: SeriesInfo, notes: list[str], values: Values | None) -> Scan:
+    if info.is_xray:
+        return read_xray(path, info, notes, alone=not notes)
     for header in info.headers:
         check_pixels(header)
     slices = ordered(info.headers)

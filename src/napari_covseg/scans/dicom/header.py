@@ -28,6 +28,16 @@ from napari_covseg.scans.dicom.elements import (
 
 CT_STORAGE = tuple(f"1.2.840.10008.5.1.4.1.1.2{ending}" for ending in ("", ".1", ".2"))
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+XRAY = ("DX", "CR", "RG", "RF")
+"""Modalities of projections: digital and computed radiography, films, fluoroscopy."""
+CHEST = ("CHEST", "THORAX", "LUNG", "PULMON")
+LATERAL = ("LL", "RL", "LAT", "LATERAL")
+XRAY_STORAGE = {
+    "1.2.840.10008.5.1.4.1.1.1": "CR",
+    "1.2.840.10008.5.1.4.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.12.2": "RF",
+}
 DIRECTORY = "1.2.840.10008.1.3.10"
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
 
@@ -76,11 +86,16 @@ _SEQUENCES = frozenset(
         0x00189314,  # CT reconstruction
         0x00189325,  # CT X-ray details
         0x00189329,  # CT image frame type
+        0x00082218,  # anatomic region
+        0x00540220,  # view code
         0x00189118,  # cardiac synchronisation
         0x00209170,  # what a conversion to enhanced DICOM found in all slices
         0x00209171,  # ... or in each
     }
 )
+LONGEST_CODE, LONGEST_MEANING = 16, 64
+"""Characters of a code string, and of what a code means."""
+
 _OVERLAY_BITS = frozenset(0x60000102 + (group << 17) for group in range(16))
 _TAGS = frozenset(
     {
@@ -90,6 +105,9 @@ _TAGS = frozenset(
         0x00080016,
         0x00080018,
         0x00080060,
+        0x00080104,
+        0x00180015,
+        0x00185101,
         0x00189316,
         0x0020000E,
         0x00200013,
@@ -131,7 +149,8 @@ class SliceHeader:
     None where the file has none. ``rounding`` is the last digit of each written coordinate, in mm.
     ``pieces`` say where the compressed bytes of a frame lie, if the file holds several.
     ``padding`` are the least and greatest stored value that mean that there is no picture.
-    ``modality`` is CT too where only the SOP class says so. ``marks`` are the raw values of `MARKS`.
+    ``modality`` is CT or an X-ray's too where only the SOP class says so. ``marks`` are the raw values of
+    `MARKS`. ``body_part`` and ``view`` are an X-ray's, as its file calls them, empty where it does not.
     """
 
     path: Path
@@ -172,6 +191,23 @@ class SliceHeader:
     pixels_length: int
     marks: tuple[bytes, ...]
     pieces: tuple[Piece, ...] = ()
+    body_part: str = ""
+    view: str = ""
+
+    @property
+    def is_xray(self) -> bool:
+        """Whether it is a projection: each is a picture of its own, not a slice among others."""
+        return self.modality in XRAY
+
+    @property
+    def is_of_chest(self) -> bool:
+        """Whether an X-ray's file says that it shows a chest."""
+        return any(word in self.body_part.upper() for word in CHEST)
+
+    @property
+    def is_lateral(self) -> bool:
+        """Whether an X-ray's file says that it was taken from the side."""
+        return any(word in LATERAL for word in self.view.upper().replace("-", " ").split())
 
     @property
     def plane(self) -> str:
@@ -268,6 +304,10 @@ class _Facts:
     def text(self, *tags: int) -> str:
         return text(self.raw(*tags))
 
+    def code(self, tag: int) -> str:
+        """Return a word of DICOM's, on one line and not longer than one may be, however damaged it is."""
+        return " ".join(self.text(tag).split())[:LONGEST_CODE]
+
     def free_text(self, tag: int) -> str:
         """Text in the file's own character set."""
         value = self.raw(tag)
@@ -278,6 +318,11 @@ class _Facts:
         names = self.text(0x00080005).split("\\")
         encodings = [python_encoding.get(name, "latin-1") for name in names]
         return str(decode_bytes(value, encodings, set())).strip("\0 ")
+
+    def meaning(self, tag: int) -> str:
+        """Return what the first code of a sequence means, in words."""
+        items = self.values.get(tag) or [{}]
+        return " ".join(text(items[0].get(0x00080104, b"")).split())[:LONGEST_MEANING]
 
     def integer(self, tag: int, default: int = 0) -> int:
         value = self.raw(tag)
@@ -306,11 +351,13 @@ def _slices(path: Path, found: Elements, facts: _Facts) -> list[SliceHeader]:
     header = _slice(path, found, facts)
     if not (header.rows and header.columns):
         # Scanners also store raw data without pixels as modality CT; that is no damage.
-        if header.sop_class in (*CT_STORAGE, ""):
+        if header.sop_class in (*CT_STORAGE, "") or header.is_xray:
             raise damaged(path, series_uid)
         return []
-    if header.modality not in ("CT", ""):
+    if header.modality not in ("CT", "") and not header.is_xray:
         return [header]  # it is not read, so whether all of it is there does not matter
+    if header.is_xray:
+        return _pictures(path, header, found, facts)
     per_frame = found.values.get(_FUNCTIONAL_GROUPS[1])
     if _is_cut(path, header, found, len(per_frame or ".")):
         raise damaged(path, series_uid)
@@ -320,15 +367,34 @@ def _slices(path: Path, found: Elements, facts: _Facts) -> list[SliceHeader]:
     if len(per_frame) != header.frames:
         raise damaged(path, series_uid)
     shared = _flat(found.values.get(_FUNCTIONAL_GROUPS[0], []))
-    pieces: list[tuple[Piece, ...]] = [()] * header.frames
-    if header.transfer_syntax not in UNCOMPRESSED:
-        with path.open("rb") as file:
-            pieces = fragments(file, header.pixels_at, path.stat().st_size, header.frames)
+    pieces = _pieces(path, header)
     headers = []
     for n, groups in enumerate(per_frame):
         facts = _Facts({**found.values, **shared, **_flat([groups])}, found.big_endian)
         headers.append(replace(_slice(path, found, facts), frame=n, pieces=pieces[n]))
     return headers
+
+
+def _pictures(path: Path, header: SliceHeader, found: Elements, facts: _Facts) -> list[SliceHeader]:
+    """Return an X-ray, or each of its frames, with what it shows."""
+    if header.frames < 1 or _is_cut(path, header, found, header.frames):
+        raise damaged(path, header.series_uid)
+    header = replace(
+        header,
+        body_part=facts.code(0x00180015) or facts.meaning(0x00082218),
+        view=facts.code(0x00185101) or facts.meaning(0x00540220),
+    )
+    if header.frames == 1:
+        return [header]
+    return [replace(header, frame=n, pieces=one) for n, one in enumerate(_pieces(path, header))]
+
+
+def _pieces(path: Path, header: SliceHeader) -> list[tuple[Piece, ...]]:
+    """Return where the compressed bytes of each frame lie, nothing of uncompressed ones."""
+    if header.transfer_syntax in UNCOMPRESSED:
+        return [()] * header.frames
+    with path.open("rb") as file:
+        return fragments(file, header.pixels_at, path.stat().st_size, header.frames)
 
 
 def _flat(items: list[dict[int, Any]]) -> dict[int, Any]:
@@ -352,12 +418,12 @@ def _is_cut(path: Path, header: SliceHeader, found: Elements, frames: int) -> bo
 
 
 def _slice(path: Path, found: Elements, facts: _Facts) -> SliceHeader:
-    modality = facts.text(0x00080060).upper()
+    modality = facts.code(0x00080060).upper()
     sop_class = facts.text(0x00080016, 0x00020002)
-    if sop_class.startswith(SECONDARY_CAPTURE):
-        kind = "SC"
+    if sop_class.startswith(SECONDARY_CAPTURE) and modality not in XRAY:
+        kind = "SC"  # of a CT it is a picture of a screen; X-rays are often kept so
     else:
-        kind = modality or ("CT" if sop_class in CT_STORAGE else "")
+        kind = modality or ("CT" if sop_class in CT_STORAGE else XRAY_STORAGE.get(sop_class, ""))
     thickness = facts.number(0x00180050, 0)
     bits_stored = facts.integer(0x00280101, 16)
     signed = facts.integer(0x00280103) == 1
@@ -396,7 +462,7 @@ def _slice(path: Path, found: Elements, facts: _Facts) -> SliceHeader:
         padding=_padding(facts, signed),
         overlay_in_pixels=any(facts.integer(tag) for tag in _OVERLAY_BITS & facts.values.keys()),
         samples=facts.integer(0x00280002, 1),
-        photometric=facts.text(0x00280004),
+        photometric=facts.code(0x00280004),
         transfer_syntax=found.syntax,
         pixels_at=at,
         pixels_length=length,

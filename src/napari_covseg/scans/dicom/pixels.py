@@ -51,8 +51,9 @@ def check_pixels(header: SliceHeader) -> None:
     """
     name = header.path.name
     if is_colour(header):
-        raise ScanError(f"{name} is a true colour image, not CT values; choose the original CT series.")
-    if header.frames != 1 and header.position is None:
+        what, original = ("grey values", "X-ray") if header.is_xray else ("CT values", "CT series")
+        raise ScanError(f"{name} is a true colour image, not {what}; choose the original {original}.")
+    if header.frames != 1 and header.position is None and not header.is_xray:
         raise ScanError(
             f"{name} holds {header.frames} frames in one file (4-D or enhanced DICOM) and does not say where "
             "each of them lies; export it as one file per slice."
@@ -92,15 +93,29 @@ def decode(header: SliceHeader, *, inverted: bool = False) -> npt.NDArray[Any]:
     ScanError
         If the pixels are truncated, damaged or cannot be decoded.
     """
+    stored, padding = stored_values(header)
+    values = _rescale(header, _inverted(header, stored) if inverted else stored)
+    return values if padding is None else np.where(padding, AIR, values)
+
+
+def stored_values(header: SliceHeader) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+    """Return the values of a slice as they are stored, integers, and where they are padding, if it has any.
+
+    Both of shape (rows, columns).
+
+    Raises
+    ------
+    ScanError
+        As `decode`.
+    """
     check_pixels(header)
     compressed = header.transfer_syntax not in UNCOMPRESSED
     raw = _decode_stream(header, _stream(header)) if compressed else _unpack(header)
     stored = _stored(header, raw)
-    values = _rescale(header, _inverted(header, stored) if inverted else stored)
     if header.padding is None:
-        return values
+        return stored, None
     as_written = raw.view(f"i{raw.itemsize}") if header.signed else raw
-    return np.where(_between(stored, header.padding) | _between(as_written, header.padding), AIR, values)
+    return stored, _between(stored, header.padding) | _between(as_written, header.padding)
 
 
 def _between(values: npt.NDArray[Any], ends: tuple[int, int]) -> npt.NDArray[np.bool_]:

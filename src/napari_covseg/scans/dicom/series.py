@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_covseg.errors import ScanError
 from napari_covseg.scans.dicom.folder import Names, Unread, look_through, without_number
-from napari_covseg.scans.dicom.header import MARKS, RISING, SliceHeader
+from napari_covseg.scans.dicom.header import MARKS, RISING, XRAY, SliceHeader
 from napari_covseg.scans.dicom.pixels import is_colour
 from napari_covseg.scans.dicom.stack import SAME_PLANE, check_alike, ordered, positions
 
@@ -24,6 +24,9 @@ ALWAYS_APART = ("patient", "study")
 
 NOT_IF_EVEN = (*ALWAYS_APART, "slice thickness", "window", "tube current", "field of view", "comment")
 """Marks that may change from slice to slice of one volume: they tell apart only what makes none."""
+
+FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+"""Class of X-rays that hold a detector's raw values."""
 
 FAR = 5
 """Steps; volumes with a greater distance between them are not one from which slices are missing."""
@@ -35,10 +38,10 @@ Part = tuple[str, Slices]
 
 @dataclass(frozen=True)
 class SeriesInfo:
-    """One volume in a folder, as a person chooses it: a series, or a part of one that holds several.
+    """One volume or X-ray in a folder, as a person chooses it: a series, or a part of one that holds several.
 
     ``uid`` is what `read_scan` takes as ``series=``: the series' own, with ``#1``, ``#2`` ... where it holds
-    several volumes; ``plane`` is axial, coronal, sagittal or unknown. ``notes`` are what a person should
+    several; ``plane`` is axial, coronal, sagittal or unknown. ``notes`` are what a person should
     know of it; ``refusal`` says why it cannot be read, if a file of it is damaged.
     """
 
@@ -51,16 +54,31 @@ class SeriesInfo:
     notes: tuple[str, ...] = field(default=(), compare=False)
     refusal: str = field(default="", compare=False)
 
+    @property
+    def is_xray(self) -> bool:
+        """Whether it is one X-ray."""
+        return self.modality in XRAY
+
+    @property
+    def holds(self) -> str:
+        """Say what it holds: how many slices, or which view."""
+        if not self.is_xray or not self.headers:
+            return f"{self.slices} {self.plane} {self.modality or 'unknown'} slices"
+        header = self.headers[0]
+        shows = [word for word in (header.body_part, header.view) if word]
+        frame = [f"frame {header.frame + 1} of {header.frames}"] if header.frames > 1 else []
+        return ", ".join([f"{self.modality} X-ray", *shows, header.path.name, *frame])
+
     def __str__(self) -> str:
         """Name the series in one line."""
         title = f"'{self.description}'" if self.description else "no description"
-        return f"{title}: {self.slices} {self.plane} {self.modality or 'unknown'} slices, {self.uid}"
+        return f"{title}: {self.holds}, {self.uid}"
 
 
 def list_series(folder: str | os.PathLike[str]) -> list[SeriesInfo]:
-    """List the DICOM volumes in a folder and its subfolders, the best for reading first.
+    """List the DICOM volumes and X-rays in a folder and its subfolders, the best for reading first.
 
-    CT comes first, then axial, then most slices.
+    CT comes first, then axial, then most slices; of X-rays the chest, from the front.
 
     Raises
     ------
@@ -84,7 +102,7 @@ def list_series(folder: str | os.PathLike[str]) -> list[SeriesInfo]:
     infos = []
     for uid, headers, joined in _join_single_slices(series):
         kept, left_out = _without_scouts_and_copies(headers)
-        parts = _parts(kept, root)
+        parts = _with_pictures(kept, root)
         for n, (label, slices) in enumerate(parts, 1):
             slices, copies = _without_equal_pictures(slices)
             info = _info(f"{uid}#{n}" if len(parts) > 1 else uid, label, slices)
@@ -98,14 +116,22 @@ def list_series(folder: str | os.PathLike[str]) -> list[SeriesInfo]:
 
 
 def series_of_file(path: Path, headers: Slices) -> list[SeriesInfo]:
-    """List the volumes in one file: a slice, or the frames of an enhanced one."""
+    """List what is in one file: a slice, the frames of an enhanced one, each frame of an X-ray."""
     uid = headers[0].series_uid
-    parts = _parts(headers, path.parent)
+    parts = _with_pictures(headers, path.parent)
     infos = [
         _info(f"{uid}#{n}" if len(parts) > 1 else uid, label, slices)
         for n, (label, slices) in enumerate(parts, 1)
     ]
     return sorted(infos, key=_preference)
+
+
+def _with_pictures(headers: Slices, root: Path) -> list[Part]:
+    """Tell the volumes of a series apart; each X-ray in it is one for itself, however many lie together."""
+    pictures = [header for header in headers if header.is_xray]
+    pictures.sort(key=lambda header: (header.instance or 0, _natural(str(header.path)), header.frame))
+    slices = [header for header in headers if not header.is_xray]
+    return [*(_parts(slices, root) if slices else []), *(("", [header]) for header in pictures)]
 
 
 def _info(uid: str, label: str, headers: Slices) -> SeriesInfo:
@@ -140,13 +166,19 @@ def _with_unread(
 
 
 def _preference(info: SeriesInfo) -> tuple[int, bool, bool, int, list[tuple[bool, int, str]]]:
-    kind = {"CT": 0, "": 1}.get(info.modality, 2)
+    if info.is_xray:
+        header = info.headers[0]
+        raw = header.sop_class == FOR_PROCESSING
+        return 2, not header.is_of_chest, header.is_lateral, int(raw), _natural(info.uid)
+    kind = {"CT": 0, "": 1}.get(info.modality, 3)
     return kind, is_scout(info), info.plane != "axial", -info.slices, _natural(info.uid)
 
 
 def is_scout(info: SeriesInfo) -> bool:
     """Whether it is a scout, or a single picture that is not axial: no volume."""
     scouts = all(header.localizer for header in info.headers)
+    if info.is_xray:
+        return False
     return (scouts and (info.slices < 3 or info.plane != "axial")) or (
         info.slices == 1 and info.plane in ("coronal", "sagittal")
     )
@@ -158,7 +190,7 @@ def choose_series(path: Path, found: Sequence[SeriesInfo], wanted: str | None) -
     Raises
     ------
     ScanError
-        If there is no such series, or none that is CT and whole.
+        If there is no such series, or none that is CT or an X-ray and whole.
     """
     if wanted is None:
         return _checked(path, found[0])
@@ -171,7 +203,7 @@ def choose_series(path: Path, found: Sequence[SeriesInfo], wanted: str | None) -
 
 def _checked(path: Path, info: SeriesInfo) -> SeriesInfo:
     name = info.description or info.uid
-    if info.modality not in ("CT", ""):
+    if info.modality not in ("CT", "") and not info.is_xray:
         kind = (
             "a secondary capture (a picture of a screen)"
             if info.modality == "SC"
@@ -256,7 +288,13 @@ def _join_single_slices(series: dict[str, Slices]) -> list[tuple[str, Slices, bo
     alone: dict[object, list[str]] = {}
     for uid, headers in series.items():
         first = headers[0]
-        if len(headers) == 1 and first.study_uid and first.position and first.orientation:
+        if (
+            len(headers) == 1
+            and first.study_uid
+            and first.position
+            and first.orientation
+            and not first.is_xray
+        ):
             key = (
                 first.study_uid,
                 first.patient_id,
