@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
+from napari_covseg.networks.catalogue import CATALOGUE, CLASSIFIERS, NetworkEntry
 
 HERE = Path(__file__).parent
 TEXTS = HERE / "network_texts.toml"
@@ -22,15 +22,32 @@ INTRODUCTION = """\
 
 <!-- Written by docs/make_networks.py: change that or network_texts.toml, not this. -->
 
-Every network of five papers about COVID-19 on chest CT that labels pixels, as its paper describes it. \
+Every network of five papers about COVID-19 on chest CT that labels pixels, as its paper describes it; and, \
+[at the end](#what-a-slice-shows), those that name what a whole slice shows. \
 `covseg models --all` lists them, `covseg train --recipe NAME` [trains one](training.md#recipes), \
 `covseg assess` [compares them](assessment.md); the [results](results.md) tell how they do.
 
-All take slices of one channel and any size, and give one map of logits for each output. Diagrams are \
+Those that label pixels take slices of one channel and any size, and give one map of logits for each output. \
+Diagrams are \
 drawn from the networks as they are built, for a slice of 256 × 256 and the outputs lungs and lesion. In \
 a box stand the channels of its map, and its size. Parameters are those with the lesion as the only \
 output. GMAC are billions of multiply-adds for one such slice: convolutions and linear layers, without \
 normalisation, pooling and resizing.
+"""
+
+CLASSIFYING = """\
+## What a slice shows
+
+The first two stages of Elbana 2020: a network that recognises which of several classes a picture is of, \
+and one that names the manifestations of a slice. Each gives one logit for each output: classes exclude \
+each other (softmax), manifestations do not (sigmoid). They take slices of one channel in [0, 1], as the \
+others do; what a body expects beyond that is its own first step. They are not among the networks that \
+can be chosen for segmentation.
+
+`networks.classifier.load_weights` gives a network the weights of the same one from a file: a state dict \
+of PyTorch, read without running anything in it, or safetensors. Every tensor has to be there in its \
+shape; of Inception-v3 the names and shapes are torchvision's, and its auxiliary head is dropped. Where \
+the file tells another number of classes apart, the last layer begins at random.
 """
 
 
@@ -47,11 +64,14 @@ def page(texts: dict[str, Any]) -> str:
     for paper in papers:
         parts.append(f"## {paper}\n\n{texts['paper'][paper]['citation']}\n")
         parts += [section(entry, texts["network"][entry.name]) for entry in own() if entry.paper == paper]
+    parts.append(CLASSIFYING)
+    named = (entry for entry in CLASSIFIERS if not entry.preset_of)
+    parts += [classifier_section(entry, texts["network"][entry.name]) for entry in named]
     return "\n".join(parts)
 
 
 def own() -> Iterator[NetworkEntry]:
-    """Yield the papers' own networks, without presets."""
+    """Yield the papers' own networks that label pixels, without presets."""
     return (entry for entry in CATALOGUE if not entry.preset_of)
 
 
@@ -71,6 +91,28 @@ def section(entry: NetworkEntry, text: dict[str, str]) -> str:
             f"Parameters in the paper: {text['reported']}.\n",
             "| Name | | Parameters | GMAC at 256² |",
             "| --- | --- | ---: | ---: |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def classifier_section(entry: NetworkEntry, text: dict[str, str]) -> str:
+    """Return the same of a network that names what a slice shows, which has no diagram."""
+    rows = [
+        f"| `{one.name}` | {one.title} | {', '.join(one.classes)} | {one.parameters:,} | {one.gmac:.3f} "
+        f"at {one.size}² |"
+        for one in CLASSIFIERS
+        if entry.name in (one.name, one.preset_of)
+    ]
+    return "\n".join(
+        [
+            f"### {entry.title} {{ #{entry.name} }}\n",
+            f"{text['special']}\n",
+            f"**Open in the paper, and chosen here.** {text['open']}\n",
+            f"Parameters in the paper: {text['reported']}.\n",
+            "| Name | | Outputs | Parameters | GMAC |",
+            "| --- | --- | --- | ---: | ---: |",
             *rows,
             "",
         ]

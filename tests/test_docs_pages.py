@@ -13,7 +13,7 @@ import pytest
 
 from napari_covseg.assess.comparison import read_networks, write_record
 from napari_covseg.models.catalogue import find
-from napari_covseg.networks.catalogue import CATALOGUE
+from napari_covseg.networks.catalogue import CATALOGUE, CLASSIFIERS
 
 DOCS = Path(__file__).parent.parent / "docs"
 TIMES = [
@@ -195,6 +195,10 @@ def test_the_page_of_the_networks_is_up_to_date() -> None:
     for entry in CATALOGUE:
         (row,) = rows(text, entry.name)
         assert row[2:] == [f"{entry.parameters:,}", f"{entry.gmac:.3f}"], again
+    for entry in CLASSIFIERS:
+        (row,) = rows(text, entry.name)
+        assert row[2] == ", ".join(entry.classes), again
+        assert row[3:] == [f"{entry.parameters:,}", f"{entry.gmac:.3f} at {entry.size}²"], again
     for entry in own():
         picture = (DOCS / "images" / "networks" / f"{entry.name}.svg").read_text(encoding="utf-8")
         widths = [*entry.settings.get("features", []), entry.settings.get("bottleneck", 0)]
