@@ -75,7 +75,7 @@ def test_it_answers_each_output_with_a_number_for_a_slice(entry: NetworkEntry) -
     assert {name: tuple(one.shape) for name, one in logits.items()} == dict.fromkeys(entry.classes, (3, 1))
     assert seen[0][0] == 3 and min(seen[0][2:]) > 1  # a map, with places
     assert network.get_submodule(network.last_layer).out_features == len(entry.classes)
-    assert network.size in (None, entry.size) and network.smallest <= entry.size
+    assert network.takes(entry.size) and not network.takes(31)
 
 
 @pytest.mark.parametrize("name", ["inceptionv3", "efficientnetlite0"])
@@ -117,6 +117,18 @@ def test_it_is_the_same_from_a_model_file_and_made_fast(name: str) -> None:
         expected = slow(slices)
         torch.testing.assert_close(model.network(slices), expected, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(unfold(model)(slices), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_card_that_prepares_another_size_is_refused() -> None:
+    network = small("manifestations", ("ground-glass",))
+    kind = {"name": "manifestations", "settings": SMALL["manifestations"]}
+    card = ModelCard(
+        "x", "", "", kind, {"size": 64}, network.outputs, {"ground-glass": 0.5}, task="manifestations"
+    )
+    with pytest.raises(
+        ModelError, match="of tiny prepares slices of 64 pixels, which its network does not take"
+    ):
+        load_model(model_bytes(network, card), "cpu", "tiny")
 
 
 def test_classes_exclude_each_other_and_manifestations_do_not() -> None:

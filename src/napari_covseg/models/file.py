@@ -19,6 +19,7 @@ from napari_covseg.files import write_bytes
 from napari_covseg.models.card import ModelCard, card_of, read_card
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network
+from napari_covseg.networks.classifier import Classifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +115,8 @@ def load_network(source: str | os.PathLike[str] | bytes, name: str = "") -> tupl
     ModelError
         If the file is damaged, or its weights do not fit the network that its card names.
     """
-    if isinstance(source, bytes):
-        card = card_of(source, name or "the model")
-    else:
-        card, name = read_card(source), name or str(source)
+    name = _called(source, name)
+    card = card_of(source, name) if isinstance(source, bytes) else read_card(source)
     network = build_network(card.network["name"], card.outputs, card.network.get("settings", {}))
     try:
         stored = load(source) if isinstance(source, bytes) else load_file(source)
@@ -149,11 +148,20 @@ def load_model(source: str | os.PathLike[str] | bytes, device: str = "auto", nam
     _fold_normalisation(network)
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     preparation = Preparation.from_card(card.preparation)
+    if isinstance(network, Classifier) and not network.takes(preparation.size):
+        raise ModelError(
+            f"The card of {_called(source, name)} prepares slices of {preparation.size} pixels, which its "
+            "network does not take: get the file again."
+        )
     with (
         torch.inference_mode()
     ):  # the first pass builds the convolution plans: not on the reader's first slice
         network(torch.zeros(1, 1, preparation.size, preparation.size, device=where))
     return Model(network, card, preparation, where)
+
+
+def _called(source: str | os.PathLike[str] | bytes, name: str) -> str:
+    return name or ("the model" if isinstance(source, bytes) else str(source))
 
 
 def unfold(model: Model) -> nn.Module:

@@ -51,6 +51,10 @@ class Classifier(nn.Module):
         super().__init__()
         self.outputs = tuple(outputs)
 
+    def takes(self, side: int) -> bool:
+        """Whether slices can have this height or width."""
+        return side >= self.smallest and self.size in (None, side)
+
     def features(self, slices: Tensor) -> Tensor:
         """Return what `classify` takes, shape (N, F), of prepared slices, (N, 1, H, W) in [0, 1]."""
         raise NotImplementedError
