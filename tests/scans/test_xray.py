@@ -187,6 +187,14 @@ def test_it_is_named_as_what_it_is(tmp_path, tags, kind, note):
     assert (len(scan.notes), note in "".join(scan.notes)) == (bool(note), True)
 
 
+@pytest.mark.parametrize("values", ["HU", "HU+1024"])
+def test_its_values_are_no_hu(tmp_path, values):
+    path = write_xray(tmp_path / "x.dcm")
+    assert read_scan(path, values="grey").intensity == "grey"
+    with pytest.raises(ScanError, match=r"x\.dcm is an X-ray, whose values are grey and never HU"):
+        read_scan(path, values=values)
+
+
 def test_codes_say_body_part_and_view(tmp_path):
     view, region = pydicom.Dataset(), pydicom.Dataset()
     view.CodeMeaning, region.CodeMeaning = "left lateral", "Chest"

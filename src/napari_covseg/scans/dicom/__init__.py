@@ -116,6 +116,10 @@ def _also(where: str, others: list[SeriesInfo]) -> list[str]:
 
 def _read(path: Path, info: SeriesInfo, notes: list[str], values: Values | None) -> Scan:
     if info.is_xray:
+        if values not in (None, "grey"):
+            raise ScanError(
+                f"{path.name} is an X-ray, whose values are grey and never HU; do not say {values}."
+            )
         return read_xray(path, info, notes, alone=not notes)
     for header in info.headers:
         check_pixels(header)
