@@ -1,5 +1,5 @@
-"""How well two masks agree, NumPy and SciPy."""
+"""How well masks agree and pictures are told apart, NumPy and SciPy."""
 
 from napari_covseg.metrics.overlap import dice
 
-__all__ = ["dice", "entropy", "overlap", "surface"]
+__all__ = ["dice", "entropy", "overlap", "recognition", "surface"]
