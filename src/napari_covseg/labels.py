@@ -48,11 +48,13 @@ OUTPUTS: tuple[str, ...] = ("lungs", *(label.name for label in LESIONS))
 """What a network that labels pixels can have an output for; any subset."""
 CLASSES: tuple[str, ...] = ("COVID-19", "normal", "viral pneumonia", "bacterial pneumonia")
 """What a picture can be recognised as: exactly one of those that a network tells apart."""
+OTHER = "not COVID-19"
+"""What a picture is recognised as where a network only tells COVID-19 from all else."""
 MANIFESTATIONS: tuple[str, ...] = tuple(label.name for label in LESIONS[1:])
 """Findings that a slice can have: none, or any."""
 NAMES: dict[Task, tuple[str, ...]] = {
     "segmentation": OUTPUTS,
-    "recognition": CLASSES,
+    "recognition": (*CLASSES, OTHER),
     "manifestations": MANIFESTATIONS,
 }
 """What a network for a task can have an output for."""

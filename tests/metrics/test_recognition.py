@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_covseg.metrics.recognition import auc, brier, confusion, interval_by_patient, rates, reliability
+from napari_covseg.metrics.recognition import auc, brier, confusion, intervals_by_patient, rates, reliability
 
 TRUTH = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 FOUND = np.array([0, 0, 0, 1, 0, 1, 1, 1, 1, 0])
@@ -72,10 +72,10 @@ def test_reliability_has_a_point_for_each_part_with_pictures() -> None:
 def test_intervals_draw_patients_and_not_their_pictures() -> None:
     right = np.array([1.0] * 50 + [0.0] * 50)
 
-    def accuracy(rows: np.ndarray) -> float:
-        return float(right[rows].mean())
+    def accuracy(rows: np.ndarray) -> list[float]:
+        return [float(right[rows].mean()), math.nan]
 
-    low, high = interval_by_patient(np.array([f"patient {n}" for n in range(100)]), accuracy)
+    (low, high), nothing = intervals_by_patient(np.array([f"patient {n}" for n in range(100)]), accuracy)
     assert 0.37 < low < 0.45 and 0.55 < high < 0.63  # 0.5 ± 1.96 · 0.05
-    assert interval_by_patient(np.array(["anna"] * 50 + ["bert"] * 50), accuracy) == (0.0, 1.0)
-    assert all(map(math.isnan, interval_by_patient(np.array(["anna"]), lambda rows: math.nan, 5)))
+    assert intervals_by_patient(np.array(["anna"] * 50 + ["bert"] * 50), accuracy)[0] == (0.0, 1.0)
+    assert all(map(math.isnan, nothing))

@@ -13,13 +13,17 @@ import typer
 
 from napari_covseg.cli.output import DeviceOption, JsonOption, Output
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import OUTPUTS
+from napari_covseg.labels import OUTPUTS, Task
 from napari_covseg.learn.recipe import OURS, read_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from napari_covseg.jobs.events import Event
+    from napari_covseg.learn.recipe import Recipe
+
+TASKS: tuple[Task, ...] = ("segmentation", "recognition")
+"""What can be trained for."""
 
 
 def train(
@@ -28,6 +32,10 @@ def train(
         Path, typer.Argument(help="Folder with a folder per patient (ct, lungs, infection), or a .toml file.")
     ],
     out: Annotated[Path, typer.Option(help="Model file to write, .safetensors.")],
+    task: Annotated[
+        str,
+        typer.Option(help="segmentation of slices, or recognition: what single pictures show as a whole."),
+    ] = "segmentation",
     fold: Annotated[str | None, typer.Option(help="Keep out the patients of this fold of the data.")] = None,
     validation: Annotated[
         list[str] | None, typer.Option(help="Patient that chooses the best weights; may be repeated.")
@@ -68,6 +76,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For recognition: what the body knows, a state_dict() that PyTorch saved, or .safetensors.",
+            show_default=False,
+        ),
+    ] = None,
     half: Annotated[
         bool | None,
         typer.Option(
@@ -94,13 +110,29 @@ def train(
         raise ModelError(f"{out} is no model file; let its name end in .safetensors.")
     if not out.absolute().parent.is_dir():
         raise ModelError(f"The folder of {out} does not exist; make it first.")
-    chosen = dataclasses.replace(read_recipe(recipe), seed=seed)
+    if (wanted := next((one for one in TASKS if one == task), None)) is None:
+        raise ModelError(f"There is no training for the task {task!r}: choose {' or '.join(TASKS)}.")
+    chosen = dataclasses.replace(read_recipe(recipe, wanted), seed=seed)
     chosen = chosen if batch is None else dataclasses.replace(chosen, batch=batch)
     chosen = chosen if size is None else chosen.at_size(size)
     chosen = chosen if start_from is None else dataclasses.replace(chosen, warm_start=str(start_from))
     seconds = None if budget is None else seconds_of(budget)
     if [steps, epochs, budget].count(None) < 2:
         raise ModelError("Give one of --steps, --epochs and --budget: each says how long to train.")
+    given = {
+        "--outputs": outputs, "--budget": budget, "--lungs-from": lungs_from, "--start-from": start_from,
+        "--half": half, "--checkpoint": checkpoint, "--export-average": export_average,
+    }  # fmt: skip
+    if task == "recognition":
+        if useless := [name for name, value in given.items() if value is not None]:
+            raise ModelError(f"{useless[0]} is for segmentation: leave it out.")
+        if steps is not None or epochs is not None:
+            chosen = dataclasses.replace(chosen, steps=steps, epochs=epochs)
+        parts = fold, validation or (), test or ()
+        _recognition(output, data, out, chosen, parts, weights, device, threads)
+        return
+    if weights is not None:
+        raise ModelError("--weights is for recognition: give a model to begin with by --start-from.")
     from napari_covseg.jobs.allocator import keep_freed_memory
     from napari_covseg.learn.train_model import read_for, split_patients, teachable, train_model
     from napari_covseg.models.catalogue import find
@@ -141,6 +173,39 @@ def train(
     output.follow(_events(output, train_model(slices, split, out, chosen, **options), out), "Training")
 
 
+def _recognition(
+    output: Output,
+    data: Path,
+    out: Path,
+    recipe: Recipe,
+    parts: tuple[str | None, Sequence[str], Sequence[str]],
+    weights: Path | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Teach a network what pictures show."""
+    import torch
+
+    from napari_covseg.learn.labelled_pictures import read_labelled_pictures
+    from napari_covseg.learn.recognition import train_recognition
+    from napari_covseg.learn.train_model import split_patients
+    from napari_covseg.models.file import choose_device
+
+    where = str(choose_device(device))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    pictures = read_labelled_pictures(data).of_classes(recipe.outputs)
+    split = split_patients(pictures, *parts)
+    output.line(f"outputs     {', '.join(recipe.outputs)}")
+    for part, names in split.items():
+        output.line(f"{part:<10}  {', '.join(names) or 'nobody'}")
+    if weights is None and not recipe.pretrained:
+        output.line("The body keeps random weights: give better ones with --weights.")
+    stop = _stopped_by(signal.SIGTERM)
+    run = train_recognition(pictures, split, out, recipe, weights=weights, device=where, stop=stop)
+    output.follow(_events(output, run, out, "Asked to end: no model was written."), "Training")
+
+
 def _stopped_by(number: int) -> Callable[[], bool]:
     """Return whether this signal has come since."""
     came = threading.Event()
@@ -157,7 +222,12 @@ def seconds_of(budget: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
 
 
-def _events(output: Output, run: Any, out: Path) -> Generator[Event, None, None]:
+def _events(
+    output: Output,
+    run: Any,
+    out: Path,
+    ended: str = "Asked to end: the same command goes on from the checkpoint.",
+) -> Generator[Event, None, None]:
     """Turn what a training run tells into events."""
     from napari_covseg.jobs.events import Notice, Written
     from napari_covseg.jobs.steps import ProgressMeter
@@ -175,6 +245,6 @@ def _events(output: Output, run: Any, out: Path) -> Generator[Event, None, None]
             scores = ", ".join(f"{name} {value:.3f}" for name, value in told.validation.items())
             yield Notice(f"step {told.step}: Dice {scores}{' (best)' if told.best else ''}")
     if isinstance(told, TrainingProgress) or told is None:
-        yield Notice("Asked to end: the same command goes on from the checkpoint.")
+        yield Notice(ended)
     else:
         yield Written(str(out))

@@ -3,7 +3,9 @@
 __all__ = [
     "corrections",
     "finetune",
+    "labelled_pictures",
     "recipe",
+    "recognition",
     "regression",
     "score",
     "slices",

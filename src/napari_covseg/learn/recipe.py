@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import OUTPUTS
-from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
+from napari_covseg.labels import NAMES, Task
+from napari_covseg.networks.catalogue import CATALOGUE, CLASSIFIERS, NetworkEntry
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -25,6 +25,14 @@ OURS = "covseg"
 """The recipe that is taken where none is named."""
 STAGED = ("chsnet",)
 """Networks whose parts can be trained one after the other."""
+TASKS: dict[str, Task] = {entry.network: entry.task for entry in CLASSIFIERS}
+"""What networks are for that do not label pixels."""
+RECOGNITION = (
+    "name", "title", "paper", "notes", "network", "settings", "outputs", "pretrained", "preparation", "loss",
+    "optimiser", "learning_rate", "weight_decay", "momentum", "steps", "epochs", "batch", "sampling",
+    "balance", "selection", "seed",
+)  # fmt: skip
+"""Settings that a recipe for recognition may have: the last layer alone learns, see `learn.recognition`."""
 WORDS = ("title", "paper", "notes")
 """Settings that decide nothing."""
 
@@ -50,7 +58,7 @@ class Recipe:
     network, settings : str, dict
         For `networks.build.build_network`.
     outputs : tuple of str
-        What is taught, of `labels.OUTPUTS`; the union of ground-glass and consolidation is taught with
+        What is taught, of `labels.NAMES`; the union of ground-glass and consolidation is taught with
         them where both are.
     pretrained : str
         ``"imagenet"`` begins with such weights in the network's body; by default with random ones.
@@ -175,6 +183,11 @@ class Recipe:
     __pydantic_config__ = {"strict": True, "allow_inf_nan": False}  # noqa: RUF012 - not a field
 
     @property
+    def task(self) -> Task:
+        """What its network is for."""
+        return TASKS.get(self.network, "segmentation")
+
+    @property
     def size(self) -> int:
         """Height and width of a prepared slice in pixels."""
         return int(self.preparation.get("size", 256))
@@ -229,25 +242,30 @@ class Recipe:
         return replace(self, preparation={**self.preparation, "size": size}, stages=stages)
 
 
-def recipe_names() -> tuple[str, ...]:
-    """Return the names of all recipes, our own first."""
-    return tuple(sorted(_recipes(), key=lambda name: (name != OURS, name)))
+def recipe_names(task: Task = "segmentation") -> tuple[str, ...]:
+    """Return the names of all recipes for a task, our own first."""
+    names = [name for name, recipe in _recipes().items() if recipe.task == task]
+    return tuple(sorted(names, key=lambda name: (name != OURS, name)))
 
 
-def read_recipe(name: str = OURS) -> Recipe:
+def read_recipe(name: str = OURS, task: Task = "segmentation") -> Recipe:
     """Return the recipe called `name`, or the one in the file of that name, which ends in ``.toml``.
 
     Raises
     ------
     ModelError
-        If there is none of that name, or the file cannot be read or holds not just one.
+        If there is none of that name, or it is for another task, or the file cannot be read or holds not
+        just one.
     """
-    if name.endswith(".toml"):
-        return _in_file(Path(name))
-    recipes = _recipes()
-    if name not in recipes:
-        raise ModelError(f"There is no recipe called {name!r}: known are {', '.join(recipe_names())}.")
-    return recipes[name]
+    if not name.endswith(".toml") and name not in _recipes():
+        raise ModelError(f"There is no recipe called {name!r}: known are {', '.join(recipe_names(task))}.")
+    recipe = _in_file(Path(name)) if name.endswith(".toml") else _recipes()[name]
+    if recipe.task != task:
+        raise ModelError(
+            f"The recipe {name} is for {recipe.task}, not for {task}: choose one of "
+            f"{', '.join(recipe_names(task))}."
+        )
+    return recipe
 
 
 def _in_file(path: Path) -> Recipe:
@@ -342,11 +360,19 @@ def _schema() -> TypeAdapter[Recipe]:
 
 def _contradiction(recipe: Recipe) -> str:
     """Say what cannot be about settings that are right one by one; empty if nothing."""
-    outputs = set(recipe.outputs)
-    if not outputs or outputs - set(OUTPUTS) or len(outputs) < len(recipe.outputs):
-        return f"outputs = {recipe.outputs} are not distinct ones of {', '.join(OUTPUTS)}"
+    outputs, known = set(recipe.outputs), NAMES[recipe.task]
+    if not outputs or outputs - set(known) or len(outputs) < len(recipe.outputs):
+        return f"outputs = {recipe.outputs} are not distinct ones of {', '.join(known)}"
     if recipe.epochs is None and recipe.steps is None:
         return "it has neither epochs nor steps"
+    if recipe.task == "recognition":
+        plain = asdict(Recipe(recipe.name, recipe.network))
+        if without_use := [
+            key for key, value in asdict(recipe).items() if value != plain[key] and key not in RECOGNITION
+        ]:
+            return f"{without_use[0]} is of no use for recognition"
+        if recipe.loss != "ce" or len(outputs) < 2:
+            return 'a recipe for recognition has loss = "ce" and at least two outputs'
     shares = [share for share, _ in recipe.stages]
     if shares != sorted(set(shares)):
         return f"the shares of stages = {recipe.stages} do not rise"

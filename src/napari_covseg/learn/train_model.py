@@ -18,6 +18,7 @@ import torch
 from napari_covseg.errors import ModelError
 from napari_covseg.labels import UNION, UNITED
 from napari_covseg.learn.augment import augmentation
+from napari_covseg.learn.labelled_pictures import LabelledPictures
 from napari_covseg.learn.recipe import Recipe, read_recipe
 from napari_covseg.learn.sampling import Sampler
 from napari_covseg.learn.score import choose_thresholds, least, probabilities, score, validate
@@ -42,13 +43,16 @@ _SPECK = 0.002
 
 
 def split_patients(
-    data: LabelledSlices, fold: str | None = None, validation: Sequence[str] = (), test: Sequence[str] = ()
+    data: LabelledSlices | LabelledPictures,
+    fold: str | None = None,
+    validation: Sequence[str] = (),
+    test: Sequence[str] = (),
 ) -> dict[str, list[str]]:
-    """Divide the patients, never the slices, into training, validation and test.
+    """Divide the patients, never their slices or pictures, into training, validation and test.
 
     Parameters
     ----------
-    data : LabelledSlices
+    data : LabelledSlices or LabelledPictures
     fold : str, optional
         One of the folds that the data's description names: its patients are the test part,
         and its validation patients, if the description names any, choose the checkpoint.

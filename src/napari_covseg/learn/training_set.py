@@ -144,11 +144,11 @@ def _assemble(
     negative: dict[str, bool] = {}
     weights: dict[str, float] = {}
     licences: dict[str, str] = {}
-    here, root = root, root / _expanded(description.get("root", ""))
+    here, root = root, root / expanded(description.get("root", ""))
     sources = description.get("source", [])
     for source in sources if isinstance(sources, list) else [sources]:
         kind = _kind_of(source)
-        folder = here / _expanded(source["root"]) if "root" in source else root
+        folder = here / expanded(source["root"]) if "root" in source else root
         _check_source(source, folder)
         label = source.get("name", source[kind])
         licences.setdefault(label, source.get("licence", "not stated"))
@@ -200,14 +200,12 @@ _SETTINGS: dict[str, dict[str, type | tuple[type, ...]]] = {
 }
 
 
-def _expanded(where: str) -> str:
-    found = os.path.expandvars(where)
-    if "$" in found:
-        raise ScanError(f"The training description needs the variable {found}: set it to the data's folder.")
-    return found
-
-
 def _kind_of(source: object) -> str:
+    if isinstance(source, dict) and "labels" in source:
+        raise ScanError(
+            f"The source {source['labels']} holds pictures that are labelled as a whole: train on it with "
+            "--task recognition."
+        )
     kinds = [kind for kind in _SETTINGS if isinstance(source, dict) and kind in source]
     if len(kinds) != 1:
         raise ScanError(
@@ -271,7 +269,7 @@ def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Slice]:
     kind, partial = source.get("kind", "grey"), source.get("partial", False)
     lesions = "infection" if (folder / "infection").is_dir() else "lesions"
     for file in sorted((folder / "ct").iterdir()):
-        picture = _grey(file)
+        picture = grey_picture(file)
         found: dict[str, Mask | None] = {}
         for part in ("lungs", lesions):
             near = [folder / part / file.name, (folder / part / file.stem).with_suffix(".png")]
@@ -281,7 +279,7 @@ def _read_pictures(folder: Path, source: dict[str, Any]) -> Iterator[_Slice]:
                     f"The mask {near[0]} is missing: each slice in {folder / 'ct'} needs one of the same "
                     "name."
                 )
-            found[part] = None if truth is None else (_grey(truth) > 0).astype(np.uint8)
+            found[part] = None if truth is None else (grey_picture(truth) > 0).astype(np.uint8)
             if truth is not None and found[part].shape != picture.shape:  # type: ignore[union-attr]
                 raise ScanError(
                     f"The mask {truth} has the shape {found[part].shape}, "  # type: ignore[union-attr]
@@ -307,7 +305,7 @@ def _read_labelled_pictures(source: dict[str, Any], root: Path) -> Iterator[tupl
         truth = (root / source["masks"] / file.stem).with_suffix(".png")
         if not truth.is_file():
             raise ScanError(f"The mask {truth} is missing: each picture needs one of the same name.")
-        picture = _grey(file)
+        picture = grey_picture(file)
         with Image.open(truth) as opened:
             stored = np.asarray(opened)  # of a palette, the number is the label
         if stored.shape != picture.shape:
@@ -367,16 +365,6 @@ _MASKS = {"lesions": UNION, "effusion": "pleural effusion"}
 """Settings that name a mask of a scan, and the finding that it labels."""
 
 
-def _grey(file: Path) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("L"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ScanError(
-            f"{file} cannot be read as a picture ({error}): remove it or save it again."
-        ) from error
-
-
 def _kind(scan: Scan) -> str:
     return "HU" if scan.intensity == "HU" else "grey"
 
@@ -397,3 +385,22 @@ _READERS = {
     "scan": _read_labelled_scan,
     "volumes": _read_volumes,
 }
+
+
+def expanded(where: str) -> str:
+    """Return a path of a description with its variables filled in. Raises ScanError if one is not set."""
+    found = os.path.expandvars(where)
+    if "$" in found:
+        raise ScanError(f"The training description needs the variable {found}: set it to the data's folder.")
+    return found
+
+
+def grey_picture(file: Path) -> npt.NDArray[np.uint8]:
+    """Read a picture as grey, (y, x). Raises ScanError."""
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("L"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ScanError(
+            f"{file} cannot be read as a picture ({error}): remove it or save it again."
+        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 Truth = npt.NDArray[np.integer[Any]]
 Values = npt.NDArray[np.floating[Any]]
 
-_DRAWS = 2000
+_DRAWS = 1000
 
 
 def confusion(truth: Truth, found: Truth, classes: int) -> npt.NDArray[np.int64]:
@@ -116,34 +116,37 @@ def reliability(
     return [(float(probability[m].mean()), float(right[m].mean()), int(m.sum())) for m in some if m.any()]
 
 
-def interval_by_patient(
-    patients: npt.NDArray[np.str_], measure: Callable[[npt.NDArray[np.intp]], float], draws: int = _DRAWS
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of a figure, drawing patients, never single pictures.
+def intervals_by_patient(
+    patients: npt.NDArray[np.str_],
+    measure: Callable[[npt.NDArray[np.intp]], Sequence[float]],
+    draws: int = _DRAWS,
+) -> list[tuple[float, float]]:
+    """Return 95 % bootstrap intervals of figures, drawing patients, never single pictures.
 
     Parameters
     ----------
     patients : ndarray of str, shape (n,)
         Of each picture.
     measure : callable
-        Returns the figure of pictures with these numbers, of which some are there several times; NaN where
-        it has none, which is left out.
+        Returns the figures of pictures with these numbers, of which some are there several times; NaN where
+        one has no value, which is left out.
     draws : int
 
     Returns
     -------
-    tuple of float
-        Its ends; NaN if no draw had a figure.
+    list of tuple of float
+        Ends for each figure; NaN if it had no value in any draw.
     """
     names = np.unique(patients)
     mine = [np.flatnonzero(patients == name) for name in names]
     drawn = np.random.default_rng(0).integers(len(names), size=(draws, len(names)))
-    values = np.array([measure(np.concatenate([mine[one] for one in row])) for row in drawn])
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return math.nan, math.nan
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    columns = np.array([measure(np.concatenate([mine[one] for one in row])) for row in drawn]).T
+    ends = []
+    for values in columns:
+        some = values[np.isfinite(values)]
+        low, high = np.percentile(some, [2.5, 97.5]) if len(some) else (math.nan, math.nan)
+        ends.append((float(low), float(high)))
+    return ends
 
 
 def _share(part: float, whole: float) -> float:

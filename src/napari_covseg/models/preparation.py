@@ -15,7 +15,7 @@ from napari_covseg.scans.appearance import Appearance, back, upright
 T = TypeVar("T", bound=np.generic)
 
 _SMALLEST_RANGE = 0.1
-_CHOICES = {"scaling": ("slice", "window"), "crop": ("none", "lungs")}
+_CHOICES = {"scaling": ("slice", "window"), "crop": ("none", "lungs"), "fit": ("pad", "stretch")}
 LUNG_WINDOW = (-1000.0, 400.0)
 """HU that papers show lungs in."""
 PICTURE_MARGIN = 0.15
@@ -92,7 +92,7 @@ class Preparation:
     Attributes
     ----------
     size : int
-        Height and width of a prepared slice; a slice that is not square is padded first.
+        Height and width of a prepared slice; one that is not square is made so as `fit` says.
     clip_hu : tuple of float
         HU are clipped to this range, so that padding and metal do not stretch the scale.
     clahe_clip : float
@@ -105,6 +105,9 @@ class Preparation:
         ``"lungs"`` sees only the box around the lungs that a model has found, see `place`.
     crop_margin : int
         Pixels of the scan around the lungs.
+    fit : {"pad", "stretch"}
+        What is not square is padded first, or stretched: bars beside X-rays would tell where a picture comes
+        from.
     """
 
     size: int = 256
@@ -114,6 +117,7 @@ class Preparation:
     scaling: Literal["slice", "window"] = "slice"
     crop: Literal["none", "lungs"] = "none"
     crop_margin: int = 10
+    fit: Literal["pad", "stretch"] = "pad"
 
     def to_card(self) -> dict[str, Any]:
         """Return the settings as JSON-ready values."""
@@ -187,7 +191,8 @@ class Preparation:
         values = voxels.astype(np.float32)
         if intensity == "HU":
             np.clip(values, *self.clip_hu, out=values)
-        values = (placement or Placement.whole(values.shape)).cut(values)
+        place = placement or Placement.whole(values.shape)
+        values = place.part(values) if self.fit == "stretch" else place.cut(values)
         if values.shape != (self.size, self.size):
             resized = cv2.resize(values, (self.size, self.size), interpolation=cv2.INTER_CUBIC)
             values = np.asarray(resized, np.float32)

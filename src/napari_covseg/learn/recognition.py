@@ -1,0 +1,347 @@
+"""Teaching a network what pictures show: features of a body that stays as it is, once, and a last layer."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_covseg.errors import ModelError
+from napari_covseg.learn.labelled_pictures import LabelledPictures, Names
+from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.train import TrainingProgress
+from napari_covseg.metrics.recognition import auc, brier, confusion, intervals_by_patient, rates
+from napari_covseg.models.card import ModelCard
+from napari_covseg.models.file import save_model
+from napari_covseg.models.forward import as_input
+from napari_covseg.models.preparation import Preparation
+from napari_covseg.networks.build import build_network
+from napari_covseg.networks.classifier import Classifier, load_weights
+from napari_covseg.networks.efficientnet import load_imagenet
+
+Features = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float64]
+
+MEASURES = ("auc", "accuracy", "sensitivity", "specificity", "precision", "f1", "fpr", "mcc", "brier")
+"""What `figures` are made of."""
+_TOLD_EVERY = 100
+_TEMPERATURES = (0.05, 20.0)
+
+
+def body_of(recipe: Recipe, weights: Path | None = None) -> Classifier:
+    """Return the network of a recipe, its body with the weights that it keeps, in evaluation mode.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    weights : Path, optional
+        A state dict, see `networks.classifier.load_weights`; without it those that the recipe names, or
+        random ones.
+
+    Raises
+    ------
+    ModelError
+        If the weights are not those of the network, or the package that has them is missing.
+    """
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe.network, recipe.outputs, recipe.settings)
+    assert isinstance(network, Classifier)  # its recipe is for recognition
+    if recipe.size < network.smallest or network.size not in (None, recipe.size):
+        raise ModelError(
+            f"{recipe.name} takes pictures of at least {network.smallest} pixels: choose a larger size."
+        )
+    if weights is not None:
+        load_weights(network, weights)
+    elif recipe.pretrained == "imagenet":
+        load_imagenet(network)
+    return network.eval()
+
+
+def features_of(
+    network: Classifier, images: npt.NDArray[np.uint8], device: str = "cpu", batch: int = 16
+) -> Features:
+    """Return what the body makes of prepared pictures, (n, size, size), as (n, F)."""
+    network.to(device).eval()
+    with torch.inference_mode():
+        parts = [
+            network.features(as_input(images[first : first + batch], torch.device(device))).float().cpu()
+            for first in range(0, len(images), batch)
+        ]
+    network.cpu()
+    return np.asarray(torch.cat(parts).numpy(), np.float32)
+
+
+def teach_last_layer(
+    recipe: Recipe,
+    network: Classifier,
+    features: Features,
+    classes: Numbers,
+    patients: Names,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[TrainingProgress]:
+    """Teach the last layer of a network, in place; it begins with zeros, so that no luck decides.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    network : Classifier
+        In evaluation mode: without dropout.
+    features : ndarray of float32, shape (n, F)
+        Of `features_of`.
+    classes : ndarray of int64, shape (n,)
+        Places among the recipe's outputs.
+    patients : ndarray of str, shape (n,)
+    stop : callable
+        Asked every hundred steps; once it says so, no more are taken.
+
+    Yields
+    ------
+    TrainingProgress
+        Every hundred steps, and after the last.
+    """
+    layer = network.get_submodule(network.last_layer)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    optimiser = _optimiser(recipe, layer)
+    given, truth = torch.from_numpy(features), torch.from_numpy(classes)
+    steps, draw = recipe.length(len(given)), _drawn(recipe, classes, patients)
+    started, losses = time.perf_counter(), []
+    for step in range(1, steps + 1):
+        rows = torch.from_numpy(next(draw))
+        optimiser.zero_grad()
+        loss = F.cross_entropy(network.classify(given[rows]), truth[rows])
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+        if step % _TOLD_EVERY == 0 or step == steps:
+            yield TrainingProgress(step, steps, float(np.mean(losses)), time.perf_counter() - started)
+            losses.clear()
+            if step < steps and stop():
+                return
+
+
+def _optimiser(recipe: Recipe, layer: nn.Module) -> torch.optim.Optimizer:
+    weights, rate, decay = list(layer.parameters()), recipe.learning_rate, recipe.weight_decay
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(weights, rate, momentum=recipe.momentum, weight_decay=decay)
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(weights, rate, weight_decay=decay)
+    return torch.optim.AdamW(weights, rate, weight_decay=decay)
+
+
+def _drawn(recipe: Recipe, classes: Numbers, patients: Names) -> Iterator[Numbers]:
+    """Yield the rows of each step without an end."""
+    random, count = np.random.default_rng(recipe.seed), len(classes)
+    if recipe.sampling == "weighted":
+        _, patient, pictures = np.unique(patients, return_inverse=True, return_counts=True)
+        weight = pictures[patient].astype(float) ** (recipe.balance - 1)
+        for number in np.unique(classes):
+            weight[classes == number] /= weight[classes == number].sum()
+        weight /= weight.sum()
+        while True:
+            yield random.choice(count, recipe.batch, p=weight)
+    batch = min(recipe.batch, count)
+    while True:
+        order = random.permutation(count)
+        yield from (order[first : first + batch] for first in range(0, count - batch + 1, batch))
+
+
+def probabilities_of(network: Classifier, features: Features) -> Probabilities:
+    """Return the probabilities of features, (n, outputs), each row of which adds up to 1."""
+    return np.asarray(_logits(network, features).double().softmax(1).numpy(), np.float64)
+
+
+def _logits(network: Classifier, features: Features) -> Tensor:
+    with torch.inference_mode():
+        return network.classify(torch.from_numpy(features))
+
+
+def temperature_of(network: Classifier, features: Features, classes: Numbers) -> float:
+    """Return the temperature with which the network is as sure as it is right, between 0.05 and 20.
+
+    That with the least cross-entropy of logits that are divided by it.
+    """
+    logits, truth = _logits(network, features).double(), torch.from_numpy(classes)
+
+    def loss(log: float) -> float:
+        return float(F.cross_entropy(logits / math.exp(log), truth))
+
+    found = minimize_scalar(loss, bounds=tuple(math.log(end) for end in _TEMPERATURES), method="bounded")
+    return math.exp(float(found.x))
+
+
+def cool(network: Classifier, temperature: float) -> None:
+    """Divide the logits of a network by a temperature, in its last layer: nobody can forget it then."""
+    with torch.no_grad():
+        for parameter in network.get_submodule(network.last_layer).parameters():
+            parameter.div_(temperature)
+
+
+def without_middle(images: npt.NDArray[np.uint8], frame: float = 0.1) -> npt.NDArray[np.uint8]:
+    """Return prepared pictures, (n, size, size), black but for a frame of this share of the side.
+
+    What is recognised from that is not the lungs.
+    """
+    margin = round(frame * images.shape[-1])
+    blank = images.copy()
+    blank[:, margin:-margin, margin:-margin] = 0
+    return blank
+
+
+def figures(classes: Numbers, probabilities: Probabilities, patients: Names) -> dict[str, Any]:
+    """Measure probabilities: each of `MEASURES` with its 95 % interval by patient, and the confusion matrix.
+
+    The first class is the one that is looked for; the most probable one is what is found.
+
+    Returns
+    -------
+    dict
+        ``pictures``, ``patients``, ``confusion`` (a row for each true class), and for each measure
+        ``[value, low, high]``, None where it has no value.
+    """
+
+    def measured(rows: npt.NDArray[np.intp]) -> list[float]:
+        truth, sure = classes[rows], probabilities[rows]
+        values = rates(confusion(truth, sure.argmax(1), sure.shape[1]))
+        values |= {"auc": auc(truth == 0, sure[:, 0]), "brier": brier(truth, sure)}
+        return [values[name] for name in MEASURES]
+
+    values, ends = measured(np.arange(len(classes))), intervals_by_patient(patients, measured)
+    found = confusion(classes, probabilities.argmax(1), probabilities.shape[1])
+    table: dict[str, Any] = {"pictures": len(classes), "patients": len(set(patients.tolist()))}
+    table["confusion"] = found.tolist()
+    for name, value, (low, high) in zip(MEASURES, values, ends, strict=True):
+        table[name] = [round(one, 4) if math.isfinite(one) else None for one in (value, low, high)]
+    return table
+
+
+def train_recognition(
+    data: LabelledPictures,
+    split: dict[str, list[str]],
+    out: Path,
+    recipe: Recipe,
+    *,
+    name: str = "",
+    weights: Path | None = None,
+    device: str = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[TrainingProgress | ModelCard]:
+    """Teach a network to recognise pictures and write a model file.
+
+    Parameters
+    ----------
+    data : LabelledPictures
+        Of classes that the recipe has outputs for, see `LabelledPictures.of_classes`.
+    split : dict
+        From `train_model.split_patients`; the validation patients choose the temperature.
+    out : Path
+        The model file, ``.safetensors``.
+    recipe : Recipe
+        For recognition.
+    name : str
+        The model's id; the file's name by default.
+    weights : Path, optional
+        Of the body, see `body_of`.
+    device : str
+    stop : callable
+        Asked every hundred steps; once it says so, no model file is written.
+
+    Yields
+    ------
+    TrainingProgress
+        While training.
+    ModelCard
+        Of the model written; last.
+
+    Raises
+    ------
+    ModelError
+        If the weights cannot be used, the file cannot be written, or the patients to train on have none of a
+        class.
+    """
+    parts = {part: np.flatnonzero(np.isin(data.patients, names)) for part, names in split.items()}
+    parts = {part: rows for part, rows in parts.items() if len(rows)}
+    classes, learned = data.numbers(recipe.outputs), parts["training"]
+    if missing := [o for n, o in enumerate(recipe.outputs) if n not in classes[learned]]:
+        raise ModelError(
+            f"The patients to train on have no picture of {', '.join(missing)}: keep out others, or take a "
+            "recipe without it."
+        )
+    started = time.perf_counter()
+    network = body_of(recipe, weights)
+    features = features_of(network, data.prepared(Preparation.from_card(recipe.preparation)), device)
+    progress = None
+    for progress in teach_last_layer(
+        recipe, network, features[learned], classes[learned], data.patients[learned], stop
+    ):
+        yield progress
+    if progress is None or progress.step < progress.steps:
+        return
+    temperature = 1.0
+    if (rows := parts.get("validation")) is not None:
+        temperature = temperature_of(network, features[rows], classes[rows])
+        cool(network, temperature)
+    sure = probabilities_of(network, features)
+    scores: dict[str, Any] = {
+        part: figures(classes[rows], sure[rows], data.patients[rows])
+        for part, rows in parts.items()
+        if part != "training"
+    }
+    if scores:
+        scores["protocol"] = (
+            "Single pictures, the most probable class; [value, low, high] of a 95 % bootstrap interval over "
+            "patients. The temperature was chosen on the validation part."
+        )
+    facts: dict[str, Any] = {
+        "steps": progress.steps,
+        "seconds": round(time.perf_counter() - started),
+        "temperature": round(temperature, 4),
+        "body": weights.name if weights is not None else recipe.pretrained or "random",
+        "torch": torch.__version__,
+    }
+    taught = data.rows(learned)
+    card = ModelCard(
+        id=name or out.stem,
+        title=f"{recipe.title or recipe.network} for {_either(recipe.outputs)}"
+        + (f" ({recipe.paper})" if recipe.paper else ""),
+        summary=_summary(recipe, taught, facts["body"]),
+        network={"name": recipe.network, "settings": recipe.settings},
+        preparation=Preparation.from_card(recipe.preparation).to_card(),
+        outputs=recipe.outputs,
+        thresholds=dict.fromkeys(recipe.outputs, 0.5),
+        trained_on=f"{len(taught)} pictures of {len(split['training'])} patients or groups",
+        split=split,
+        recipe={**asdict(recipe), "trained": facts},
+        scores=scores,
+        licence=data.licence,
+        sources=taught.licences,
+        created=datetime.date.today().isoformat(),
+        task="recognition",
+    )
+    save_model(out, network, card)
+    yield card
+
+
+def _summary(recipe: Recipe, taught: LabelledPictures, body: str) -> str:
+    kinds = " and ".join(f"{kind} pictures" for kind in sorted(set(taught.modalities.tolist())))
+    random = " Its body has random weights: it knows little." if body == "random" else ""
+    return (
+        f"Says of single {kinds} whether they show {_either(recipe.outputs)}.{random} It may tell where a "
+        "picture comes from and not what it shows: its probabilities are no finding."
+    )
+
+
+def _either(outputs: Sequence[str]) -> str:
+    return f"{', '.join(outputs[:-1])} or {outputs[-1]}"
