@@ -6,12 +6,13 @@ in the case. Where the user knows better: ``found = found.overruled(turned=90, c
 ``upright(slice, found)`` and store ``back(labels, found)``, which lies in the grid of the file again.
 For HU only the kind and a mirror image are looked at; both functions return what they are given.
 
-Every rule is linear in a few measures or in a picture of 16 × 16 fields around the lungs. The
-coefficients lie in ``appearance.json`` with their names; ``benchmarks/guises.py --fit`` makes them, on
-patients that are not those it tests with (both lists stand there). The few thresholds below were chosen
-by eye on the same teaching patients. Of heads, magnetic resonance and photographs there were only made-up
-slices and scikit-image's pictures: what is said of them is a hint, and so is text, of which single
-letters, arrows and all that lies on the body are not seen.
+Every rule is linear in a few measures or in a picture of 16 × 16 fields around the lungs, but which way
+is up: there a network of two small convolutions adds to it. The coefficients lie in
+``appearance.json`` with their names; ``benchmarks/guises.py --fit`` makes them, on patients that are not
+those it tests with (both lists stand there). The few thresholds below were chosen by eye on the same
+teaching patients. Of heads, magnetic resonance and photographs there were only made-up slices and
+scikit-image's pictures: what is said of them is a hint, and so is text, of which single letters, arrows
+and all that lies on the body are not seen.
 """
 
 from __future__ import annotations
@@ -260,6 +261,9 @@ class Rules:
         In the order of `CONTRASTS`.
     upright : ndarray, shape (2, FIELDS, FIELDS)
         Weight of each field of `around` for a picture that stands upright; symmetric from left to right.
+    spine : tuple of ndarray
+        Two convolutions and their weights, which add to that: kernel (16, 2, 3, 3) and bias,
+        kernel (32, 16, 3, 3) and bias, weights (32, FIELDS / 4, FIELDS / 4).
     sides : ndarray, shape (6,)
         Weights of `SIDES`.
     mirrored : ndarray, shape (2, FIELDS, FIELDS)
@@ -272,6 +276,7 @@ class Rules:
 
     contrast: Array
     upright: Array
+    spine: tuple[Array, ...]
     sides: Array
     mirrored: Array
     cropped: Array
@@ -281,6 +286,7 @@ class Rules:
 SIDES = (
     "things above", "gap above", "things below", "gap below", "things beside", "height by width",
 )  # fmt: skip
+SPINE = ("first kernel", "first bias", "second kernel", "second bias", "fields")
 CROPPED = (
     "constant", "least gap", "second gap", "third gap", "largest gap",
     "share of the body", "share of the lungs",
@@ -300,6 +306,7 @@ def rules() -> Rules:
     return Rules(
         table(stored["contrast"], CONTRASTS, MEASURES),
         np.array([stored["upright"]["lungs"], stored["upright"]["tissue"]]),
+        tuple(np.array(stored["upright"]["spine"][name], np.float32) for name in SPINE),
         np.array([stored["upright"]["sides"][name] for name in SIDES]),
         np.array([stored["mirrored"]["lungs"], stored["mirrored"]["tissue"]]),
         np.array([stored["cropped"][name] for name in CROPPED]),
@@ -351,10 +358,37 @@ def of_crop(found: Shape, lying: Array) -> Array:
     return np.array([1.0, *np.sort(lying[:, 1]), float(found.body.mean()), float(found.lungs.mean())])
 
 
+def likeness(seen: Seen, rule: Rules) -> Array:
+    """Return how like a chest it looks after each quarter turn, shape (inversions, 4), as logits."""
+    return np.asarray(
+        np.einsum("itpyx,pyx->it", _turned(seen), rule.upright) + of_sides(seen.sides) @ rule.sides
+    )
+
+
 def turn_evidence(seen: Seen, rule: Rules) -> Array:
     """Return how well each quarter turn fits, shape (inversions, 4), as logits."""
-    turned = np.stack([np.rot90(seen.planes, -turn, axes=(2, 3)) for turn in range(4)], 1)
-    return np.asarray(np.einsum("itpyx,pyx->it", turned, rule.upright) + of_sides(seen.sides) @ rule.sides)
+    turned = _turned(seen)
+    both = np.stack([turned, turned[..., ::-1]])  # a mirror image stands upright as well
+    spine = _of_spine(both.reshape(-1, *turned.shape[2:]), rule.spine).reshape(both.shape[:3])
+    return np.asarray(likeness(seen, rule) + spine.mean(0))
+
+
+def _turned(seen: Seen) -> Array:
+    return np.stack([np.rot90(seen.planes, -turn, axes=(2, 3)) for turn in range(4)], 1)
+
+
+def _of_spine(planes: Array, spine: tuple[Array, ...]) -> Array:
+    """Return what the two convolutions say of pictures (n, 2, FIELDS, FIELDS): (n,)."""
+    values = planes
+    for kernel, bias in (spine[0:2], spine[2:4]):
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(values, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), axis=(2, 3)
+        )
+        values = np.tensordot(windows, kernel, ((1, 4, 5), (1, 2, 3))).transpose(0, 3, 1, 2)
+        values = np.maximum(values + bias[:, None, None], 0)
+        count, channels, high, wide = values.shape
+        values = values.reshape(count, channels, high // 2, 2, wide // 2, 2).max((3, 5))
+    return np.asarray(np.einsum("ncyx,cyx->n", values, spine[4]))
 
 
 @dataclass(frozen=True)
@@ -635,7 +669,7 @@ def _look_at_hu(slices: Array) -> Appearance:
     rule = rules()
     seen = [see(grey, 1) for grey in greys]
     evidence = [turn_evidence(s, rule) for s in seen]
-    kind, sure = _kind(seen, evidence, [0] * len(seen), rule, ("chest CT", "abdomen CT", "head CT"))
+    kind, sure = _kind(seen, [0] * len(seen), rule, ("chest CT", "abdomen CT", "head CT"))
     mirrored, how_sure = _mirrored(seen, 0, 0, rule)
     if np.argmax(_vote([e[0] for e in evidence], _weights(seen))) != 0:  # lies oddly: no side can be told
         mirrored, how_sure = None, 0.5
@@ -655,7 +689,7 @@ def _look_at_grey(greys: list[Array]) -> Appearance:
     joint = _shares(_vote(both, _weights(seen)))
     inverted, contrast, turn = (int(i) for i in np.unravel_index(np.argmax(joint), joint.shape))
     best = [int(np.argmax(np.logaddexp.reduce(b.reshape(2, -1), axis=1))) for b in both]
-    kind, sure = _kind(seen, turns, best, rule, FITTED_KINDS)
+    kind, sure = _kind(seen, best, rule, FITTED_KINDS)
     mirrored, sure_mirror = _mirrored(seen, inverted, turn, rule, float(joint.sum((0, 1))[turn]))
     crops = [of_crop(s.shapes[inverted], s.sides[inverted]) @ rule.cropped for s in seen]
     crop = 1 / (1 + np.exp(-float(_vote(crops, _weights(seen)))))
@@ -700,7 +734,6 @@ def _shares(logits: Array) -> Array:
 
 def _kind(
     seen: Sequence[Seen],
-    turns: Sequence[Array],
     inverted: Sequence[int],
     rule: Rules,
     among: tuple[Kind, ...],
@@ -708,7 +741,7 @@ def _kind(
     """Return the kind by the third of the slices that look most like a chest: others show neck or liver."""
     columns = [FITTED_KINDS.index(kind) for kind in among]
     logits = np.array(
-        [of_kind(s, t, i) @ rule.kind[columns].T for s, t, i in zip(seen, turns, inverted, strict=True)]
+        [of_kind(s, likeness(s, rule), i) @ rule.kind[columns].T for s, i in zip(seen, inverted, strict=True)]
     )
     chest = logits[:, 0] - np.logaddexp.reduce(logits[:, 1:], axis=1)
     best = logits[np.argsort(chest)[-((len(logits) + 2) // 3) :]]
@@ -716,9 +749,9 @@ def _kind(
     return among[int(np.argmax(shares))], float(shares.max())
 
 
-def of_kind(seen: Seen, turns: Array, inverted: int) -> Array:
-    """Return `OF_KIND` of a slice."""
-    evidence = float(np.logaddexp.reduce(turns[inverted])) / 10
+def of_kind(seen: Seen, like: Array, inverted: int) -> Array:
+    """Return `OF_KIND` of a slice; `like` is its `likeness`."""
+    evidence = float(np.logaddexp.reduce(like[inverted])) / 10
     return np.array([*seen.measures[inverted], evidence, abs(float(seen.sides[inverted, 0, 2]))])
 
 
