@@ -175,7 +175,7 @@ def test_its_facts(tmp_path, tags, size, affine, said):
         ({"Modality": None}, "chest X-ray", ""),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "Modality": "CR"}, "chest X-ray", ""),
         ({"ViewPosition": "LL"}, "chest X-ray", "is a lateral view (LL)"),
-        ({"BodyPartExamined": "HAND"}, "chest X-ray", "shows HAND, not the chest"),
+        ({"BodyPartExamined": "HAND"}, "X-ray", "shows HAND, not the chest"),
         ({"BodyPartExamined": None}, "chest X-ray", ""),  # by its pixels
         ({"PresentationIntentType": "FOR PROCESSING"}, "chest X-ray", "raw values"),
     ],
@@ -193,6 +193,12 @@ def test_its_values_are_no_hu(tmp_path, values):
     assert read_scan(path, values="grey").intensity == "grey"
     with pytest.raises(ScanError, match=r"x\.dcm is an X-ray, whose values are grey and never HU"):
         read_scan(path, values=values)
+
+
+def test_noise_without_a_body_part_is_no_chest(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 4096, (128, 128)).astype(np.uint16)
+    found = look_at(read_scan(write_xray(tmp_path / "x.dcm", noise, BodyPartExamined=None)))
+    assert found.kind == "X-ray" and "not known to show a chest" in found.sentences()[0]
 
 
 def test_codes_say_body_part_and_view(tmp_path):

@@ -33,7 +33,9 @@ from napari_covseg.masks.parts import measured
 from napari_covseg.scans.scan import LUNG_WINDOW, Intensity
 
 Array = npt.NDArray[Any]
-Kind = Literal["chest CT", "chest X-ray", "abdomen CT", "head CT", "MR", "mask", "photograph", "blank"]
+Kind = Literal[
+    "chest CT", "chest X-ray", "X-ray", "abdomen CT", "head CT", "MR", "mask", "photograph", "blank"
+]
 Contrast = Literal["lung window", "mediastinal window", "whole range", "equalised"]
 Marks = Literal["none", "text", "colour"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -546,6 +548,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 _KIND_SENTENCES: dict[Kind, str] = {
     "chest CT": "This is an axial chest CT",
     "chest X-ray": "This looks like a chest X-ray, not like an axial chest CT",
+    "X-ray": "This is an X-ray that is not known to show a chest, and no CT",
     "abdomen CT": "This looks like CT without lung in it (abdomen or neck), not like a chest CT",
     "head CT": "This looks like a CT of the head, not of the chest",
     "MR": "This looks like magnetic resonance, not like CT",

@@ -25,7 +25,7 @@ def look_at(scan: Scan) -> Appearance:
     if kind == "chest X-ray" and scan.stated == "any X-ray":
         sure = found.confidence["kind"]
     elif kind != "blank":
-        kind = "chest X-ray"
+        kind = "chest X-ray" if scan.stated == "chest X-ray" else "X-ray"
     return Appearance(
         "grey",
         kind,
