@@ -7,5 +7,6 @@ __all__ = [
     "effort_tables",
     "folds",
     "patients",
+    "recognition",
     "tables",
 ]

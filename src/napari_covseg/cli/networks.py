@@ -30,6 +30,10 @@ def networks(
             "folder of the runs."
         ),
     ] = None,
+    task: Annotated[
+        str,
+        typer.Option(help="segmentation of slices, or recognition: what single pictures show as a whole."),
+    ] = "segmentation",
     recipe: Annotated[
         list[str] | None, typer.Option(help="Network to train, may be repeated; a wrong name lists all.")
     ] = None,
@@ -59,7 +63,11 @@ def networks(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the stored runs.")] = RUNS,
     weights: Annotated[
-        Path | None, typer.Option(help="Folder of models and checkpoints; by default OUT-weights.")
+        Path | None,
+        typer.Option(
+            help="Folder of models and checkpoints; by default OUT-weights. For recognition the file of what "
+            "the body knows, as for `covseg train`."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
     device: DeviceOption = "auto",
@@ -85,6 +93,15 @@ def networks(
     same command share the folds.
     """
     output = Output(context, as_json)
+    if task == "recognition":
+        if data is None or not recipe:
+            raise JobError(
+                "Give the data, a .toml description of labelled pictures, and at least one --recipe."
+            )
+        _recognition(output, data, recipe, weights, steps, device, threads)
+        return
+    if task != "segmentation":
+        raise JobError(f"There is no task {task!r} to assess: choose segmentation or recognition.")
     if not show:
         from napari_covseg.assess.comparison import LEAK, PROTOCOLS
 
@@ -101,6 +118,39 @@ def networks(
         jobs = _jobs(data, recipe, protocol, folds, fold, size, steps, places, *how)
         output.follow(_events(output, jobs), "Folds")
     _report(output, (data or out) if show else out, recipe or ())
+
+
+def _recognition(
+    output: Output,
+    data: Path,
+    names: Sequence[str],
+    weights: Path | None,
+    steps: int | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Assess recipes for recognition, and print what came out."""
+    import torch
+
+    from napari_covseg.assess.recognition import assess_recognition, recognition_tables
+    from napari_covseg.assess.tables import without_nan
+    from napari_covseg.learn.labelled_pictures import read_labelled_pictures
+    from napari_covseg.learn.recipe import read_recipe
+    from napari_covseg.models.file import choose_device
+
+    chosen = [read_recipe(name, "recognition") for name in dict.fromkeys(names)]
+    if steps is not None:
+        chosen = [dataclasses.replace(one, steps=steps, epochs=None) for one in chosen]
+    where = str(choose_device(device))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    pictures = read_labelled_pictures(data)
+    found = []
+    for one in chosen:
+        for told in assess_recognition(pictures.of_classes(one.outputs), one, weights, where):
+            output.record(without_nan(dataclasses.asdict(told)))
+            found.append(told)
+    output.line(recognition_tables(found, {one.name: one.outputs for one in chosen}))
 
 
 def _jobs(
