@@ -115,7 +115,7 @@ def assess_recognition(
         if _fewest(patients[here], classes[here], len(recipe.outputs)) >= LEAST:
             divisions = _by(divided(patients[here], data.classes[here], FOLDS), patients)
             within = [tuple(part & here for part in one) for one in divisions]
-            yield from tested(f"within {site}", features, within)  # type: ignore[arg-type]
+            yield from tested(f"within {site}", features, within)
 
 
 def _by(folds: dict[str, list[str]], patients: Names) -> list[tuple[Mask, Mask, Mask]]:
