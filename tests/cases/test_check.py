@@ -60,6 +60,7 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flipped", "empty", "missing"])
 @pytest.mark.parametrize(
     "pattern",

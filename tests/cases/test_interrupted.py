@@ -19,6 +19,7 @@ from napari_covseg.cases.merge import merge_prediction
 from napari_covseg.cases.open_case import OpenCase
 from napari_covseg.cases.workspace import Workspace
 
+pytestmark = pytest.mark.slow
 SHAPE = (12, 96, 96)
 
 # Every slice that is written holds one value only, so that a mixture shows.
