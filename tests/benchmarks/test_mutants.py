@@ -73,10 +73,16 @@ def test_a_mutant_keeps_its_name_when_other_lines_change(mutants: ModuleType) ->
     assert before < after
 
 
-def test_the_sample_has_every_room_and_what_is_called_equivalent_is_in_it(mutants: ModuleType) -> None:
+def test_the_sample_has_every_room_and_what_is_called_equivalent_is_a_change_of_the_code(
+    mutants: ModuleType,
+) -> None:
     sample = mutants.drawn()
     assert len(sample) >= 400 and {mutant.room for mutant in sample} == set(mutants.ROOMS)
     assert len({mutant.key for mutant in sample}) == len(sample)
     reasons = mutants.equivalents()
-    assert set(reasons) <= {f"{mutant.file}: {mutant.after}" for mutant in sample} and all(reasons.values())
+    # new code takes places in the sample, so that not all of them need to be in it
+    root = mutants.SRC / mutants.PACKAGE
+    files = {reason.split(": ")[0] for reason in reasons}
+    changes = [mutant for file in files for mutant in mutants.mutants_of((root / file).read_bytes(), file)]
+    assert set(reasons) <= {f"{mutant.file}: {mutant.after}" for mutant in changes} and all(reasons.values())
     assert len(reasons) <= 0.1 * len(sample)
