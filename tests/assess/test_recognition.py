@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
 from napari_covseg.assess.recognition import assess_recognition, recognition_tables
+from napari_covseg.cli import app
 from napari_covseg.errors import JobError
 from napari_covseg.labels import OTHER
 from napari_covseg.learn.labelled_pictures import LabelledPictures, divided
@@ -65,3 +69,28 @@ def test_data_that_cannot_be_divided_is_refused() -> None:
     few = framed().rows(np.array([0, 2, 4, 6, 8, 1]))
     with pytest.raises(JobError, match="nobody is left to learn not COVID-19 from"):
         next(assess_recognition(few, RECIPE))
+
+
+def test_it_is_assessed_from_the_shell_and_what_it_cannot_heed_is_refused(tmp_path: Path) -> None:
+    data, lines = framed(), ["file,class,patient,website"]
+    for number, picture in enumerate(data.pictures):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{data.classes[number]},{data.patients[number]},{data.sites[number]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    (tmp_path / "data.toml").write_text(
+        'folds = 4\n[[source]]\nlabels = "labels.csv"\nmodality = "X-ray"\nsite = "website"\n'
+        f'classes = {{ "COVID-19" = "COVID-19", "{OTHER}" = "{OTHER}" }}\n'
+    )
+    (tmp_path / "tiny.toml").write_text(
+        f'[tiny]\nnetwork = "inceptionv3"\nsettings = {{ width = 0.05 }}\noutputs = ["COVID-19", "{OTHER}"]\n'
+        'preparation = { size = 75 }\nloss = "ce"\nsteps = 100\n'
+    )
+    command = ["assess", str(tmp_path / "data.toml"), "--recipe", str(tmp_path / "tiny.toml")]
+
+    def told(*options: str) -> str:
+        return CliRunner().invoke(app, [*command, "--device", "cpu", *options]).output
+
+    assert "There is no task 'naming' to assess" in told("--task", "naming")
+    for option in (["--fold", "1"], ["--protocol", "slice"], ["--size", "64"], ["--show"], ["--no-half"]):
+        assert "is for segmentation: leave it out." in told("--task", "recognition", *option), option
+    assert "| tiny | borders only, by patient |" in told("--task", "recognition", "--steps", "20")

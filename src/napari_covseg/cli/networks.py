@@ -98,6 +98,13 @@ def networks(
             raise JobError(
                 "Give the data, a .toml description of labelled pictures, and at least one --recipe."
             )
+        given = {
+            "--protocol": protocol != "patient", "--folds": folds, "--fold": fold, "--size": size,
+            "--budget": budget, "--out": out != RUNS, "--lungs-from": lungs_from, "--half": half is not None,
+            "--show": show,
+        }  # fmt: skip
+        if useless := [name for name, value in given.items() if value]:
+            raise JobError(f"{useless[0]} is for segmentation: leave it out.")
         _recognition(output, data, recipe, weights, steps, device, threads)
         return
     if task != "segmentation":
