@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,11 @@ def small(name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_made_fast_answers_the_same_and_can_be_made_slow_again(name: str) -> None:
+def test_a_network_made_fast_answers_the_same_and_can_be_made_slow_again(
+    name: str, as_if_taught: Callable[[nn.Module], None]
+) -> None:
     network = small(name)
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # as if it had seen data
-            layer.running_mean.normal_(0, 0.3)
-            layer.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias, 0, 0.3)
+    as_if_taught(network)
     kind = {"name": name, "settings": SMALL[name]}
     card = ModelCard("x", "", "", kind, Preparation(size=32).to_card(), OUTPUTS, dict.fromkeys(OUTPUTS, 0.5))
     data = model_bytes(network, card, half=False)
