@@ -7,11 +7,14 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_covseg.learn.augment import Guises, equalised
-from napari_covseg.learn.slices import UNKNOWN
+from napari_covseg.learn.recipe import read_recipe
+from napari_covseg.learn.sampling import Sampler
+from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 
 OUTPUTS = ("lungs", "ground-glass", "pleural effusion")
 STILL = Guises(
@@ -88,6 +91,22 @@ def test_the_same_chance_gives_the_same_guise(seed: int) -> None:
     one, two = (Guises()(voxels, "HU", masks, 48, np.random.default_rng(seed), OUTPUTS) for _ in range(2))
     np.testing.assert_array_equal(one[0], two[0])
     np.testing.assert_array_equal(one[1], two[1])
+
+
+def test_a_step_sees_each_of_its_slices_in_a_guise_of_its_own() -> None:
+    voxels, masks = chest()
+    slices = LabelledSlices(
+        images=np.repeat(voxels[None], 4, 0), masks=np.repeat(masks[None], 4, 0),
+        patients=np.array(["a", "a", "b", "c"]), outputs=OUTPUTS, kinds=np.array(["HU"] * 4),
+    )  # fmt: skip
+    recipe = dataclasses.replace(
+        read_recipe("covseg"), outputs=OUTPUTS, batch=3, steps=4, stages=((0.5, 32), (1.0, 48))
+    )
+    draw = Sampler(recipe, slices, lambda *rest: pytest.fail("what has a guise is not augmented again"))
+    for step, side in ((0, 32), (1, 32), (2, 48), (3, 48)):
+        images, moved = draw(step)
+        assert images.shape == (3, 1, side, side) and moved.shape == (3, len(OUTPUTS), side, side)
+        assert not torch.equal(images[0], images[1]) and not torch.equal(images[1], images[2])
 
 
 class Extreme:
