@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Group = Literal["lungs", "lesions"]
 Task = Literal["segmentation", "recognition", "manifestations"]
 """What a network is for: to label pixels, to tell of which class a picture is, to name a slice's findings."""
+
+Modality = Literal["X-ray", "CT"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,22 @@ def test_any_words_come_back(title: str, summary: str, split: dict[str, list[str
     assert [label.name for label in again.lesions] == ["pleural effusion", "ground-glass"]
 
 
+def test_a_card_of_before_is_trusted_with_nothing(card: ModelCard) -> None:
+    older = {k: v for k, v in json.loads(card.to_json()).items() if k not in ("modalities", "trust", "trusted")}
+    read = ModelCard.from_json(json.dumps(older))
+    assert (read.modalities, read.trust, read.trusted) == ((), "", False)
+    said = {"modalities": ["X-ray", "CT"], "trust": "Within one site it is right in 61 %.", "trusted": True}
+    read = ModelCard.from_json(changed(card, **said))
+    assert (read.modalities, read.trusted) == (("X-ray", "CT"), True)
+
+
+@pytest.mark.parametrize("wrong", [{"modalities": ["MR"]}, {"modalities": 3}, {"trusted": "no"}, {"trust": 1}])
+def test_what_it_may_be_trusted_with_is_of_its_kind(card: ModelCard, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ModelError) as error:
+        ModelCard.from_json(changed(card, **wrong))
+    sentence(error)
+
+
 def test_in_a_file(card: ModelCard, file: Path) -> None:
     assert read_card(file) == card
     assert read_card(str(file)) == card

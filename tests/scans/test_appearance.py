@@ -135,6 +135,30 @@ def test_other_pictures_are_no_chest_ct(chest, kind):
     assert found.refusal("This") == f"This: {found.sentences()[0]}"
 
 
+def knee() -> np.ndarray:
+    """Rays through a leg with its bones, which end at the joint."""
+    y, x = np.mgrid[:256, :256] / 256
+    grey = 90 * np.exp(-(((x - 0.5) / 0.23) ** 4)) + 70 * np.exp(-(((x - 0.5) / 0.075) ** 4))
+    for height, thick in ((0.42, 0.09), (0.58, 0.07)):
+        grey += 55 * np.exp(-(((x - 0.5) / 0.16) ** 4) - ((y - height) / thick) ** 4)
+    grey -= 60 * np.exp(-(((x - 0.5) / 0.17) ** 4) - ((y - 0.505) / 0.012) ** 2)
+    return np.clip(grey + np.random.default_rng(0).normal(0, 3, grey.shape), 0, 255).astype(np.uint8)
+
+
+def test_an_x_ray_without_lungs_is_not_called_one_of_a_chest():
+    assert look(knee(), "grey").kind == "X-ray"
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_rules_of_axial_slices_turn_and_invert_no_x_ray(turns):
+    picture = np.rot90(radiograph(), turns)
+    found = look(picture, "grey")
+    assert found.kind in ("chest X-ray", "X-ray")
+    assert (found.turned, found.inverted, found.cropped, found.equalised) == (0, False, False, False)
+    assert found.overruled(turned=90).turned == 90
+    np.testing.assert_array_equal(upright(picture, found), picture)
+
+
 def test_even_tissue_in_hu_is_no_mask():
     yy, xx = np.mgrid[:96, :96]
     body = np.where(np.hypot((yy - 48) / 40, (xx - 48) / 45) < 1, 40, -1000).astype(np.int16)

@@ -258,7 +258,7 @@ def test_pictures_of_x_rays_are_no_stack(tmp_path):
         Image.fromarray(chest(8).astype(np.uint8)[n * 3 :]).save(tmp_path / f"patient{n}.png")
     scan = read_scan(tmp_path / "patient1.png")
     assert (scan.intensity, len(scan.voxels), look_at(scan).kind) == ("grey", 1, "chest X-ray")
-    with pytest.raises(ScanError, match=r"holds 4 pictures that look like chest X-rays \(patient0\.png"):
+    with pytest.raises(ScanError, match=r"holds 4 pictures that look like X-rays \(patient0\.png"):
         read_scan(tmp_path)
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import NAMES, UNION, UNITED, Label, Task, joins, lesion
+from napari_covseg.labels import MODALITIES, NAMES, UNION, UNITED, Label, Modality, Task, joins, lesion
 
 FORMAT = 1
 RESEARCH_USE = "Research use only, not for diagnosis."
 TTA = ("none", "lungs", "flip", "flips")
 _LARGEST_HEADER = 16 * 2**20
 _TABLES = ("network", "preparation", "thresholds", "split", "recipe", "scores", "sources")
+_TUPLES = {"outputs", "modalities"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,14 @@ class ModelCard:
     use : str
     task : {"segmentation", "recognition", "manifestations"}
         What it is for. Only a model that recognises has outputs that exclude each other.
+    modalities : tuple of str
+        What it has learned from, ``"X-ray"``, ``"CT"`` or both: of anything else a model that names what a
+        slice shows says nothing. Empty where nobody has said.
+    trust : str
+        How far what it says of a slice can be trusted: one sentence, with the figure; shown with its answers.
+    trusted : bool
+        Whether its probabilities may be shown as findings. They may not where nobody has measured, or where
+        the figure falls apart once the source cannot be read from the picture.
     """
 
     id: str
@@ -82,6 +91,9 @@ class ModelCard:
     created: str = ""
     use: str = RESEARCH_USE
     task: Task = "segmentation"
+    modalities: tuple[Modality, ...] = ()
+    trust: str = ""
+    trusted: bool = False
 
     @property
     def lesions(self) -> tuple[Label, ...]:
@@ -118,7 +130,9 @@ class ModelCard:
                 )
             known = {f.name for f in dataclasses.fields(cls)}
             values = {key: value for key, value in values.items() if key in known}
-            card = cls(**{**values, "outputs": tuple(values["outputs"])})
+            for key in _TUPLES & values.keys():
+                values[key] = tuple(values[key])
+            card = cls(**values)
             _check_kinds(card)
             unknown = set(card.outputs) - set(NAMES[card.task])
             missing = set(card.outputs) - set(card.thresholds)
@@ -133,17 +147,20 @@ class ModelCard:
 
 def _check_kinds(card: ModelCard) -> None:
     """Raise TypeError or ValueError where a field would fail only when the model is used."""
-    for key in (f.name for f in dataclasses.fields(card) if f.name != "outputs"):
-        kind = dict if key in _TABLES else str
+    for key in (f.name for f in dataclasses.fields(card) if f.name not in _TUPLES):
+        kind = dict if key in _TABLES else bool if key == "trusted" else str
         if not isinstance(getattr(card, key), kind):
             raise TypeError(f"its {key} is not a {kind.__name__}")
     name, settings = card.network.get("name"), card.network.get("settings", {})
     if not isinstance(name, str) or not isinstance(settings, dict):
         raise TypeError("its network has no name, or settings that are no table")
-    if not card.outputs or len(set(card.outputs)) < len(card.outputs):
-        raise ValueError("its outputs are none, or not distinct")
+    names = card.outputs
+    if not names or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its outputs are none, not distinct, or no names")
     if card.task not in NAMES:
         raise ValueError(f"its task {card.task!r} is not known here")
+    if not set(card.modalities) <= set(MODALITIES):
+        raise ValueError(f"its modalities {card.modalities} are not known here")
     if card.tta not in TTA:
         raise ValueError(f"its test-time augmentation {card.tta!r} is not known here")
     if not all(0 <= threshold <= 1 for threshold in card.thresholds.values()):

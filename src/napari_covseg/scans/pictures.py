@@ -174,10 +174,10 @@ def _refuse_xrays(first: dict[Path, npt.NDArray[Any]], source: Path) -> None:
     if len(first) < 2 or min(min(page.shape) for page in first.values()) < LEAST_SIDE:
         return
     some = list(first)[:: -(-len(first) // LOOKED_AT)]
-    xrays = [path for path in some if look(first[path], "grey").kind == "chest X-ray"]
+    xrays = [path for path in some if look(first[path], "grey").kind in ("chest X-ray", "X-ray")]
     if 2 * len(xrays) > len(some):
         raise ScanError(
-            f"{source.name} holds {len(first)} pictures that look like chest X-rays ({xrays[0].name} and "
+            f"{source.name} holds {len(first)} pictures that look like X-rays ({xrays[0].name} and "
             "others), which are no slices of one scan; open one of them or, if they are slices, save them as "
             "a TIFF stack."
         )

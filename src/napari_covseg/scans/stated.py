@@ -29,8 +29,7 @@ def look_at(scan: Scan) -> Appearance:
     return Appearance(
         "grey",
         kind,
-        found.contrast,
         marks=found.marks,
         bits=max(8, int(scan.voxels.max()).bit_length()),
-        confidence={name: found.confidence.get(name, 1.0) for name in ("contrast", "marks")} | {"kind": sure},
+        confidence={"kind": sure, "marks": found.confidence.get("marks", 1.0)},
     )

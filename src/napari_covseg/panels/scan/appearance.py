@@ -27,7 +27,7 @@ FIELDS: dict[str, tuple[str, dict[Any, str], str]] = {
     "kind": ("Kind", {}, "Only a chest CT is labelled without asking again."),
     "contrast": (
         "Contrast",
-        {},
+        {None: "not known"},
         "What grey values mean: a model equalises the contrast itself, unless that was done before.",
     ),
     "turned": (

@@ -14,7 +14,7 @@ from napari_covseg.errors import CovsegError
 from napari_covseg.labels import OUTPUTS
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import ModelEntry, available
-from napari_covseg.networks.catalogue import CATALOGUE, NetworkEntry
+from napari_covseg.networks.catalogue import CATALOGUE, CLASSIFIERS, NetworkEntry
 
 _log = logging.getLogger(__name__)
 _ORIGINS = {"shipped": "in the package", "installed": "installed"}
@@ -169,7 +169,7 @@ def model_page(card: ModelCard, place: str = "") -> str:
 def network_of(card: ModelCard) -> NetworkEntry | None:
     """Return the paper's network that a model is, None if it is no network of the catalogue."""
     settings = card.network.get("settings", {})
-    for entry in CATALOGUE:
+    for entry in (*CATALOGUE, *CLASSIFIERS):
         if entry.network == card.network.get("name") and entry.settings == settings:
             return entry
     return None
@@ -182,7 +182,7 @@ def _network(card: ModelCard) -> dict[str, str]:
         variant = f", a variant of {entry.preset_of}" if entry.preset_of else ""
         rows["Network"] = f"{entry.title} ({entry.name}{variant})"
         rows["Paper"] = entry.paper
-        rows["Parameters"] = f"{entry.parameters / 1e6:.3f} M; {entry.gmac:.2f} GMAC for 256 × 256 pixels"
+        rows["Parameters"] = f"{entry.parameters / 1e6:.3f} M; {entry.gmac:.2f} GMAC for {entry.size} × {entry.size} pixels"
     else:
         rows["Network"] = str(card.network.get("name", ""))
         rows["Paper"] = str(card.recipe.get("paper", ""))
@@ -191,6 +191,8 @@ def _network(card: ModelCard) -> dict[str, str]:
 
 def _finds(card: ModelCard) -> dict[str, str]:
     rows = {name: f"from a probability of {card.thresholds[name]:g}" for name in card.outputs}
+    if card.task != "segmentation":
+        return rows | {"Looks at": " and ".join(card.modalities), "Trust": card.trust}
     return rows | {"Mirror images": _MIRRORED.get(card.tta, card.tta)}
 
 
