@@ -182,7 +182,8 @@ def _network(card: ModelCard) -> dict[str, str]:
         variant = f", a variant of {entry.preset_of}" if entry.preset_of else ""
         rows["Network"] = f"{entry.title} ({entry.name}{variant})"
         rows["Paper"] = entry.paper
-        rows["Parameters"] = f"{entry.parameters / 1e6:.3f} M; {entry.gmac:.2f} GMAC for {entry.size} × {entry.size} pixels"
+        pixels = f"{entry.size} × {entry.size} pixels"
+        rows["Parameters"] = f"{entry.parameters / 1e6:.3f} M; {entry.gmac:.2f} GMAC for {pixels}"
     else:
         rows["Network"] = str(card.network.get("name", ""))
         rows["Paper"] = str(card.recipe.get("paper", ""))
