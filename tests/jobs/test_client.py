@@ -102,6 +102,7 @@ def test_a_request_the_child_cannot_read_fails_alone(
     assert client.pid is not None and psutil.pid_exists(client.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(3))
 @posix
 def test_kill_9_of_the_child(tmp_path: Path, moment: int) -> None:
@@ -150,6 +151,7 @@ def test_close_ends_the_child_and_lets_it_tidy_up(client: JobClient, listener: L
     assert (tmp_path / "count").read_text().endswith("end\n")
 
 
+@pytest.mark.slow
 def test_close_kills_a_child_that_does_not_listen(client: JobClient, listener: Listener, tmp_path) -> None:
     job_id = client.submit(Count(str(tmp_path / "count"), 2, seconds=1_000))
     listener.until(lambda: listener.of(job_id))
@@ -200,6 +202,7 @@ def start_parent(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str]
     return parent, child
 
 
+@pytest.mark.slow
 @posix
 def test_no_child_outlives_a_killed_viewer(tmp_path: Path) -> None:
     parent, child = start_parent(tmp_path)
@@ -209,6 +212,7 @@ def test_no_child_outlives_a_killed_viewer(tmp_path: Path) -> None:
     assert not child.is_running()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
 def test_not_even_a_child_that_cannot_notice_outlives_its_viewer(tmp_path: Path) -> None:
     parent, child = start_parent(tmp_path)

@@ -131,6 +131,7 @@ def share_of(workspace: Workspace, model_id: str) -> float:
     return float(card.recipe["fine-tuning"]["interpolation"])
 
 
+@pytest.mark.slow
 def test_a_version_that_forgets_stays_near_its_parent(
     workspace: Workspace, finetune: Finetune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +182,7 @@ def test_the_parent_and_the_case_stay_as_they_are(
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model(workspace: Workspace, finetune: Finetune) -> None:
     versions = WorkspaceModels(workspace)
     losses = [

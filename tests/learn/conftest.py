@@ -46,6 +46,7 @@ def recipe() -> Recipe:
         batch=2,
         stages=((1.0, 64),),
         slab=0.0,  # these slices are no neighbours
+        augmentation="flips-zoom",  # which takes a tenth of the time, and loads no MONAI
         validate_every=6,
     )
 

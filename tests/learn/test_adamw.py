@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +43,7 @@ def test_its_steps_are_those_of_the_paper() -> None:
         assert not np.allclose(weight, before)
 
 
+@pytest.mark.slow
 def test_it_loads_no_compiler() -> None:
     program = (
         "import sys, torch\n"

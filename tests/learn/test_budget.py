@@ -34,6 +34,7 @@ def test_as_many_steps_as_fit(data: LabelledSlices, recipe: Recipe, slow: None) 
         within(5, recipe, *parts)
 
 
+@pytest.mark.slow
 def test_the_number_that_was_chosen_is_kept(
     data: LabelledSlices, recipe: Recipe, slow: None, tmp_path: Path
 ) -> None:

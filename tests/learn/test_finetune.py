@@ -198,6 +198,7 @@ def test_where_a_person_stops_it_the_last_weights_are_measured(parent: Model) ->
     assert run.result().step == 7 and run.result().measured.tolist() == [0, 7]
 
 
+@pytest.mark.slow
 def test_memory_keeps_the_model_as_it_was(parent: Model) -> None:
     known = slices(4, 7)
     memory = replace(known, masks=model_probabilities(parent, known.images) / np.float32(255))

@@ -117,6 +117,7 @@ def test_a_scan_that_is_free_of_something(tmp_path: Path) -> None:
     assert states(data, 0, 5, 5)["lesion"] == UNKNOWN  # a nodule, say
 
 
+@pytest.mark.slow
 def test_volumes_that_are_labelled_whole_teach_everything(tmp_path: Path) -> None:
     for seed in (1000, 1001):
         made = phantom(seed, (3, 64, 64), (80.0, 5.6, 5.6), lesions=seed == 1000)

@@ -101,6 +101,7 @@ def test_each_phase_begins_with_the_first_rate(
     assert rates[7] > 0.8e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "moments"), [("plateau", (7, 10)), ("poly", (4, 9))])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     parts: tuple[LabelledSlices, LabelledSlices], tmp_path: Path, schedule: str, moments: tuple[int, ...]

@@ -176,6 +176,7 @@ def test_settings_that_would_do_nothing_are_refused(more: str, told: str) -> Non
         parse_recipes(text + "\n".join(lines.values()) + "\n")
 
 
+@pytest.mark.slow
 def test_it_is_trained_from_the_shell_with_the_same_words(tmp_path: Path) -> None:
     data = striped()
     lines = ["file,class,patient"]

@@ -113,6 +113,7 @@ def test_the_regression_set_is_the_same_in_every_process_and_never_remembered() 
     assert np.array_equal(phantom_slices(card).images, slices.images)
 
 
+@pytest.mark.slow
 def test_the_phantoms_that_ship_are_those_that_are_made() -> None:
     seed = MEMORY_SEEDS[0]
     voxels, lungs, lesions = shipped_phantom(seed)

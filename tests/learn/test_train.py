@@ -73,10 +73,14 @@ def test_progress_every_ten_steps_and_at_validations(data: LabelledSlices, recip
     assert [progress.best for progress in told] == [True, False, True, True]  # the last ones are kept
 
 
-@pytest.mark.parametrize("at", [6, 10])  # right at a checkpoint, and four steps after it
+@pytest.mark.slow
+# right at a checkpoint, and four steps after it
+@pytest.mark.parametrize(("at", "augmentation"), [(6, "flips-zoom"), (10, "covseg")])
+@pytest.mark.xdist_group("monai")  # see test_augment
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    data: LabelledSlices, recipe: Recipe, tmp_path: Path, at: int
+    data: LabelledSlices, recipe: Recipe, tmp_path: Path, at: int, augmentation: str
 ) -> None:
+    recipe = dataclasses.replace(recipe, augmentation=augmentation)
     training, validation = data.only({"anna", "bert"}), data.only({"cleo"})
     told, network = run(recipe, training, validation)
     interrupt(recipe, training, validation, at, tmp_path / "a.checkpoint")
@@ -165,6 +169,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert same(ended[1], resumed)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_end_goes_on_from_there(
     recipe: Recipe, data: LabelledSlices, tmp_path: Path
 ) -> None:
@@ -254,6 +259,7 @@ def test_a_checkpoint_of_a_recipe_in_other_words(
     assert run(reworded, data, checkpoint=tmp_path / "a.checkpoint")[0][0].step == 10
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_has_seen_other_patients(
     data: LabelledSlices, recipe: Recipe, tmp_path: Path
 ) -> None:
