@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from taught import teach
 
 # On slices as small as those of the tests, threads wait for each other (which costs a core) more
 # than they compute. Child processes inherit it; torch reads it when it is loaded.
@@ -41,6 +44,12 @@ def _own_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
             patch.setenv(name, str(home / name.lower()))
         patch.delenv("COVSEG_WORKSPACE", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def as_if_taught() -> Callable[[Any], None]:
+    """Return what gives the normalisations of a network what they would have after they had seen data."""
+    return teach
 
 
 @pytest.fixture(scope="session")

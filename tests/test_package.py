@@ -41,6 +41,7 @@ TORCH_FREE = [
     "models.preparation",
     "panels",
     "predict.options",
+    "recognise.answers",
     "scans",
 ]
 

@@ -35,6 +35,10 @@ def full(workspace: Workspace, case_id: str) -> Workspace:
     for z in range(case.shape[0]):
         run.write_slice(z, ones, ones, ones[None], uncertainty=ones)
     run.finish()
+    said = case.begin_recognition("m", "recognition", ["COVID-19", "normal"], {}, 0, (4, 3))
+    for z in range(case.shape[0]):
+        said.write_slice(z, (0.25, 0.75), np.full((2, 4, 3), z, np.uint8))
+    said.finish((0.25, 0.75))
     with OpenCase(workspace, case_id) as opened:
         opened.merge_slices(run.id, range(6))
     model = zarr.open_group(Path(workspace.path, "models/learned"), mode="w")
@@ -75,6 +79,7 @@ def flip(path: Path) -> None:
         "cases/*/predictions/*/probabilities/c.0.1.0.0",
         "cases/*/predictions/*/uncertainty/c.1.0.0",
         "cases/*/predictions/*/done/c.1.0.0",
+        "cases/*/recognitions/*/probabilities/c.1.0.0",
         "models/learned/weights/c.0",
         "models/learned/curves/loss/c.0.0.0",
         "models/learned/curves/zarr.json",

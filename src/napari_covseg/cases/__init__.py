@@ -9,6 +9,7 @@ __all__ = [
     "merge",
     "open_case",
     "prediction",
+    "recognition",
     "rescue",
     "revision",
     "workspace",

@@ -18,6 +18,7 @@ from zarr.storage import LocalStore
 
 from napari_covseg.cases.lock import Lock, holder
 from napari_covseg.cases.prediction import Prediction, PredictionInfo, create_prediction
+from napari_covseg.cases.recognition import FOLDER, Recognition, RecognitionInfo, create_recognition
 from napari_covseg.cases.store import (
     FORMAT,
     KEY,
@@ -33,7 +34,7 @@ from napari_covseg.cases.store import (
 )
 from napari_covseg.errors import CaseError
 from napari_covseg.files import write_text
-from napari_covseg.labels import GROUPS, Group
+from napari_covseg.labels import GROUPS, Group, Task
 from napari_covseg.scans.appearance import MOST_SLICES, Appearance, look
 from napari_covseg.scans.scan import Intensity, Scan
 
@@ -398,6 +399,58 @@ class Case:
     def prediction_names(self) -> list[str]:
         """Return the ids of all predictions, readable or not. Raises CaseError."""
         return children(self.group, "predictions")
+
+    def begin_recognition(
+        self,
+        model_id: str,
+        task: Task,
+        outputs: Sequence[str],
+        settings: dict[str, Any],
+        revision: int,
+        heat_maps: tuple[int, int] | None = None,
+    ) -> Recognition:
+        """Start an empty recognition.
+
+        Parameters
+        ----------
+        model_id : str
+        task : {"recognition", "manifestations"}
+        outputs : sequence of str
+            What the probabilities are of.
+        settings : dict
+            What the model was run with, as JSON values; see `RecognitionInfo`.
+        revision : int
+            `Activity.revision` that it sees.
+        heat_maps : tuple of int, optional
+            Height and width of the heat maps, to keep them.
+
+        Raises
+        ------
+        CaseError
+            If the disk is full or the folder is read-only.
+        """
+        with reading("The case", self.path):
+            case = zarr.open_group(self.group.store, path=self.group.path, mode="r+")
+        given = (model_id, task, outputs, settings, revision, heat_maps)
+        return create_recognition(case, self.shape[0], *given)
+
+    def recognition(self, recognition_id: str) -> Recognition:
+        """Return a recognition by its id; CaseError if there is none."""
+        return Recognition(self.subgroup(f"{FOLDER}/{recognition_id}", self._mode))
+
+    def recognitions(self) -> list[RecognitionInfo]:
+        """Return the recognitions that there are, oldest first; half-made or damaged ones are left out."""
+        infos = []
+        for recognition_id in self.recognition_names():
+            with suppress(CaseError):
+                infos.append(self.recognition(recognition_id).info)
+        return infos
+
+    def recognition_names(self) -> list[str]:
+        """Return the ids of all recognitions, readable or not. Raises CaseError."""
+        with reading("The case", self.path):
+            there = FOLDER in self.group
+        return children(self.group, FOLDER) if there else []
 
     @property
     def _mode(self) -> Literal["r", "r+"]:

@@ -100,6 +100,7 @@ class _Check:
                 self._note(case.path, f"it is open by {holder}", "check again when it is closed")
             self._arrays(case)
             self._predictions(case)
+            self._recognitions(case)
             self._history(case, chain=not holder)
             for path in sorted(case.folder.rglob("*.damaged")) if case.folder is not None else ():
                 what = "these are the bytes of a slice that was damaged and then corrected anew"
@@ -163,6 +164,19 @@ class _Check:
                     ):
                         with self._reading(path, advice):
                             read(z)
+
+    def _recognitions(self, case: Case) -> None:
+        names: list[str] = []
+        with self._reading(f"{case.path}/recognitions", _RESTORE):
+            names = case.recognition_names()
+        for name in names:
+            path, advice = f"{case.path}/recognitions/{name}", "recognise the scan again"
+            with self._reading(path, advice):
+                recognition = case.recognition(name)
+                recognition.read_probabilities()
+                for z in range(case.shape[0]):
+                    with self._reading(path, advice):
+                        recognition.read_heat(z)
 
     def _history(self, case: Case, *, chain: bool) -> None:
         """Look whether the history is whole and, unless somebody changes the case, leads to the labels."""

@@ -83,11 +83,13 @@ class Prediction:
         check_format(group, "run")
         self.id = group.basename
         with reading("The prediction", where(group)):
-            self._labels: dict[Group, zarr.Array[Any]] = {name: _array(group, name) for name in GROUPS}
-            self._record = _array(group, "done")
-            self._entropy = _array(group, "entropy") if "entropy" in group else None  # not in early ones
-            self._uncertainty = _array(group, "uncertainty") if "uncertainty" in group else None
-        self._probabilities = _array(group, "probabilities") if self.info.probabilities else None
+            self._labels: dict[Group, zarr.Array[Any]] = {name: stored_array(group, name) for name in GROUPS}
+            self._record = stored_array(group, "done")
+            self._entropy = (
+                stored_array(group, "entropy") if "entropy" in group else None
+            )  # not in early ones
+            self._uncertainty = stored_array(group, "uncertainty") if "uncertainty" in group else None
+        self._probabilities = stored_array(group, "probabilities") if self.info.probabilities else None
 
     @property
     def info(self) -> PredictionInfo:
@@ -264,7 +266,7 @@ def create_prediction(
     """Create an empty prediction; see `Case.begin_prediction`. Its attributes come last and make it one."""
     now = datetime.now(UTC)
     with writing("the new prediction", where(predictions)):
-        group = predictions.create_group(_free_name(predictions, now))
+        group = predictions.create_group(free_name(predictions, now))
         for name in GROUPS:
             create_slices(group, name, shape, np.uint8)
         if probabilities:
@@ -288,15 +290,17 @@ def create_prediction(
         return Prediction(group.update_attributes({KEY: own}))
 
 
-def _free_name(predictions: zarr.Group, now: datetime) -> str:
+def free_name(group: zarr.Group, now: datetime) -> str:
+    """Return a name that nothing in a group has: the time."""
     stem = now.strftime("%Y%m%d-%H%M%S-%f")
     name, count = stem, 1
-    while name in predictions:
+    while name in group:
         name, count = f"{stem}-{count}", count + 1
     return name
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+def stored_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of a group. Raises KeyError if it is none."""
     array = group[name]
     if not isinstance(array, zarr.Array):
         raise KeyError(name)

@@ -104,7 +104,7 @@ def check_format(group: zarr.Group, kind: str) -> dict[str, Any]:
     Raises
     ------
     CaseError
-        If the group is no `kind` ("workspace", "case", "run") or is of a newer format.
+        If the group is no `kind` ("workspace", "case", "run", "recognition") or is of a newer format.
     """
     own = group.attrs.get(KEY)
     if not isinstance(own, dict) or own.get("kind") != kind:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from napari_covseg.cli import assess, case, learn, model, predict, scan, train, viewer
+from napari_covseg.cli import assess, case, learn, model, predict, recognise, scan, train, viewer
 from napari_covseg.cli.output import Commands
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command()(viewer.demo)
 app.command("open")(viewer.open_viewer)
 app.command()(scan.info)
 app.command("import")(scan.import_scan)
+app.command()(recognise.recognise)
 app.command()(predict.predict)
 app.command()(train.train)
 app.command()(learn.finetune)

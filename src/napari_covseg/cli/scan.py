@@ -136,7 +136,7 @@ def _show(scan: Scan, appearance: Appearance, number: int | None, path: str) -> 
     from napari_covseg.files import write_bytes
     from napari_covseg.models.catalogue import DEFAULT, find
     from napari_covseg.models.preparation import Preparation, as_shown
-    from napari_covseg.scans.scan import LUNG_WINDOW
+    from napari_covseg.scans.scan import LUNG_WINDOW, in_window
 
     count = len(scan.voxels)
     if number is not None and number > count:
@@ -144,7 +144,7 @@ def _show(scan: Scan, appearance: Appearance, number: int | None, path: str) -> 
     slice_ = scan.voxels[count // 2 if number is None else number - 1]
     shown = as_shown(slice_, appearance, Preparation.from_card(find(DEFAULT).card.preparation))
     low, high = LUNG_WINDOW if scan.intensity == "HU" else scan.window or (0, 2**appearance.bits - 1)
-    there = np.asarray((np.clip(slice_, low, high) - low) * (255 / (high - low)), np.uint8)
+    there = in_window(slice_, (low, high))
     height = max(len(there), len(shown))
     pictures = [
         cv2.resize(one, (max(1, round(one.shape[1] * height / len(one))), height)) for one in (there, shown)

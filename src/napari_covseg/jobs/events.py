@@ -10,6 +10,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from napari_covseg.labels import Task
+
 
 @dataclass(frozen=True)
 class Started:
@@ -66,6 +68,75 @@ class VolumeDone:
     """The last pass in 3-D has rewritten the slices."""
 
     prediction_id: str
+
+
+@dataclass(frozen=True)
+class RecognitionStarted:
+    """A model is asked about a scan.
+
+    Attributes
+    ----------
+    model_id : str
+    task : {"recognition", "manifestations"}
+    outputs : tuple of str
+        What the probabilities are of.
+    recognition_id : str
+        Its place in the case; empty for a file.
+    """
+
+    model_id: str
+    task: Task
+    outputs: tuple[str, ...]
+    recognition_id: str = ""
+
+
+@dataclass(frozen=True)
+class SliceRecognised:
+    """A model has answered for a slice.
+
+    Attributes
+    ----------
+    model_id : str
+    z : int
+    probabilities : tuple of float or None
+        In the order of the outputs; None for a slice without lung, of which nothing was asked.
+    recognition_id : str
+        As in `RecognitionStarted`.
+    """
+
+    model_id: str
+    z: int
+    probabilities: tuple[float | None, ...]
+    recognition_id: str = ""
+
+
+@dataclass(frozen=True)
+class ScanRecognised:
+    """A model has answered for a scan, or was not asked.
+
+    Attributes
+    ----------
+    name : str
+        Of the scan.
+    model_id, task, outputs, recognition_id
+        As in `RecognitionStarted`.
+    probabilities, shares, slices
+        As in `recognise.answers.ScanAnswer`; none where it was not asked.
+    shown, caution
+        As in `recognise.answers.Verdict`: whether the answer may be shown as a finding, and what is said with
+        it.
+    """
+
+    name: str
+    model_id: str
+    task: Task
+    outputs: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    shares: tuple[float, ...]
+    slices: int
+    shown: bool
+    caution: str
+    recognition_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,6 +242,9 @@ Event = (
     | PredictionStarted
     | SlicesDone
     | VolumeDone
+    | RecognitionStarted
+    | SliceRecognised
+    | ScanRecognised
     | TrainingStep
     | ModelProposed
     | Imported

@@ -202,4 +202,57 @@ class Refine:
     options: PredictOptions = PLAIN
 
 
-Request = Import | Predict | PredictFile | WarmUp | Finetune | Refine
+@dataclass(frozen=True)
+class Recognise:
+    """Have models name what a case shows, slice by slice; each answer is one of the case's recognitions.
+
+    Attributes
+    ----------
+    workspace, case : str
+        As in `Predict`.
+    models : tuple of str
+        Names of models in the catalogue that recognise or name manifestations, or paths of model files. Those
+        that say nothing of such a scan are not asked, and say why.
+    first_slice, revision, device : int, int, str
+        As in `Predict`.
+    heat_maps : bool
+        Whether to keep where in a slice each answer comes from.
+    """
+
+    workspace: str
+    case: str
+    models: tuple[str, ...]
+    first_slice: int
+    revision: int = 0
+    device: str = "auto"
+    heat_maps: bool = True
+
+
+@dataclass(frozen=True)
+class RecogniseFile:
+    """Have models name what a scan shows that is in no workspace.
+
+    Attributes
+    ----------
+    path, series, values : str
+        As in `PredictFile`.
+    models : tuple of str
+        As in `Recognise`; by default the first of each task that has learned from such scans.
+    heat_map : str, optional
+        PNG file to draw the first model's heat map into, beside its slice.
+    device : str
+        As in `Predict`.
+    seen_as : tuple of (str, value)
+        As in `Import`.
+    """
+
+    path: str
+    models: tuple[str, ...] = ()
+    heat_map: str | None = None
+    series: str | None = None
+    values: Values | None = None
+    device: str = "auto"
+    seen_as: tuple[tuple[str, bool | int | str | None], ...] = ()
+
+
+Request = Import | Predict | PredictFile | WarmUp | Finetune | Refine | Recognise | RecogniseFile

@@ -9,7 +9,16 @@ from typing import Any
 
 from napari_covseg.errors import JobError
 from napari_covseg.jobs.events import Event, Finished, Progress
-from napari_covseg.jobs.requests import Finetune, Import, Predict, PredictFile, Refine, WarmUp
+from napari_covseg.jobs.requests import (
+    Finetune,
+    Import,
+    Predict,
+    PredictFile,
+    Recognise,
+    RecogniseFile,
+    Refine,
+    WarmUp,
+)
 from napari_covseg.jobs.steps import Control, in_thread
 
 Work = Callable[[Any, Control], Iterator[Event]]
@@ -22,6 +31,8 @@ JOBS: dict[type, tuple[str, str]] = {
     WarmUp: (f"{_ROOM}.predict_case:warm_up_model", "models"),
     Finetune: (f"{_ROOM}.finetune_cases:finetune_cases", "steps"),
     Refine: (f"{_ROOM}.refine_slice:refine_slice", "slices"),
+    Recognise: (f"{_ROOM}.recognise_case:recognise_case", "slices"),
+    RecogniseFile: (f"{_ROOM}.recognise_file:recognise_file", "slices"),
 }
 """Of each request, the generator that does it, as ``module:function``, and what its progress counts."""
 # By name, because their modules load torch, which takes seconds and stays out of the viewer's process.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -59,11 +60,15 @@ def probabilities(
     task : {"segmentation", "recognition", "manifestations"}
         That of the model's card.
     """
-    logits = stacked(heads(network, inputs), outputs)
+    return to_probabilities(stacked(heads(network, inputs), outputs), task)
+
+
+def to_probabilities(logits: Tensor, task: Task) -> Tensor:
+    """Return the probabilities that logits, (n, outputs, ...), stand for; see `probabilities`."""
     return logits.softmax(1) if task == "recognition" else logits.sigmoid()
 
 
-def restore(probability: Tensor, placement: Placement) -> Tensor:
+def restore(probability: Tensor, placement: Placement, *, fit: Literal["pad", "stretch"] = "pad") -> Tensor:
     """Bring probabilities to the scan's grid; they are 0 outside the part that the network saw.
 
     Probabilities are resized, never labels: thresholding comes after, so that outlines
@@ -73,16 +78,19 @@ def restore(probability: Tensor, placement: Placement) -> Tensor:
     ----------
     probability : Tensor, shape (n, c, size, size)
     placement : Placement
+    fit : {"pad", "stretch"}
+        How the part was made square, see `Preparation`.
 
     Returns
     -------
     Tensor, shape (n, c, y, x)
     """
     side, height, width = placement.side, placement.height, placement.width
-    if probability.shape[-1] != side:
+    size = (height, width) if fit == "stretch" else (side, side)
+    if probability.shape[-2:] != size:
         # channels last, in which it leaves the network, takes four times as long on a CPU
         probability = probability.contiguous()
-        probability = F.interpolate(probability, (side, side), mode="bilinear", align_corners=False)
+        probability = F.interpolate(probability, size, mode="bilinear", align_corners=False)
     probability = probability[..., :height, :width]
     if (height, width) == placement.shape:
         return probability

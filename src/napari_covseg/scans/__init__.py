@@ -9,6 +9,7 @@ from napari_covseg.scans.formats import (
     label_files,
     read_mask,
     read_scan,
+    scans_in,
     write_labels,
 )
 from napari_covseg.scans.intensity import VALUES
@@ -31,6 +32,7 @@ __all__ = [
     "read_scan",
     "scan",
     "scan_of_array",
+    "scans_in",
     "stated",
     "write_labels",
 ]

@@ -21,12 +21,12 @@ from napari_covseg.files import replacing, write_text
 from napari_covseg.labels import Label
 from napari_covseg.scans.dicom import Dicom
 from napari_covseg.scans.dicom.folder import NothingReadError
-from napari_covseg.scans.dicom.series import SeriesInfo
+from napari_covseg.scans.dicom.series import SeriesInfo, list_series
 from napari_covseg.scans.intensity import VALUES
 from napari_covseg.scans.itk import MetaImage, Nrrd
 from napari_covseg.scans.nifti import Nifti
 from napari_covseg.scans.orientation import Labels, as_stored
-from napari_covseg.scans.pictures import Pictures
+from napari_covseg.scans.pictures import Pictures, first_page, xrays_among
 from napari_covseg.scans.scan import Format, Scan, Values
 from napari_covseg.scans.volumes import VolumeFormat
 
@@ -139,6 +139,34 @@ def _read_folder(
         names = ", ".join(deeper[:5])
         raise ScanError(f"{folder.name} holds no slices itself, its folders {names} do; choose one of them.")
     raise ScanError(f"{folder.name} holds no slices; choose {READABLE}.")
+
+
+def scans_in(path: str | os.PathLike[str]) -> list[tuple[Path, str | None]]:
+    """Return what in a folder `read_scan` reads one by one: path and series of each.
+
+    Of X-rays, in DICOM or as pictures, each is one; everything else, a file too, is one scan.
+
+    Raises
+    ------
+    ScanError
+        If nothing in it can be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [(path, None)]
+    if series := list_series(path):
+        xrays = [one for one in series if one.is_xray]
+        return [(path, one.uid) for one in xrays] if len(xrays) == len(series) else [(path, None)]
+    pictures = sorted(file for file in path.iterdir() if file.is_file() and PICTURES.recognises(file))
+    return [(file, None) for file in pictures] if xrays_among(pictures, _page) else [(path, None)]
+
+
+def _page(path: Path) -> npt.NDArray[Any]:
+    """Return a picture; one without pixels where it is damaged, which is said when it is read."""
+    try:
+        return first_page(path)
+    except ScanError:
+        return np.empty((0, 0), np.uint8)
 
 
 def _is_archive(path: Path) -> bool:

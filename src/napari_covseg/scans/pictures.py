@@ -6,7 +6,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,12 @@ class Pictures(Format):
         )
 
 
+def first_page(path: Path) -> npt.NDArray[Any]:
+    """Return a picture, or the first page of a TIFF, as a grey array (y, x). Raises ScanError."""
+    with warnings.catch_warnings(action="ignore"):
+        return next(_pages(path))
+
+
 def _without_masks(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Part pictures from those that are called masks, if there are both."""
     masks = [path for path in paths if MASK_WORDS.search(path.stem.lower())]
@@ -169,18 +175,31 @@ def _stack(
 
 def _refuse_xrays(first: dict[Path, npt.NDArray[Any]], source: Path) -> None:
     """Refuse several X-rays: they look alike, but are no slices of one scan."""
-    from napari_covseg.scans.appearance import look  # here, because it takes long to load
-
-    if len(first) < 2 or min(min(page.shape) for page in first.values()) < LEAST_SIDE:
-        return
-    some = list(first)[:: -(-len(first) // LOOKED_AT)]
-    xrays = [path for path in some if look(first[path], "grey").kind in ("chest X-ray", "X-ray")]
-    if 2 * len(xrays) > len(some):
+    if xrays := xrays_among(list(first), first.__getitem__):
         raise ScanError(
             f"{source.name} holds {len(first)} pictures that look like X-rays ({xrays[0].name} and "
             "others), which are no slices of one scan; open one of them or, if they are slices, save them as "
             "a TIFF stack."
         )
+
+
+def xrays_among(paths: Sequence[Path], page: Callable[[Path], npt.NDArray[Any]]) -> list[Path]:
+    """Look at a few of several pictures, and return the X-rays among them if most are such; else none.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    page : callable
+        Returns a picture, grey (y, x).
+    """
+    from napari_covseg.scans.appearance import look  # here, because it takes long to load
+
+    if len(paths) < 2:
+        return []
+    few = {path: page(path) for path in paths[:: -(-len(paths) // LOOKED_AT)]}
+    large = [path for path, values in few.items() if min(values.shape) >= LEAST_SIDE]
+    xrays = [path for path in large if look(few[path], "grey").kind in ("chest X-ray", "X-ray")]
+    return xrays if 2 * len(xrays) > len(few) else []
 
 
 def _masks_among(read: dict[Path, list[npt.NDArray[Any]]], source: Path) -> list[Path]:

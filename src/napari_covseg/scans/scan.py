@@ -20,6 +20,13 @@ Values = Literal["HU", "HU+1024", "grey"]
 LUNG_WINDOW = (-1350, 150)
 """HU at which a scan is first shown and looked at: level -600, width 1500."""
 
+
+def in_window(values: npt.NDArray[Any], window: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """Return values as grey, 0 at the lower end of a window and 255 at the upper one."""
+    low, high = window
+    return np.asarray((np.clip(values.astype(np.float32), low, high) - low) / (high - low) * 255, np.uint8)
+
+
 METADATA_KEY = "covseg_scan"
 """Under this key the metadata of a napari layer hold the `Scan` that it shows or labels."""
 

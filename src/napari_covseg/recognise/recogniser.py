@@ -1,0 +1,170 @@
+"""Slices in, probabilities and heat maps out: nearest to the slice on screen first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_covseg.errors import ModelError
+from napari_covseg.models.file import Model
+from napari_covseg.models.forward import as_input, probabilities, to_probabilities
+from napari_covseg.models.preparation import as_shown
+from napari_covseg.networks.classifier import Classifier
+from napari_covseg.recognise.heat_map import grad_cam, on_slice
+from napari_covseg.scans.appearance import Appearance, shape, upright
+from napari_covseg.scans.scan import LUNG_WINDOW, in_window
+
+Slice = npt.NDArray[Any]
+LEAST_LUNG = 0.02
+"""Of a slice's area: with less it is answered by none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a network says of a slice.
+
+    Attributes
+    ----------
+    z : int
+    probabilities : tuple of float
+        In the order of the outputs; NaN for a slice without lung, of which nothing was asked.
+    heat : ndarray of uint8, shape (outputs, *answers.heat_grid(slice.shape)), or None
+        Where each output comes from; the brightest place is as bright as it is likely, and 255 is certain.
+    """
+
+    z: int
+    probabilities: tuple[float, ...]
+    heat: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Recogniser:
+    """A model that names what slices of one scan show.
+
+    Attributes
+    ----------
+    model : Model
+    appearance : Appearance
+        A picture is shown to the network as to one that labels it: upright, with air in black.
+    window : tuple of float, optional
+        The grey values that an X-ray's file wants to be shown black and white.
+
+    Raises
+    ------
+    ModelError
+        If the model labels pixels, or sees slices cropped to lungs, which nobody has found here.
+    """
+
+    model: Model
+    appearance: Appearance
+    window: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model.network, Classifier):
+            raise ModelError(
+                f"The model {self.model.card.id} labels pixels, it recognises nothing: choose another."
+            )
+        if self.model.preparation.crop != "none":
+            raise ModelError(
+                f"The model {self.model.card.id} sees slices cropped to the lungs, which nobody has found: "
+                "choose one that sees whole slices."
+            )
+
+    def prepare(self, slice_: Slice) -> npt.NDArray[np.uint8]:
+        """Return a slice (y, x) as the network sees it, (size, size)."""
+        appearance = self.appearance
+        if self.window is not None:
+            slice_, appearance = in_window(slice_, self.window), replace(appearance, bits=8)
+        return as_shown(slice_, appearance, self.model.preparation)
+
+    def answer(self, zs: Sequence[int], slices: Sequence[Slice], *, heat_maps: bool) -> list[Answer]:
+        """Return what the network says of slices, each (y, x)."""
+        model, card = self.model, self.model.card
+        inputs = as_input(np.stack([self.prepare(slice_) for slice_ in slices]), model.device)
+        if not heat_maps:
+            with torch.inference_mode():
+                sure = probabilities(model.network, inputs, card.outputs, card.task).cpu().tolist()
+            return [Answer(z, tuple(one)) for z, one in zip(zs, sure, strict=True)]
+        assert isinstance(model.network, Classifier)
+        logits, maps = grad_cam(model.network, inputs, card.outputs)
+        likely = to_probabilities(logits, card.task)
+        heat = maps * likely[..., None, None]
+        return [
+            Answer(z, tuple(one.tolist()), on_slice(places, slice_.shape, self.appearance, model.preparation))
+            for z, one, places, slice_ in zip(zs, likely, heat, slices, strict=True)
+        ]
+
+    def nothing(self, z: int) -> Answer:
+        """Return the answer for a slice that is not asked about."""
+        return Answer(z, (float("nan"),) * len(self.model.card.outputs))
+
+
+def shows_lung(slice_: Slice, appearance: Appearance) -> bool:
+    """Whether there is lung in a slice (y, x), by the rule by which scans are looked at; ever in an X-ray."""
+    if appearance.kind != "chest CT":
+        return True
+    if appearance.intensity == "HU":
+        grey = in_window(slice_, LUNG_WINDOW)
+    else:
+        grey = in_window(upright(slice_, appearance), (0, 2**appearance.bits - 1))
+    return float(shape(grey).lungs.mean()) >= LEAST_LUNG
+
+
+def recognise_slices(
+    read_slice: Callable[[int], Slice],
+    recognisers: Sequence[Recogniser],
+    take: Callable[[int], list[int]],
+    has_lung: Callable[[int, Slice], bool],
+    *,
+    batch: int = 1,
+    heat_maps: bool = False,
+    heartbeat: float | None = None,
+) -> Generator[list[tuple[Recogniser, Answer]], None, None]:
+    """Yield what models say of slices, in a thread of its own.
+
+    Parameters
+    ----------
+    read_slice : callable
+        z -> ndarray, shape (y, x).
+    recognisers : sequence of Recogniser
+        All are asked about a slice before the next one is taken.
+    take : callable
+        Returns up to so many slices that are to be next; none when all are taken.
+    has_lung : callable
+        Whether anything is asked about slice z, which is given too.
+    batch : int
+        Slices per pass; the first is alone, because a person waits for it.
+    heat_maps : bool
+    heartbeat : float, optional
+        While no slice is ready an empty list is yielded after so many seconds.
+
+    Yields
+    ------
+    list of (Recogniser, Answer)
+    """
+
+    def work(zs: list[int]) -> list[tuple[Recogniser, Answer]]:
+        slices = {z: read_slice(z) for z in zs}
+        asked = [z for z in zs if has_lung(z, slices[z])]
+        found = [(one, one.nothing(z)) for z in zs if z not in asked for one in recognisers]
+        for one in recognisers if asked else ():
+            answers = one.answer(asked, [slices[z] for z in asked], heat_maps=heat_maps)
+            found += [(one, answer) for answer in answers]
+        return found
+
+    # one thread for all: torch makes its own helpers for each that computes
+    with ThreadPoolExecutor(1, thread_name_prefix="covseg-recognise") as pool:
+        number = 1
+        while zs := take(number):
+            coming = pool.submit(partial(work, zs))
+            while wait([coming], heartbeat).not_done:
+                yield []
+            yield coming.result()
+            number = batch
