@@ -20,6 +20,7 @@ from napari_covseg.models.export import export_network
 from napari_covseg.networks.build import build_network
 
 
+@pytest.mark.slow
 def test_onnx_answers_as_the_network_at_any_size(network: nn.Module, card: ModelCard, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "tiny.onnx"
     done = export_network(network, path, "onnx", card.to_json())

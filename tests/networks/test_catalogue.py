@@ -77,6 +77,7 @@ def test_multiplications_are_as_pinned(name: str) -> None:
     assert round(count(entry.network, entry.settings)[1], 3) == entry.gmac
 
 
+@pytest.mark.slow
 @papers_own
 def test_a_training_network_names_its_further_heads(entry: NetworkEntry) -> None:
     """With one slice, on a device that computes shapes only."""
@@ -87,6 +88,7 @@ def test_a_training_network_names_its_further_heads(entry: NetworkEntry) -> None
     assert {tuple(one.shape) for one in logits.values()} == {(1, 1, 224, 224)}
 
 
+@pytest.mark.slow
 @papers_own
 def test_a_slice_of_odd_size_is_answered_with_numbers(entry: NetworkEntry) -> None:
     with torch.inference_mode():
@@ -95,6 +97,7 @@ def test_a_slice_of_odd_size_is_answered_with_numbers(entry: NetworkEntry) -> No
     assert torch.isfinite(logits["lesion"]).all()
 
 
+@pytest.mark.slow
 @every_network
 def test_each_parameter_has_a_gradient(entry: NetworkEntry) -> None:
     torch.manual_seed(0)

@@ -142,6 +142,7 @@ def test_classes_exclude_each_other_and_manifestations_do_not() -> None:
     torch.testing.assert_close(turned, labels[:, [2, 0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT)
 def test_it_learns_by_heart_what_sixteen_pictures_are(name: str) -> None:
     """Noise in two arbitrary classes, or with three arbitrary labels; only the pictures tell."""

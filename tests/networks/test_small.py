@@ -72,6 +72,7 @@ def four_phantom_slices(size: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).float() / 255, torch.from_numpy(targets).float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rdunet", "unetpp", "resunet"])
 def test_it_learns_four_phantom_slices_by_heart(name: str) -> None:
     images, targets = four_phantom_slices(48)

@@ -149,6 +149,7 @@ def test_an_x_ray_without_lungs_is_not_called_one_of_a_chest():
     assert look(knee(), "grey").kind == "X-ray"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", range(4))
 def test_rules_of_axial_slices_turn_and_invert_no_x_ray(turns):
     picture = np.rot90(radiograph(), turns)

@@ -236,6 +236,7 @@ def test_raw_data_without_pixels_does_not_disturb(tmp_path, make_series, make_sl
     assert len(read_scan(tmp_path).voxels) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLosslessSV1])
 def test_peak_memory_is_little_more_than_the_scan(tmp_path, make_series, ct, syntax):
     make_series(tmp_path / "few", ct((2, 64, 64)), syntax=syntax)

@@ -163,6 +163,7 @@ def mutated(name: str, data: bytes, seed: int) -> bytes:
     return bytes(mutation(bytearray(data), rng))
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_a_scan_or_a_scan_error(tmp_path, originals, capfd):
     folder = tmp_path / "damaged"
     folder.mkdir()

@@ -276,6 +276,7 @@ def test_a_header_without_its_data_file(tmp_path, ct):
         read_scan(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [np.int16, np.float32])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
 def test_peak_memory_is_little_more_than_the_scan(tmp_path, ending, kind):
