@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from napari_covseg.learn.loss import Loss
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.models.file import Model
-from napari_covseg.models.forward import as_input, heads, stacked
+from napari_covseg.models.forward import as_input, heads, stacked, to_probabilities
 
 Probabilities = npt.NDArray[np.uint8]
 """255 is certain."""
@@ -61,7 +61,7 @@ def probabilities(
         logits = heads(network, as_input(images[part], device))
         if each is not None:
             each(part, logits)
-        values = stacked(logits, outputs).sigmoid()
+        values = to_probabilities(stacked(logits, outputs), "segmentation")
         if values.shape[2:] != shape:
             values = F.interpolate(values.contiguous(), shape, mode="bilinear", align_corners=False)
         found[part] = values.mul_(255).round_().byte().cpu().numpy()

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_covseg.errors import ScanError
 from napari_covseg.labels import Label
+from napari_covseg.masks.parts import numbered
 from napari_covseg.scans.intensity import AIR, AS_THEY_ARE, Census, Scaling, to_int16, understand
 from napari_covseg.scans.orientation import Affine, Labels, empty, geometry_notes
 from napari_covseg.scans.scan import Format, Scan, Values
@@ -350,7 +350,7 @@ def missing_only_outside(slices: npt.NDArray[Any], census: Census) -> bool:
     if not census.missing:
         return True
     for missing in np.isnan(slices):
-        _, parts = cv2.connectedComponents(missing.astype(np.uint8))
+        parts, _ = numbered(missing, touching="corners")
         border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
         if not np.isin(parts[missing], border).all():
             return False
