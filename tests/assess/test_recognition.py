@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,4 +94,10 @@ def test_it_is_assessed_from_the_shell_and_what_it_cannot_heed_is_refused(tmp_pa
     assert "There is no task 'naming' to assess" in told("--task", "naming")
     for option in (["--fold", "1"], ["--protocol", "slice"], ["--size", "64"], ["--show"], ["--no-half"]):
         assert "is for segmentation: leave it out." in told("--task", "recognition", *option), option
-    assert "| tiny | borders only, by patient |" in told("--task", "recognition", "--steps", "20")
+    kept = tmp_path / "kept"
+    assert "| tiny | borders only, by patient |" in told(
+        "--task", "recognition", "--steps", "20", "--out", str(kept)
+    )
+    stored = json.loads((kept / "data-tiny.json").read_text())
+    assert stored["outputs"] == ["COVID-19", OTHER] and stored["recipe"]["steps"] == 20
+    assert stored["assessed"][0]["protocol"] == "by patient"

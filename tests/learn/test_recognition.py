@@ -114,6 +114,23 @@ def test_classes_count_alike_however_many_pictures_they_have() -> None:
     assert sure["weighted"] == pytest.approx(0.5, abs=0.05)
 
 
+def test_logistic_regression_finds_the_same_for_features_on_any_scale() -> None:
+    network, random = body_of(TINY), np.random.default_rng(0)
+    recipe = replace(TINY, optimiser="lbfgs", weight_decay=0.2, sampling="weighted", balance=0.5)
+    features = random.normal(0, 1, (60, network.fc.in_features)).astype(np.float32)  # type: ignore[union-attr]
+    classes, patients = (features[:, 0] > 0.8).astype(np.int64), np.arange(60).astype(str)
+    sure = []
+    for scale in (1.0, 100.0):
+        given = (features * scale + 3 * scale).astype(np.float32)
+        (told,) = teach_last_layer(recipe, network, given, classes, patients)
+        sure.append(probabilities_of(network, given))
+    assert told.step == told.steps == 150 and told.loss < np.log(2)
+    assert np.allclose(*sure, atol=0.01)
+    assert sure[0][:, 1].mean() > classes.mean() + 0.05  # of each class as much, not of each picture
+    with pytest.raises(ModelError, match="optimiser = 'lbfgs' is for a last layer alone"):
+        parse_recipes('[one]\nnetwork = "unet"\nsteps = 3\noptimiser = "lbfgs"\n')
+
+
 def test_the_temperature_is_that_with_which_the_network_is_as_sure_as_it_is_right() -> None:
     network = body_of(TINY)
     with torch.no_grad():

@@ -97,3 +97,16 @@ def test_the_union_of_two_logits() -> None:
         union_logits(first, second)[1:4].double().sigmoid(), (1 - (1 - p) * (1 - q))[1:4]
     )
     assert torch.isfinite(union_logits(first, second)).all()
+
+
+def test_stages_give_means_and_deviations_at_several_scales() -> None:
+    network = EfficientNetLite0(stages=(2, 4)).eval()
+    assert network.heat_map_layer == "encoders.4" and not hasattr(network, "wide")
+    slices, maps = torch.rand(2, 1, 64, 64), {}
+    for number in (2, 4):
+        network.encoders[number].register_forward_hook(lambda _, __, y, n=number: maps.update({n: y}))
+    found = network.features(slices)
+    wanted = [torch.cat([maps[n].mean((2, 3)), maps[n].std((2, 3), correction=0)], 1) for n in (2, 4)]
+    assert torch.allclose(found, torch.cat(wanted, 1), atol=1e-4) and found.shape == (2, 2 * (24 + 80))
+    with pytest.raises(ValueError, match="stages are numbers from 1 to 7"):
+        EfficientNetLite0(stages=(8,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_covseg.assess.tables import number_text, section
+from napari_covseg.assess.tables import number_text, section, without_nan
 from napari_covseg.errors import JobError
+from napari_covseg.files import write_text
 from napari_covseg.learn.labelled_pictures import LabelledPictures, Names, divided
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.recognition import (
@@ -204,6 +207,25 @@ def recognition_tables(found: Sequence[Assessed], outputs: dict[str, Sequence[st
         title = f"{one.recipe}, {one.protocol}: what is (rows) and what was found"
         parts.append(section(title, "", ["", *names], matrix))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def store_recognition(folder: Path, data: str, recipe: Recipe, found: Sequence[Assessed]) -> Path:
+    """Write what was assessed of a recipe into a folder, as ``DATA-RECIPE.json``, and return the file.
+
+    Raises
+    ------
+    JobError
+        If it cannot be written.
+    """
+    path = folder / f"{data}-{recipe.name}.json"
+    told = {"data": data, "outputs": recipe.outputs, "recipe": recipe.decisive()}
+    told["assessed"] = [without_nan(dataclasses.asdict(one)) for one in found]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise JobError(f"{path} cannot be written ({error.strerror}): name another folder.") from error
+    return path
 
 
 def _with_interval(figure: Sequence[float | None]) -> str:

@@ -61,7 +61,9 @@ def networks(
     budget: Annotated[
         str | None, typer.Option(help="Time for a fold, as 90s, 60m or 8h: the recipes are shortened to fit.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the stored runs.")] = RUNS,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the stored runs; of recognition nothing is stored without it.")
+    ] = RUNS,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -100,12 +102,13 @@ def networks(
             )
         given = {
             "--protocol": protocol != "patient", "--folds": folds, "--fold": fold, "--size": size,
-            "--budget": budget, "--out": out != RUNS, "--lungs-from": lungs_from, "--half": half is not None,
+            "--budget": budget, "--lungs-from": lungs_from, "--half": half is not None,
             "--show": show,
         }  # fmt: skip
         if useless := [name for name, value in given.items() if value]:
             raise JobError(f"{useless[0]} is for segmentation: leave it out.")
-        _recognition(output, data, recipe, weights, steps, device, threads)
+        kept = None if out == RUNS else out
+        _recognition(output, data, recipe, weights, steps, device, threads, kept)
         return
     if task != "segmentation":
         raise JobError(f"There is no task {task!r} to assess: choose segmentation or recognition.")
@@ -135,11 +138,12 @@ def _recognition(
     steps: int | None,
     device: str,
     threads: int | None,
+    out: Path | None,
 ) -> None:
-    """Assess recipes for recognition, and print what came out."""
+    """Assess recipes for recognition, print what came out, and store it if a folder is named."""
     import torch
 
-    from napari_covseg.assess.recognition import assess_recognition, recognition_tables
+    from napari_covseg.assess.recognition import assess_recognition, recognition_tables, store_recognition
     from napari_covseg.assess.tables import without_nan
     from napari_covseg.learn.labelled_pictures import read_labelled_pictures
     from napari_covseg.learn.recipe import read_recipe
@@ -154,9 +158,13 @@ def _recognition(
     pictures = read_labelled_pictures(data)
     found = []
     for one in chosen:
+        mine = []
         for told in assess_recognition(pictures.of_classes(one.outputs), one, weights, where):
             output.record(without_nan(dataclasses.asdict(told)))
-            found.append(told)
+            mine.append(told)
+        if out is not None:
+            output.line(f"Wrote {store_recognition(out, data.stem, one, mine)}")
+        found += mine
     output.line(recognition_tables(found, {one.name: one.outputs for one in chosen}))
 
 

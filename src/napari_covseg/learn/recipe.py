@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import NAMES, Task
+from napari_covseg.labels import MANIFESTATIONS, NAMES, Task
 from napari_covseg.networks.catalogue import CATALOGUE, CLASSIFIERS, NetworkEntry
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ OURS = "covseg"
 """The recipe that is taken where none is named."""
 STAGED = ("chsnet",)
 """Networks whose parts can be trained one after the other."""
-TASKS: dict[str, Task] = {entry.network: entry.task for entry in CLASSIFIERS}
-"""What networks are for that do not label pixels."""
+WHOLE = frozenset(entry.network for entry in CLASSIFIERS)
+"""Networks that do not label pixels but name what a whole slice shows."""
 RECOGNITION = (
     "name", "title", "paper", "notes", "network", "settings", "outputs", "pretrained", "preparation", "loss",
     "optimiser", "learning_rate", "weight_decay", "momentum", "steps", "epochs", "batch", "sampling",
     "balance", "selection", "seed",
 )  # fmt: skip
-"""Settings that a recipe for recognition may have: the last layer alone learns, see `learn.recognition`."""
+"""Settings that a recipe for recognition or manifestations may have, see `learn.recognition`."""
 WORDS = ("title", "paper", "notes")
 """Settings that decide nothing."""
 
@@ -76,6 +76,9 @@ class Recipe:
         Weight of each head's loss, which are added; empty: the mean over all heads (deep
         supervision included).
     optimiser : str
+        ``"lbfgs"`` finds the best last layer on a body that stays as it is, by at most `steps` iterations
+        over all slices at once, `weight_decay` being the penalty of its squared weights for features that
+        have a deviation of 1: logistic regression.
     learning_rate, weight_decay : float
         The rate is the first one, or the peak of the one-cycle schedule.
     body_rate : float
@@ -150,7 +153,7 @@ class Recipe:
     preparation: dict[str, Any] = field(default_factory=dict)
     loss: Literal["dice", "bce", "ce", "bce_dice", "bce_dice_shown", "bce_dice_squared"] = "bce_dice"
     heads: dict[str, float] = field(default_factory=dict)
-    optimiser: Literal["adamw", "adam", "sgd"] = "adam"
+    optimiser: Literal["adamw", "adam", "sgd", "lbfgs"] = "adam"
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 0.0
     body_rate: Positive = 1.0
@@ -185,7 +188,9 @@ class Recipe:
     @property
     def task(self) -> Task:
         """What its network is for."""
-        return TASKS.get(self.network, "segmentation")
+        if self.network not in WHOLE:
+            return "segmentation"
+        return "manifestations" if set(self.outputs) <= set(MANIFESTATIONS) else "recognition"
 
     @property
     def size(self) -> int:
@@ -365,13 +370,17 @@ def _contradiction(recipe: Recipe) -> str:
         return f"outputs = {recipe.outputs} are not distinct ones of {', '.join(known)}"
     if recipe.epochs is None and recipe.steps is None:
         return "it has neither epochs nor steps"
-    if recipe.task == "recognition":
+    if recipe.task == "segmentation" and recipe.optimiser == "lbfgs":
+        return "optimiser = 'lbfgs' is for a last layer alone, not for segmentation"
+    if recipe.task != "segmentation":
         plain = asdict(Recipe(recipe.name, recipe.network))
         if without_use := [
             key for key, value in asdict(recipe).items() if value != plain[key] and key not in RECOGNITION
         ]:
-            return f"{without_use[0]} is of no use for recognition"
-        if recipe.loss != "ce" or len(outputs) < 2:
+            return f"{without_use[0]} is of no use for {recipe.task}"
+        if recipe.task == "manifestations" and recipe.loss != "bce":
+            return 'a recipe for manifestations has loss = "bce"'
+        if recipe.task == "recognition" and (recipe.loss != "ce" or len(outputs) < 2):
             return 'a recipe for recognition has loss = "ce" and at least two outputs'
     shares = [share for share, _ in recipe.stages]
     if shares != sorted(set(shares)):

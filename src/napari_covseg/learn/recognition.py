@@ -38,6 +38,7 @@ MEASURES = ("auc", "accuracy", "sensitivity", "specificity", "precision", "f1", 
 """What `figures` are made of."""
 _TOLD_EVERY = 100
 _TEMPERATURES = (0.05, 20.0)
+_LEAST_SPREAD = 1e-3  # of a feature that hardly changes
 
 
 def body_of(recipe: Recipe, weights: Path | None = None) -> Classifier:
@@ -111,6 +112,15 @@ def teach_last_layer(
     TrainingProgress
         Every hundred steps, and after the last.
     """
+    if recipe.optimiser == "lbfgs":
+        truths = torch.from_numpy(classes)
+        shares = torch.from_numpy(_shares(recipe, classes, patients)).float()
+
+        def cost(logits: Tensor) -> Tensor:
+            return (shares * F.cross_entropy(logits, truths, reduction="none")).sum()
+
+        yield solve_last_layer(recipe, network, features, cost)
+        return
     layer = network.get_submodule(network.last_layer)
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -141,15 +151,67 @@ def _optimiser(recipe: Recipe, layer: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(weights, rate, weight_decay=decay)
 
 
+def solve_last_layer(
+    recipe: Recipe, network: Classifier, features: Features, cost: Callable[[Tensor], Tensor]
+) -> TrainingProgress:
+    """Find the last layer of a network, in place, for which a cost and the penalty of the recipe are least.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its `steps` are the most iterations, its `weight_decay` is the penalty.
+    network : Classifier
+        In evaluation mode, its features going straight into the last layer.
+    features : ndarray of float32, shape (n, F)
+        Of `features_of`.
+    cost : callable
+        Of logits, (n, outputs).
+    """
+    layer = network.get_submodule(network.last_layer)
+    assert isinstance(layer, nn.Linear)  # all networks that recognise
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    started, given = time.perf_counter(), torch.from_numpy(features)
+    middle, spread = given.mean(0), given.std(0) + _LEAST_SPREAD
+    given = (given - middle) / spread
+    steps = recipe.length(len(given))
+    solver = torch.optim.LBFGS(layer.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        solver.zero_grad()
+        total = cost(network.classify(given)) + recipe.weight_decay / 2 * layer.weight.square().sum()
+        total.backward()
+        return float(total.detach())
+
+    solver.step(closure)
+    with torch.no_grad():  # it is given features as they come, from now on
+        layer.weight.div_(spread)
+        layer.bias.sub_(layer.weight @ middle)
+        left = float(cost(network.classify(torch.from_numpy(features))))
+    return TrainingProgress(steps, steps, left, time.perf_counter() - started)
+
+
+def _shares(recipe: Recipe, classes: Numbers, patients: Names) -> npt.NDArray[np.float64]:
+    """Return how often each picture counts; all together add up to 1."""
+    if recipe.sampling == "shuffled":
+        return np.full(len(classes), 1 / len(classes))
+    weight = by_patient(patients, recipe.balance)
+    for number in np.unique(classes):
+        weight[classes == number] /= weight[classes == number].sum()
+    return np.asarray(weight / weight.sum())
+
+
+def by_patient(patients: Names, balance: float) -> npt.NDArray[np.float64]:
+    """Return how often a picture counts, by how many its patient has: 1 for a balance of 1."""
+    _, patient, pictures = np.unique(patients, return_inverse=True, return_counts=True)
+    return np.asarray(pictures[patient].astype(float) ** (balance - 1))
+
+
 def _drawn(recipe: Recipe, classes: Numbers, patients: Names) -> Iterator[Numbers]:
     """Yield the rows of each step without an end."""
     random, count = np.random.default_rng(recipe.seed), len(classes)
     if recipe.sampling == "weighted":
-        _, patient, pictures = np.unique(patients, return_inverse=True, return_counts=True)
-        weight = pictures[patient].astype(float) ** (recipe.balance - 1)
-        for number in np.unique(classes):
-            weight[classes == number] /= weight[classes == number].sum()
-        weight /= weight.sum()
+        weight = _shares(recipe, classes, patients)
         while True:
             yield random.choice(count, recipe.batch, p=weight)
     batch = min(recipe.batch, count)

