@@ -220,7 +220,7 @@ def test_it_is_trained_from_the_shell_with_the_same_words(tmp_path: Path) -> Non
     assert "is for recognition, not for segmentation" in told(*as_asked[2:])
     assert "is for segmentation, not for recognition" in told("--task", "recognition")
     assert "--lungs-from is for segmentation" in told(*as_asked, "--lungs-from", "covseg")
-    assert "--weights is for recognition" in told("--weights", str(out))
+    assert "--weights is not for segmentation" in told("--weights", str(out))
     assert "does not exist" in told(*as_asked, "--fold", "1", "--weights", str(tmp_path / "none.pt"))
     assert not out.exists()
     answer = told(*as_asked, "--fold", "1", "--steps", "30", "--json")

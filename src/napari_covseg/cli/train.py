@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_covseg.jobs.events import Event
     from napari_covseg.learn.recipe import Recipe
 
-TASKS: tuple[Task, ...] = ("segmentation", "recognition")
+TASKS: tuple[Task, ...] = ("segmentation", "recognition", "manifestations")
 """What can be trained for."""
 
 
@@ -34,7 +34,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Model file to write, .safetensors.")],
     task: Annotated[
         str,
-        typer.Option(help="segmentation of slices, or recognition: what single pictures show as a whole."),
+        typer.Option(
+            help="segmentation of slices; recognition, of which class single pictures are; or "
+            "manifestations, which findings slices show."
+        ),
     ] = "segmentation",
     fold: Annotated[str | None, typer.Option(help="Keep out the patients of this fold of the data.")] = None,
     validation: Annotated[
@@ -80,7 +83,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="For recognition: what the body knows, a state_dict() that PyTorch saved, or .safetensors.",
+            help="Not for segmentation: what the body knows, a saved state_dict() or .safetensors.",
             show_default=False,
         ),
     ] = None,
@@ -123,16 +126,16 @@ def train(
         "--outputs": outputs, "--budget": budget, "--lungs-from": lungs_from, "--start-from": start_from,
         "--half": half, "--checkpoint": checkpoint, "--export-average": export_average,
     }  # fmt: skip
-    if task == "recognition":
+    if wanted != "segmentation":
         if useless := [name for name, value in given.items() if value is not None]:
             raise ModelError(f"{useless[0]} is for segmentation: leave it out.")
         if steps is not None or epochs is not None:
             chosen = dataclasses.replace(chosen, steps=steps, epochs=epochs)
         parts = fold, validation or (), test or ()
-        _recognition(output, data, out, chosen, parts, weights, device, threads)
+        _whole(output, data, out, chosen, parts, weights, device, threads)
         return
     if weights is not None:
-        raise ModelError("--weights is for recognition: give a model to begin with by --start-from.")
+        raise ModelError("--weights is not for segmentation: give a model to begin with by --start-from.")
     from napari_covseg.jobs.allocator import keep_freed_memory
     from napari_covseg.learn.train_model import read_for, split_patients, teachable, train_model
     from napari_covseg.models.catalogue import find
@@ -173,7 +176,7 @@ def train(
     output.follow(_events(output, train_model(slices, split, out, chosen, **options), out), "Training")
 
 
-def _recognition(
+def _whole(
     output: Output,
     data: Path,
     out: Path,
@@ -183,26 +186,36 @@ def _recognition(
     device: str,
     threads: int | None,
 ) -> None:
-    """Teach a network what pictures show."""
+    """Teach a network what whole pictures or slices show."""
     import torch
 
     from napari_covseg.learn.labelled_pictures import read_labelled_pictures
+    from napari_covseg.learn.manifestations import train_manifestations
     from napari_covseg.learn.recognition import train_recognition
     from napari_covseg.learn.train_model import split_patients
+    from napari_covseg.learn.training_set import read_training_set
     from napari_covseg.models.file import choose_device
+    from napari_covseg.models.preparation import Preparation
 
     where = str(choose_device(device))
     if threads is not None:
         torch.set_num_threads(threads)
-    pictures = read_labelled_pictures(data).of_classes(recipe.outputs)
-    split = split_patients(pictures, *parts)
+    stop = _stopped_by(signal.SIGTERM)
+    how: dict[str, Any] = {"weights": weights, "device": where, "stop": stop}
+    run: Any
+    if recipe.task == "recognition":
+        pictures = read_labelled_pictures(data).of_classes(recipe.outputs)
+        split = split_patients(pictures, *parts)
+        run = train_recognition(pictures, split, out, recipe, **how)
+    else:
+        slices = read_training_set(data, Preparation.from_card(recipe.preparation), recipe.outputs)
+        split = split_patients(slices, *parts)
+        run = train_manifestations(slices, split, out, recipe, **how)
     output.line(f"outputs     {', '.join(recipe.outputs)}")
     for part, names in split.items():
         output.line(f"{part:<10}  {', '.join(names) or 'nobody'}")
-    if weights is None and not recipe.pretrained:
+    if weights is None and not recipe.pretrained and recipe.task == "recognition":
         output.line("The body keeps random weights: give better ones with --weights.")
-    stop = _stopped_by(signal.SIGTERM)
-    run = train_recognition(pictures, split, out, recipe, weights=weights, device=where, stop=stop)
     output.follow(_events(output, run, out, "Asked to end: no model was written."), "Training")
 
 

@@ -4,6 +4,7 @@ __all__ = [
     "corrections",
     "finetune",
     "labelled_pictures",
+    "manifestations",
     "recipe",
     "recognition",
     "regression",

@@ -244,7 +244,9 @@ class Recipe:
             (share, size if crop == self.size else max(16, round(crop * size / self.size / 16) * 16))
             for share, crop in self.stages
         )
-        return replace(self, preparation={**self.preparation, "size": size}, stages=stages)
+        settings = self.settings | ({"size": size} if "size" in self.settings else {})
+        preparation = {**self.preparation, "size": size}
+        return replace(self, preparation=preparation, settings=settings, stages=stages)
 
 
 def recipe_names(task: Task = "segmentation") -> tuple[str, ...]:
