@@ -80,16 +80,22 @@ class Story:
         self.picture("done")
         self.picture("workbench")
 
-        self.open_only(2)
+        self.open_only(1)
+        if self.dock.triage.asked():  # where there are models that have learned from CT
+            self.dock.triage.run.click()
+            self.wait(lambda: not self.session.busy_with)
+            self.picture("triage")
+
+        self.open_only(3)
         self.correct(most)
         self.picture("correct")
 
-        self.open_only(4)
+        self.open_only(5)
         self.learn()
         self.picture("learn")
         self.dock.learn.proposal.discard.click()
 
-        self.open_only(5)
+        self.open_only(6)
         self.dock.export.path.setText("exports/phantom")
         self.picture("export")
         self.viewer.close()
@@ -127,7 +133,7 @@ class Story:
         self.dock.learn.proposal.show()
         refusal = "phantom may be no chest CT: most of it is air. It was not labelled."
         self.dock.segment._reflect_refusal(refusal)
-        for index, name in enumerate(("scan", "segment", "correct", "history", "learn", "export")):
+        for index, name in enumerate(("scan", "triage", "segment", "correct", "history", "learn", "export")):
             self.open_only(index)
             self.picture(name)
         self.viewer.close()

@@ -26,7 +26,7 @@ Z = 5
 @pytest.fixture
 def dock(dock: CovSegDock) -> CovSegDock:
     dock.session.viewer.dims.set_current_step(0, Z)
-    dock.sections[2].toggleButton().click()
+    dock.sections[3].toggleButton().click()
     return dock
 
 

@@ -49,9 +49,9 @@ def test_every_control_says_what_it_does(workbench: tuple[Viewer, CovSegDock]) -
 
 def test_steps_fold_and_open(workbench: tuple[Viewer, CovSegDock], qtbot: Any) -> None:
     dock = workbench[1]
-    scan, segment, *_, export = dock.sections
+    scan, _, segment, *_, export = dock.sections
     assert dock.scan.isVisible() and dock.segment.isVisible()
-    assert [s.isExpanded() for s in dock.sections[:3]] == [True, True, False]
+    assert [s.isExpanded() for s in dock.sections[:4]] == [True, False, True, False]
     export.toggleButton().click()
     qtbot.waitUntil(lambda: dock.export.height() > 60)
     scan.toggleButton().click()

@@ -18,7 +18,7 @@ from napari_covseg.panels.dock import CovSegDock
 
 @pytest.fixture
 def dock(dock: CovSegDock) -> CovSegDock:
-    dock.sections[3].toggleButton().click()
+    dock.sections[4].toggleButton().click()
     return dock
 
 

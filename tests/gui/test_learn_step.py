@@ -43,7 +43,7 @@ class Child:
 
 @pytest.fixture
 def dock(dock: CovSegDock) -> CovSegDock:
-    dock.sections[4].toggleButton().click()
+    dock.sections[5].toggleButton().click()
     return dock
 
 

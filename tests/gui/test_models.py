@@ -81,7 +81,7 @@ def test_models_of_the_same_title_are_told_apart(monkeypatch: pytest.MonkeyPatch
     shipped = available()[0]
     twin = replace(shipped, card=replace(shipped.card, id="twin"), origin="installed")
     again = replace(twin, card=replace(twin.card, id="again"))
-    monkeypatch.setattr(models, "available", lambda: (shipped, twin, again))
+    monkeypatch.setattr(models, "available", lambda *_: (shipped, twin, again))
     titles = [choice.title for choice in model_choices(None)]
     assert len(set(titles)) == 3 and all(shipped.card.title in title for title in titles)
     assert [title.split(":")[0] for title in titles] == [

@@ -230,7 +230,7 @@ def test_strokes_go_into_a_file_and_back_by_hand(
     notified: list[str],
 ) -> None:
     step, session = dock.history, dock.session
-    dock.sections[3].toggleButton().click()
+    dock.sections[4].toggleButton().click()
     stick = tmp_path / "stick"
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a, **k: str(stick))
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: (str(next(stick.iterdir())), ""))

@@ -19,7 +19,7 @@ from napari_covseg.panels.dock import CovSegDock
 
 @pytest.fixture
 def dock(dock: CovSegDock) -> CovSegDock:
-    dock.sections[2].toggleButton().click()
+    dock.sections[3].toggleButton().click()
     return dock
 
 

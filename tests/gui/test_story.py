@@ -154,7 +154,7 @@ def test_correct_and_learn(
     dock.segment.model.choose("unet-lungs-lesion")  # it says "lesion", as the outlines below do
     dock.segment.run.click()
     wait_until_ready(qtbot, dock)
-    for index in (2, 3, 4):
+    for index in (3, 4, 5):
         dock.sections[index].toggleButton().click()
     lesions = session.layers.labels["lesions"]
     live, truth = case.live["lesions"], phantom(7, (24, 128, 128), (13.0, 2.8, 2.8)).lesions

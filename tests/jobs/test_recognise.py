@@ -88,7 +88,11 @@ def test_a_ct_is_recognised_and_its_manifestations_named_outwards(
         info, values = kept.info, kept.read_probabilities()
         assert info.finished and info.scan == event.probabilities and info.shares == event.shares
         assert (info.model_id, info.revision, info.heat_maps) == (event.model_id, 5, (96, 96))
-        assert info.settings["caution"] == TRUST and info.settings["shown"] is event.shown
+        assert (
+            info.settings["modality"] == "CT"
+            and info.settings["caution"] == TRUST
+            and info.settings["shown"] is event.shown
+        )
         assert info.settings["thresholds"] == dict.fromkeys(event.outputs, 0.5)
         for one in (one for one in told if one.model_id == event.model_id):
             known = [np.nan if sure is None else sure for sure in one.probabilities]

@@ -33,7 +33,7 @@ def test_of_what_is_no_chest_nothing_is_said(kind: Any, values: dict[str, Any]) 
 ALONE = "tiny has learned from {} alone, so it says nothing of {}."
 UNMEASURED = "How far tiny can be trusted was not measured, so what it says is no finding."
 UNSTATED = "tiny does not say what it has learned from, so it says nothing of an X-ray."
-UNSURE = "It is hardly known to be a chest X-ray (45 % sure), so nothing is recognised in it."
+UNSURE = "It is hardly known to be a chest {} ({} % sure), so nothing is recognised in it."
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,9 @@ UNSURE = "It is hardly known to be a chest X-ray (45 % sure), so nothing is reco
         ("chest X-ray", 1.0, {"trusted": False}, True, False, TRUST),
         ("chest X-ray", 1.0, {"trust": ""}, True, False, UNMEASURED),
         ("chest X-ray", 1.0, {"modalities": ()}, False, False, UNSTATED),
-        ("chest X-ray", 0.45, {}, False, False, UNSURE),
+        ("chest X-ray", 0.45, {}, False, False, UNSURE.format("X-ray", 45)),
+        ("chest X-ray", 0.6, {}, True, True, TRUST),
+        ("chest CT", 0.55, MANIFESTATIONS, False, False, UNSURE.format("CT", 55)),
     ],
 )
 def test_a_verdict_says_whether_and_why(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -19,7 +20,19 @@ from napari_covseg.scans.appearance import HOUNSFIELD, Appearance
 from napari_covseg.scans.scan import in_window
 from phantom import phantom
 
+T = TypeVar("T")
 XRAY = Appearance("grey", "chest X-ray")
+
+
+class OneByOne:
+    """Works when it is asked to."""
+
+    count = 1
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(work())
+        return done
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +92,9 @@ def test_only_slices_with_lung_are_asked_about_and_in_the_order_that_is_given(
         return now
 
     batches = list(
-        recognise_slices(voxels.__getitem__, names, take, lambda _, one: shows_lung(one, HOUNSFIELD), batch=2)
+        recognise_slices(
+            voxels.__getitem__, names, take, lambda _, one: shows_lung(one, HOUNSFIELD), OneByOne(), batch=2
+        )
     )
     told = [
         (one.model.card.id, answer.z, not np.isnan(answer.probabilities).any())

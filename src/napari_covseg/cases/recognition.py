@@ -45,8 +45,8 @@ class RecognitionInfo:
     created : datetime
         When it began, UTC.
     settings : dict
-        As JSON: among them ``thresholds`` by output, and ``shown`` and ``caution``, whether the answer may be
-        shown as a finding and what is said with it.
+        As JSON: among them ``modality``, what the case was taken for, ``thresholds`` by output, and ``shown``
+        and ``caution``, whether the answer may be shown as a finding and what is said with it.
     revision : int
         State of the person's corrections that it saw.
     heat_maps : tuple of int, or None

@@ -84,7 +84,7 @@ def warm_up_model(job: WarmUp, control: Control) -> Iterator[Event]:
     """Load a model and try it, or for None only load the libraries: importing this module did that."""
     if job.model is not None:
         workspace = None if job.workspace is None else Workspace.open(job.workspace, create=False)
-        found = find_model(job.model, workspace)
+        found = find_model(job.model, workspace, task=None)
         yield from in_thread(lambda: warm_model(found, job.device), lambda: Progress(0, 0, "models"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +27,8 @@ from napari_covseg.jobs.requests import Recognise
 from napari_covseg.jobs.steps import HEARTBEAT, Control, ProgressMeter, in_thread
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import choose_device
-from napari_covseg.predict.slices import SliceOrder, default_batch
-from napari_covseg.recognise.answers import ScanAnswer, Verdict, heat_grid, of_scan, verdict
+from napari_covseg.predict.slices import SliceOrder, Workers, default_batch
+from napari_covseg.recognise.answers import ScanAnswer, Verdict, heat_grid, modality_of, of_scan, verdict
 from napari_covseg.recognise.recogniser import Answer, Recogniser, recognise_slices, shows_lung
 from napari_covseg.scans.appearance import Appearance
 
@@ -58,14 +57,15 @@ def recognise_case(job: Recognise, control: Control) -> Iterator[Event]:
         If a model cannot be used, or none is named.
     """
 
-    def load() -> tuple[Case, list[Asked], Callable[[int, npt.NDArray[Any]], bool], str]:
+    def load() -> tuple[Case, list[Asked], Callable[[int, npt.NDArray[Any]], bool], dict[str, Any]]:
         case = Workspace.open(job.workspace, create=False).case(job.case)
         appearance, window = case.appearance, case.header.get("window")
         asked = asked_about(job.models, appearance, None if window is None else tuple(window), job.device)
-        return case, asked, *_lung_rule(case, appearance)
+        has_lung, rule = _lung_rule(case, appearance)
+        return case, asked, has_lung, {"modality": modality_of(appearance), "lungs": rule}
 
-    case, asked, has_lung, rule = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
-    settings = {"device": str(choose_device(job.device)), "lungs": rule}
+    case, asked, has_lung, settings = yield from in_thread(load, lambda: Progress(0, 0, "slices"))
+    settings["device"] = str(choose_device(job.device))
     height, width = case.shape[1:]
     kept: dict[str, Recognition] = {}
     for one in asked:
@@ -172,16 +172,18 @@ def ask(
     if not recognisers:
         return
     meter = ProgressMeter(count)
-    batches = recognise_slices(
-        read_slice,
-        recognisers,
-        order.take,
-        has_lung,
-        batch=default_batch(recognisers[0].model.device),
-        heat_maps=heat_maps,
-        heartbeat=HEARTBEAT,
-    )
-    with closing(batches):
+    device = recognisers[0].model.device
+    with Workers(device) as workers:
+        batches = recognise_slices(
+            read_slice,
+            recognisers,
+            order.take,
+            has_lung,
+            workers,
+            batch=default_batch(device),
+            heat_maps=heat_maps,
+            heartbeat=HEARTBEAT,
+        )
         for batch in batches:
             for recogniser, answer in batch:
                 card = recogniser.model.card

@@ -31,6 +31,7 @@ from napari_covseg.panels.step import (
     folded,
     tab_in_order,
 )
+from napari_covseg.panels.triage.triage_step import TriageStep
 
 WIDTH, POINTS, WIDER = 330, 10, 40  # of the dock, with letters of so many points; for each point more
 
@@ -39,7 +40,7 @@ SIDES = (("L", "R"), ("P", "A"), ("H", "F"))
 
 
 class CovSegDock(QWidget):
-    """Scan, segment, correct, learn, export: each step collapses.
+    """Scan, triage, segment, correct, learn, export: each step collapses.
 
     Parameters
     ----------
@@ -51,6 +52,7 @@ class CovSegDock(QWidget):
         super().__init__(parent)
         self.setMinimumWidth(WIDTH)
         self.scan = ScanStep(napari_viewer)
+        self.triage = TriageStep(napari_viewer)
         self.segment = SegmentStep(napari_viewer)
         self.correct = CorrectStep(napari_viewer)
         self.history = HistoryStep(napari_viewer)
@@ -62,13 +64,16 @@ class CovSegDock(QWidget):
         self.use = Paragraph(f"{RESEARCH_USE}. Labels from a model are suggestions until you review them.")
         self.use.setToolTip("This software is no medical device.")
 
-        in_order = (self.scan, self.segment, self.correct, self.history, self.learn, self.export)
+        in_order = (
+            self.scan, self.triage, self.segment, self.correct, self.history, self.learn, self.export,
+        )  # fmt: skip
         self.sections = [
             folded(step.title, step, f"Fold this step away, or open it. {shown(key)} goes to it.")
             for step, key in zip(in_order, STEP_KEYS.values(), strict=True)
         ]
-        for section in self.sections[:2]:  # all are too much for a low screen
-            section.expand(animate=False)
+        for section, step in zip(self.sections, in_order, strict=True):
+            if step in (self.scan, self.segment):  # all are too much for a low screen
+                section.expand(animate=False)
         steps = QWidget()
         fill(steps, *self.sections, spacing=2)
         steps.layout().addStretch(1)
@@ -88,10 +93,11 @@ class CovSegDock(QWidget):
         self.setStyleSheet(FOCUS_STYLE)
         tab_in_order(self)
         picture = canvas_widget(napari_viewer)  # where the keys of the tools work
-        mains = (self.scan.open_file, self.segment.run, picture, self.history.table, self.learn.start)
-        for key, section, main in zip(
-            STEP_KEYS.values(), self.sections, (*mains, self.export.save), strict=True
-        ):
+        mains = (
+            self.scan.open_file, self.triage.run, self.segment.run, picture, self.history.table,
+            self.learn.start, self.export.save,
+        )  # fmt: skip
+        for key, section, main in zip(STEP_KEYS.values(), self.sections, mains, strict=True):
             shortcut = QShortcut(QKeySequence(key.replace("-", "+")), self)
             shortcut.activated.connect(partial(self._go_to, section, main))
 

@@ -33,6 +33,7 @@ KEYS = {
 """napari keeps its own F for the bucket, L, V, X and Z."""
 STEP_KEYS = {
     "scan": "Alt-1",
+    "triage": "Alt-9",
     "segment": "Alt-2",
     "correct": "Alt-3",
     "history": "Alt-0",

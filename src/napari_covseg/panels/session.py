@@ -19,7 +19,7 @@ from napari_covseg.panels.case_layers import CaseLayers
 from napari_covseg.panels.layers import z_axis
 from napari_covseg.panels.preferences import preferred
 
-StepName = Literal["scan", "segment", "learn", "export"]
+StepName = Literal["scan", "triage", "segment", "learn", "export"]
 
 
 class Session(QObject):

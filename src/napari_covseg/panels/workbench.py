@@ -26,6 +26,7 @@ from napari_covseg.panels.preferences import preferred
 from napari_covseg.panels.scan.opening import ClosingWindow, Opening
 from napari_covseg.panels.segment.labelling import Labelling
 from napari_covseg.panels.session import Session
+from napari_covseg.panels.triage.recognising import Recognising
 
 WORKBENCHES: WeakKeyDictionary[Viewer, Workbench] = WeakKeyDictionary()
 
@@ -52,6 +53,7 @@ class Workbench(QObject):
         self.jobs = Jobs(session)
         self.opening = Opening(session, self.jobs)
         self.labelling = Labelling(session, self.jobs)
+        self.recognising = Recognising(session, self.jobs)
         self.letters = OrientationLetters(viewer)
         self.mouse = RadiologyMouse(viewer, session.scan_image)
         self.mouse.enabled = preferred("radiology_mouse", False)

@@ -23,7 +23,9 @@ HEAT_SIDE = 128
 
 _MODALITY: dict[Kind, Modality] = {"chest CT": "CT", "chest X-ray": "X-ray"}
 _NAMED: dict[Modality, str] = {"CT": "CT", "X-ray": "X-rays"}
-_LEAST_SURE = 0.5
+_LEAST_SURE: dict[Modality, float] = {"CT": 0.6, "X-ray": 0.5}
+"""Of the kind, by eye. Of 120 slices of CT as pictures one is less sure and of 120 X-rays two; of the X-rays
+three more look like something else."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,10 @@ class ScanAnswer:
 
 def modality_of(appearance: Appearance) -> Modality | None:
     """Return what a scan is of a chest, None if it is no chest, or nobody knows."""
-    if appearance.confidence.get("kind", 1.0) < _LEAST_SURE:
+    modality = _MODALITY.get(appearance.kind)
+    if modality is None or appearance.confidence.get("kind", 1.0) < _LEAST_SURE[modality]:
         return None
-    return _MODALITY.get(appearance.kind)
+    return modality
 
 
 def verdict(card: ModelCard, appearance: Appearance) -> Verdict:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from napari_covseg.recognise.heat_map import grad_cam, on_slice
 from napari_covseg.scans.appearance import Appearance, shape, upright
 from napari_covseg.scans.scan import LUNG_WINDOW, in_window
 
+T = TypeVar("T")
 Slice = npt.NDArray[Any]
 LEAST_LUNG = 0.02
 """Of a slice's area: with less it is answered by none."""
@@ -117,28 +119,39 @@ def shows_lung(slice_: Slice, appearance: Appearance) -> bool:
     return float(shape(grey).lungs.mean()) >= LEAST_LUNG
 
 
+class Workers(Protocol):
+    """Threads that share the cores, as `predict.slices.Workers`."""
+
+    count: int
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Do some work in the next one that is free."""
+
+
 def recognise_slices(
     read_slice: Callable[[int], Slice],
     recognisers: Sequence[Recogniser],
     take: Callable[[int], list[int]],
     has_lung: Callable[[int, Slice], bool],
+    workers: Workers,
     *,
     batch: int = 1,
     heat_maps: bool = False,
     heartbeat: float | None = None,
 ) -> Generator[list[tuple[Recogniser, Answer]], None, None]:
-    """Yield what models say of slices, in a thread of its own.
+    """Yield what models say of slices, several at a time, in the order in which they were taken.
 
     Parameters
     ----------
     read_slice : callable
-        z -> ndarray, shape (y, x).
+        z -> ndarray, shape (y, x); called from several threads.
     recognisers : sequence of Recogniser
-        All are asked about a slice before the next one is taken.
+        All are asked about a slice at once.
     take : callable
         Returns up to so many slices that are to be next; none when all are taken.
     has_lung : callable
         Whether anything is asked about slice z, which is given too.
+    workers : Workers
     batch : int
         Slices per pass; the first is alone, because a person waits for it.
     heat_maps : bool
@@ -159,12 +172,15 @@ def recognise_slices(
             found += [(one, answer) for answer in answers]
         return found
 
-    # one thread for all: torch makes its own helpers for each that computes
-    with ThreadPoolExecutor(1, thread_name_prefix="covseg-recognise") as pool:
-        number = 1
-        while zs := take(number):
-            coming = pool.submit(partial(work, zs))
-            while wait([coming], heartbeat).not_done:
-                yield []
-            yield coming.result()
-            number = batch
+    coming: deque[Future[list[tuple[Recogniser, Answer]]]] = deque()
+    number, most = 1, 1
+    while True:
+        # one more than the workers, so that none is idle while its slices are taken away
+        while len(coming) < most and (zs := take(number)):
+            coming.append(workers.submit(partial(work, zs)))
+        if not coming:
+            return
+        while wait([coming[0]], heartbeat).not_done:
+            yield []
+        yield coming.popleft().result()
+        number, most = batch, workers.count + 1

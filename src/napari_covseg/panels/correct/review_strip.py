@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import (
-    QColor,
-    QHelpEvent,
-    QImage,
-    QMouseEvent,
-    QPainter,
-    QPaintEvent,
-    QPen,
-    QPixmap,
-    QPolygonF,
-)
-from qtpy.QtWidgets import QCheckBox, QSizePolicy, QToolTip, QWidget
+from qtpy.QtCore import QPointF, QRectF, Qt
+from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPolygonF
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_covseg.cases.case import Review
 from napari_covseg.labels import lesion
 from napari_covseg.panels.correct.reviewing import Reviewing
 from napari_covseg.panels.keys import KEYS
 from napari_covseg.panels.session import Session
-from napari_covseg.panels.signs import GROUND, swatch
+from napari_covseg.panels.signs import swatch
+from napari_covseg.panels.slice_strip import BACK, SliceStrip
 from napari_covseg.panels.step import Paragraph, fill, row, small
 
 COLOURS: dict[Review, tuple[int, int, int]] = {
@@ -47,8 +38,6 @@ LOWEST, STEP = 2, 3  # height of the lowest cell, and of each after it above the
 SIGNS = "▁▂▄▆█"
 BAR = QColor(*lesion("lesion").colour, 190)
 CURVE = QColor(240, 240, 240)
-MARK = QColor(255, 255, 255)
-BACK = QColor(*GROUND)
 Floats = npt.NDArray[np.float64]
 
 
@@ -157,40 +146,28 @@ def counted(review: npt.NDArray[np.uint8]) -> str:
     return "  ".join(parts)
 
 
-class ReviewStrip(QWidget):
-    """A row of slices from the feet (left) to the head (right).
-
-    Everything but the mark of the slice on screen is drawn once and kept until it changes.
+class ReviewStrip(SliceStrip):
+    """A row of slices: their states, findings as bars, and the model's doubt as a curve.
 
     Parameters
     ----------
     parent : QWidget, optional
-
-    Signals
-    -------
-    chosen : int
-        The slice that was clicked, or dragged to.
     """
 
-    chosen = Signal(int)
-
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
         self._review: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._area: Floats = np.zeros(0)
         self._uncertainty: Floats = np.zeros(0)
-        self._current = 0
-        self._drawn: QPixmap | None = None
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFixedHeight(HEIGHT)
-        self.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.setToolTip(
-            "All slices: their state, findings as bars, the model's doubt as a curve. Click to go there."
+        super().__init__(
+            HEIGHT,
+            "All slices: their state, findings as bars, the model's doubt as a curve. Click to go there.",
+            parent,
         )
 
-    def sizeHint(self) -> QSize:
-        """Return a size that fits the dock."""
-        return QSize(280, HEIGHT)
+    @property
+    def count(self) -> int:
+        """How many slices there are."""
+        return len(self._review)
 
     def show_slices(
         self, review: npt.NDArray[np.uint8], area: npt.NDArray[np.int64], uncertainty: Floats
@@ -208,47 +185,10 @@ class ReviewStrip(QWidget):
         """
         self._review, self._uncertainty = review.copy(), uncertainty.copy()
         self._area = area.astype(np.float64)
-        self._drawn = None
-        self.update()
+        self.redraw()
 
-    def show_current(self, z: int) -> None:
-        """Mark the slice on screen."""
-        if z != self._current:
-            self._current = z
-            self.update()
-
-    def slice_at(self, x: float) -> int | None:
-        """Return the slice at a horizontal position in pixels, None if there are none."""
-        count = len(self._review)
-        return min(max(int(x * count / max(self.width(), 1)), 0), count - 1) if count else None
-
-    def place_of(self, z: int) -> float:
-        """Return the horizontal position of a slice's middle in pixels."""
-        return (z + 0.5) * float(self.width()) / max(len(self._review), 1)
-
-    # --- drawing ------------------------------------------------------------------
-
-    def paintEvent(self, event: QPaintEvent | None) -> None:
-        """Draw what is kept, and the mark."""
-        ratio = self.devicePixelRatioF()
-        if self._drawn is None or self._drawn.size() != self.size() * ratio:
-            self._drawn = self._draw(ratio)
-        painter = QPainter(self)
-        painter.drawPixmap(0, 0, self._drawn)
-        if len(self._review):
-            width = max(self.width() / len(self._review), 3.0)
-            x = self.place_of(self._current) - width / 2
-            painter.setPen(QPen(MARK, 1.5))
-            painter.drawRect(QRectF(x, 0.75, width, self.height() - 1.5))
-        painter.end()
-
-    def _draw(self, ratio: float) -> QPixmap:
-        pixmap = QPixmap(self.size() * ratio)
-        pixmap.setDevicePixelRatio(ratio)
-        pixmap.fill(BACK)
-        if not len(self._review):
-            return pixmap
-        painter = QPainter(pixmap)
+    def draw(self, painter: QPainter) -> None:
+        """Draw bars, states and the curve."""
         top, bottom = 3.0, float(self.height() - CELLS - 2)
         self._draw_bars(painter, top, bottom)
         painter.drawImage(
@@ -258,8 +198,6 @@ class ReviewStrip(QWidget):
         )
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         self._draw_curve(painter, top, bottom)
-        painter.end()
-        return pixmap
 
     def _draw_bars(self, painter: QPainter, top: float, bottom: float) -> None:
         most = self._area.max()
@@ -284,24 +222,6 @@ class ReviewStrip(QWidget):
         painter.setPen(QPen(CURVE, 1.2))
         painter.drawPolyline(QPolygonF(points))
 
-    # --- the mouse ----------------------------------------------------------------
-
-    def mousePressEvent(self, event: QMouseEvent | None) -> None:
-        """Go to the slice under the mouse."""
-        self._choose(event)
-
-    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
-        """Go on while the button is down."""
-        self._choose(event)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Say of the slice under the mouse what is known of it."""
-        if isinstance(event, QHelpEvent):
-            z = self.slice_at(event.pos().x())
-            QToolTip.showText(event.globalPos(), self.toolTip() if z is None else self.describe(z), self)
-            return True
-        return bool(super().event(event))
-
     def describe(self, z: int) -> str:
         """Return what is known of a slice, in one line."""
         parts = [
@@ -311,12 +231,6 @@ class ReviewStrip(QWidget):
         if np.isfinite(self._uncertainty[z]):
             parts.append(f"doubt {self._uncertainty[z]:.0f} bits")
         return ", ".join(parts)
-
-    def _choose(self, event: QMouseEvent | None) -> None:
-        if event is not None and event.buttons() & Qt.MouseButton.LeftButton:
-            z = self.slice_at(event.position().x())
-            if z is not None:
-                self.chosen.emit(z)
 
 
 def cells(review: npt.NDArray[np.uint8]) -> QImage:

@@ -11,7 +11,7 @@ from typing import Any
 from napari_covseg.cases.workspace import Workspace
 from napari_covseg.cases.workspace_models import ModelState, WorkspaceModel, WorkspaceModels
 from napari_covseg.errors import CovsegError
-from napari_covseg.labels import OUTPUTS
+from napari_covseg.labels import OUTPUTS, Task
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import ModelEntry, available
 from napari_covseg.networks.catalogue import CATALOGUE, CLASSIFIERS, NetworkEntry
@@ -63,9 +63,9 @@ class ModelChoice:
         return "learned in this workspace" if self.version else _ORIGINS[self.entry.origin]
 
 
-def model_choices(workspace: Workspace | None) -> list[ModelChoice]:
-    """Return all models, each followed by those that learned from it in a workspace and were kept."""
-    choices = [ModelChoice(entry.card.id, entry.card, entry) for entry in available()]
+def model_choices(workspace: Workspace | None, task: Task = "segmentation") -> list[ModelChoice]:
+    """Return all models for a task, each followed by those that learned from it in a workspace."""
+    choices = [ModelChoice(entry.card.id, entry.card, entry) for entry in available(task)]
     versions: dict[str, list[ModelChoice]] = {}
     by_base = {choice.card.id: choice.entry for choice in reversed(choices)}
     for version in _kept(workspace):

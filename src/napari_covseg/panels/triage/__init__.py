@@ -1,0 +1,1 @@
+"""Between the scan and its labels: what networks say that it shows."""
