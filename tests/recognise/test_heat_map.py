@@ -21,6 +21,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "inceptionv3": ({"width": 0.125}, 107),
     "manifestations": ({"features": [4, 8], "dense": [16, 8], "size": 32}, 32),
     "efficientnetlite0": ({}, 64),
+    "efficientnetlite0 by texture": ({"stages": [2, 3]}, 64),
 }
 
 
@@ -59,13 +60,28 @@ def test_a_map_is_where_what_speaks_for_an_output_lies() -> None:
     assert torch.is_grad_enabled() and not logits.requires_grad
 
 
+class Upper(Bright):
+    """Says "bright" of the upper half alone: where something lies counts."""
+
+    def features(self, slices: Tensor) -> Tensor:
+        seen: Tensor = self.ends(self.seen(slices))
+        return seen[:, :, :4].mean((2, 3)) - seen[:, :, 4:].mean((2, 3))
+
+
+def test_a_map_is_true_to_a_network_for_which_places_differ() -> None:
+    slices = torch.zeros(1, 1, 8, 8)
+    slices[0, 0, 1, 1] = slices[0, 0, 6, 6] = 0.5
+    _, maps = grad_cam(Upper().eval(), slices, ("bright", "dark"))
+    assert [maps[0, n].nonzero().tolist() for n in range(2)] == [[[1, 1]], [[6, 6]]]
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_every_network_has_maps_and_answers_as_without_them(
     name: str, as_if_taught: Callable[[nn.Module], None]
 ) -> None:
     torch.manual_seed(0)
     settings, size = SMALL[name]
-    network = build_network(name, ("COVID-19", "normal"), settings).eval()
+    network = build_network(name.split()[0], ("COVID-19", "normal"), settings).eval()
     assert isinstance(network, Classifier)
     as_if_taught(network)
     slices = torch.rand(2, 1, size, size)

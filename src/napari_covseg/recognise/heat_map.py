@@ -23,7 +23,9 @@ from napari_covseg.scans.appearance import Appearance
 def grad_cam(network: Classifier, inputs: Tensor, outputs: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Return logits and, for each of them, where in the slices it comes from.
 
-    R. R. Selvaraju et al.: Grad-CAM, ICCV 2017. Only what follows the layer is differentiated.
+    R. R. Selvaraju et al.: Grad-CAM, ICCV 2017, without the mean of the gradient over the places
+    (R. L. Draelos, L. Carin: HiResCAM, 2020): the same where a network takes the mean of its last maps, and
+    true to the network where it does not. Only what follows the layer is differentiated.
 
     Parameters
     ----------
@@ -57,8 +59,7 @@ def grad_cam(network: Classifier, inputs: Tensor, outputs: Sequence[str]) -> tup
     maps = []
     for channel in range(len(outputs)):
         (gradient,) = torch.autograd.grad(logits[:, channel].sum(), values, retain_graph=True)
-        weights = gradient.mean((2, 3), keepdim=True)
-        maps.append((weights * values.detach()).sum(1).clamp(min=0))
+        maps.append((gradient * values.detach()).sum(1).clamp(min=0))
     found = torch.stack(maps, 1)
     return logits.detach(), found / found.amax((2, 3), keepdim=True).clamp(min=1e-12)
 
