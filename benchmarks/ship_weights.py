@@ -3,6 +3,7 @@
     python benchmarks/ship_weights.py [RECIPE ...] [--fold 1]
     python benchmarks/ship_weights.py --list      # only the lists of what is there
     python benchmarks/ship_weights.py --default trained-weights/covseg.safetensors [--as covseg]
+    python benchmarks/ship_weights.py --whole FILE --as NAME --assessed benchmarks/recognition/NAME.json
 
 Of each recipe whose five folds are stored in `benchmarks/runs`, split by patient, the network of
 one fold, always the same, becomes `weights/RECIPE.safetensors`, in half precision. Its card
@@ -14,12 +15,15 @@ has not seen. Their weights are in `benchmarks/runs-weights` after `covseg asses
 from __future__ import annotations
 
 import argparse
+import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from napari_covseg.assess.comparison import Network, read_networks
+from napari_covseg.assess.manifestations import trust_in_manifestations
+from napari_covseg.assess.recognition import trust_in
 from napari_covseg.learn.recipe import read_recipe
 from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.file import load_network, save_model
@@ -47,10 +51,15 @@ def main() -> None:
     parser.add_argument("--fold", default="1")
     parser.add_argument("--default", type=Path, metavar="FILE", help="becomes the model of the package")
     parser.add_argument("--as", dest="name", default="covseg", help="another name: into the folder instead")
+    parser.add_argument("--whole", type=Path, metavar="FILE", help="names what slices show: into the package")
+    parser.add_argument("--assessed", type=Path, metavar="JSON", help="how far that can be trusted")
     parser.add_argument("--list", action="store_true", help="only write the lists of what is there")
     arguments = parser.parse_args()
     if arguments.default:
         ship_ours(arguments.default, arguments.name)
+    if arguments.whole:
+        ship_whole(arguments.whole, arguments.name, arguments.assessed)
+        return
     if arguments.list or arguments.default:
         write_lists()
         return
@@ -132,6 +141,19 @@ def ship_ours(file: Path, name: str) -> None:
     # A second look at the lungs alone costs less than one at whole mirrored slices.
     save_model(target, network, replace(card, id=name, summary=SUMMARY, tta="lungs", thresholds=thresholds))
     print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB")
+
+
+def ship_whole(file: Path, name: str, assessed: Path) -> None:
+    """Put a model that names what slices show into the package, with what it was assessed to be worth."""
+    network, card = load_network(file)
+    stored = json.loads(assessed.read_text("utf-8"))
+    words = trust_in if card.task == "recognition" else trust_in_manifestations
+    trust, trusted = words(stored["assessed"])
+    scores = {one["protocol"]: one["figures"] for one in stored["assessed"]}
+    scores["protocol"] = f"Stored in benchmarks/recognition/{assessed.name}, see docs/recognition.md"
+    target = PACKAGED / f"{name}.safetensors"
+    save_model(target, network, replace(card, id=name, trust=trust, trusted=trusted, scores=scores))
+    print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB; {trust}")
 
 
 def licences(table: Path = HERE / "training.toml") -> dict[str, str]:

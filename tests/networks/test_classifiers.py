@@ -30,11 +30,13 @@ SHEET = {  # millions of parameters, as the papers report them or as their descr
     "elbana2020-inception-v3-4": 21.794,
     "elbana2020-multilabel": 4.576,
     "elbana2020-efficientnet-lite0": 3.373,
+    "elbana2020-efficientunet-findings": 3.423,
 }
 SMALL: dict[str, dict[str, Any]] = {
     "inceptionv3": {"width": 0.125},
     "manifestations": {"features": [4, 8], "dense": [16, 8], "size": 32},
     "efficientnetlite0": {},
+    "efficientunetfindings": {},
 }
 every_network = pytest.mark.parametrize("entry", CLASSIFIERS, ids=lambda entry: entry.name)
 

@@ -11,7 +11,13 @@ import torch
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.blocks import union_logits
 from napari_covseg.networks.build import build_network
-from napari_covseg.networks.efficientnet import EfficientNetLite0, EfficientUNet, load_imagenet, standardised
+from napari_covseg.networks.efficientnet import (
+    EfficientNetLite0,
+    EfficientUNet,
+    EfficientUNetFindings,
+    load_imagenet,
+    standardised,
+)
 from napari_covseg.networks.size import parameters
 from napari_covseg.networks.unet import UNet
 
@@ -110,3 +116,18 @@ def test_stages_give_means_and_deviations_at_several_scales() -> None:
     assert torch.allclose(found, torch.cat(wanted, 1), atol=1e-4) and found.shape == (2, 2 * (24 + 80))
     with pytest.raises(ValueError, match="stages are numbers from 1 to 7"):
         EfficientNetLite0(stages=(8,))
+
+
+def test_the_surest_pixels_answer_for_the_slice() -> None:
+    network = EfficientUNetFindings(highest=(1, 3)).eval()
+    slices = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        maps, found = network.body(slices), network.features(slices)
+    assert network.channels == ("lungs", "ground-glass", "consolidation", "pleural effusion", "lesion")
+    assert found.shape == (2, 10)
+    for number, name in enumerate(network.channels[:4]):
+        highest = maps[name].flatten(1).sort(1, descending=True).values[:, :3]
+        assert torch.allclose(found[:, 2 * number], highest[:, 0], atol=1e-5)
+        assert torch.allclose(found[:, 2 * number + 1], highest.mean(1), atol=1e-5)
+    one_of_both = union_logits(maps["ground-glass"], maps["consolidation"]).flatten(1)
+    assert torch.allclose(found[:, 8], one_of_both.amax(1), atol=1e-5)

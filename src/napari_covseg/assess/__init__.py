@@ -6,6 +6,7 @@ __all__ = [
     "effort",
     "effort_tables",
     "folds",
+    "manifestations",
     "patients",
     "recognition",
     "tables",

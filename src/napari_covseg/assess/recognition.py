@@ -37,6 +37,9 @@ from napari_covseg.networks.classifier import Classifier
 FOLDS = 5
 LEAST = 10
 """Patients of each class that a website needs to be looked at by itself."""
+TRUSTED = 0.75
+"""AUC on websites that were left out, from which probabilities may be shown as findings."""
+BY_PATIENT, BORDERS, LEFT_OUT = "by patient", "borders only, by patient", "one website left out"
 Mask = npt.NDArray[np.bool_]
 
 
@@ -107,12 +110,12 @@ def assess_recognition(
         if tests:
             yield _tested(protocol, recipe, network, given, (classes, patients), tests)
 
-    yield from tested("by patient", features, folds)
+    yield from tested(BY_PATIENT, features, folds)
     alone = np.array([f"picture {number}" for number in range(len(data))])
     yield from tested("by picture", features, _by(divided(alone, data.classes, len(data.folds)), alone))
     borders = features_of(network, without_middle(images), device)
-    yield from tested("borders only, by patient", borders, folds)
-    yield from tested("one website left out", features, _by_site(data, patients))
+    yield from tested(BORDERS, borders, folds)
+    yield from tested(LEFT_OUT, features, _by_site(data, patients))
     for site in sorted(set(data.sites.tolist())):
         here = data.sites == site
         if _fewest(patients[here], classes[here], len(recipe.outputs)) >= LEAST:
@@ -187,7 +190,7 @@ def recognition_tables(found: Sequence[Assessed], outputs: dict[str, Sequence[st
             str(one.folds),
             f"{one.figures['pictures']} of {one.figures['patients']}",
             f"{max(map(sum, one.figures['confusion'])) / one.figures['pictures']:.3f}",
-            *(_with_interval(one.figures[name]) for name in MEASURES),
+            *(figure_text(one.figures[name]) for name in MEASURES),
         ]
         for one in found
     ]
@@ -209,6 +212,36 @@ def recognition_tables(found: Sequence[Assessed], outputs: dict[str, Sequence[st
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def trust_in(assessed: Sequence[dict[str, Any]]) -> tuple[str, bool]:
+    """Return what a card says about how far a model can be trusted, and whether it can.
+
+    It can where websites that it has not learned from are told apart as well: `TRUSTED` at least, the lower
+    end of the interval.
+
+    Parameters
+    ----------
+    assessed : sequence of dict
+        What `store_recognition` has written of a recipe.
+
+    Raises
+    ------
+    JobError
+        If no website was left out, so that nobody knows.
+    """
+    area = {one["protocol"]: one["figures"]["auc"] for one in assessed}
+    if not {BY_PATIENT, BORDERS, LEFT_OUT} <= area.keys():
+        raise JobError("No website was left out in this assessment: assess it on data of several websites.")
+    trusted = (area[LEFT_OUT][1] or 0) >= TRUSTED
+    told = (
+        f"AUC {figure_text(area[BY_PATIENT])} for patients that it has not seen, "
+        f"{figure_text(area[LEFT_OUT])} for websites that it has not seen, "
+        f"{figure_text(area[BORDERS])} from the borders of the pictures alone"
+    )
+    return told + (
+        "." if trusted else ": it tells where a picture comes from, so this is no finding."
+    ), trusted
+
+
 def store_recognition(folder: Path, data: str, recipe: Recipe, found: Sequence[Assessed]) -> Path:
     """Write what was assessed of a recipe into a folder, as ``DATA-RECIPE.json``, and return the file.
 
@@ -228,7 +261,8 @@ def store_recognition(folder: Path, data: str, recipe: Recipe, found: Sequence[A
     return path
 
 
-def _with_interval(figure: Sequence[float | None]) -> str:
+def figure_text(figure: Sequence[float | None]) -> str:
+    """Return a figure with its interval, as tables have it."""
     value, low, high = (math.nan if one is None else one for one in figure)
     if math.isnan(value):
         return number_text(value)

@@ -32,7 +32,10 @@ def networks(
     ] = None,
     task: Annotated[
         str,
-        typer.Option(help="segmentation of slices, or recognition: what single pictures show as a whole."),
+        typer.Option(
+            help="segmentation of slices; recognition, of which class single pictures are; or "
+            "manifestations, which findings slices show."
+        ),
     ] = "segmentation",
     recipe: Annotated[
         list[str] | None, typer.Option(help="Network to train, may be repeated; a wrong name lists all.")
@@ -64,11 +67,17 @@ def networks(
     out: Annotated[
         Path, typer.Option(help="Folder of the stored runs; of recognition nothing is stored without it.")
     ] = RUNS,
+    untaught: Annotated[
+        Path | None,
+        typer.Option(
+            help="For manifestations: a description of slices that never teach, to test on as well."
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of models and checkpoints; by default OUT-weights. For recognition the file of what "
-            "the body knows, as for `covseg train`."
+            help="Folder of models and checkpoints; by default OUT-weights. For other tasks what the body "
+            "knows, as for `covseg train`; or a folder of models, one for each fold that has not seen it."
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
@@ -95,10 +104,10 @@ def networks(
     same command share the folds.
     """
     output = Output(context, as_json)
-    if task == "recognition":
+    if task in ("recognition", "manifestations"):
         if data is None or not recipe:
             raise JobError(
-                "Give the data, a .toml description of labelled pictures, and at least one --recipe."
+                "Give the data, a .toml description of what is labelled, and at least one --recipe."
             )
         given = {
             "--protocol": protocol != "patient", "--folds": folds, "--fold": fold, "--size": size,
@@ -108,10 +117,17 @@ def networks(
         if useless := [name for name, value in given.items() if value]:
             raise JobError(f"{useless[0]} is for segmentation: leave it out.")
         kept = None if out == RUNS else out
-        _recognition(output, data, recipe, weights, steps, device, threads, kept)
+        if task == "recognition":
+            _recognition(output, data, recipe, weights, steps, device, threads, kept)
+        else:
+            _manifestations(output, data, untaught, recipe, weights, steps, device, threads, kept)
         return
     if task != "segmentation":
-        raise JobError(f"There is no task {task!r} to assess: choose segmentation or recognition.")
+        raise JobError(
+            f"There is no task {task!r} to assess: choose segmentation, recognition or manifestations."
+        )
+    if untaught is not None:
+        raise JobError("--untaught is for manifestations: leave it out.")
     if not show:
         from napari_covseg.assess.comparison import LEAK, PROTOCOLS
 
@@ -166,6 +182,55 @@ def _recognition(
             output.line(f"Wrote {store_recognition(out, data.stem, one, mine)}")
         found += mine
     output.line(recognition_tables(found, {one.name: one.outputs for one in chosen}))
+
+
+def _manifestations(
+    output: Output,
+    data: Path,
+    untaught: Path | None,
+    names: Sequence[str],
+    weights: Path | None,
+    steps: int | None,
+    device: str,
+    threads: int | None,
+    out: Path | None,
+) -> None:
+    """Assess recipes for manifestations, print what came out, and store it if a folder is named."""
+    import torch
+
+    from napari_covseg.assess.manifestations import assess_manifestations, manifestation_tables
+    from napari_covseg.assess.recognition import store_recognition
+    from napari_covseg.assess.tables import without_nan
+    from napari_covseg.learn.manifestations import SIDE, as_seen
+    from napari_covseg.learn.recipe import read_recipe
+    from napari_covseg.learn.training_set import read_training_set
+    from napari_covseg.models.file import choose_device
+    from napari_covseg.models.preparation import Preparation
+
+    chosen = [read_recipe(name, "manifestations") for name in dict.fromkeys(names)]
+    if steps is not None:
+        chosen = [dataclasses.replace(one, steps=steps, epochs=None) for one in chosen]
+    where = str(choose_device(device))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    found = []
+    for one in chosen:
+        preparation = Preparation.from_card(one.preparation)
+        taught, apart = (
+            as_seen(read_training_set(path, outputs=one.outputs, size=max(SIDE, one.size)), preparation)
+            if path is not None
+            else None
+            for path in (data, untaught)
+        )
+        assert taught is not None
+        mine = []
+        for told in assess_manifestations(taught, one, apart, weights, where):
+            output.record(without_nan(dataclasses.asdict(told)))
+            mine.append(told)
+        if out is not None:
+            output.line(f"Wrote {store_recognition(out, data.stem, one, mine)}")
+        found += mine
+    output.line(manifestation_tables(found))
 
 
 def _jobs(

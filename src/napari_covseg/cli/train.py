@@ -190,7 +190,7 @@ def _whole(
     import torch
 
     from napari_covseg.learn.labelled_pictures import read_labelled_pictures
-    from napari_covseg.learn.manifestations import train_manifestations
+    from napari_covseg.learn.manifestations import SIDE, as_seen, train_manifestations
     from napari_covseg.learn.recognition import train_recognition
     from napari_covseg.learn.train_model import split_patients
     from napari_covseg.learn.training_set import read_training_set
@@ -208,7 +208,8 @@ def _whole(
         split = split_patients(pictures, *parts)
         run = train_recognition(pictures, split, out, recipe, **how)
     else:
-        slices = read_training_set(data, Preparation.from_card(recipe.preparation), recipe.outputs)
+        read = read_training_set(data, outputs=recipe.outputs, size=max(SIDE, recipe.size))
+        slices = as_seen(read, Preparation.from_card(recipe.preparation))
         split = split_patients(slices, *parts)
         run = train_manifestations(slices, split, out, recipe, **how)
     output.line(f"outputs     {', '.join(recipe.outputs)}")

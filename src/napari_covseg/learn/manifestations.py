@@ -6,7 +6,7 @@ import datetime
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,13 @@ from napari_covseg.metrics.recognition import auc, intervals_by_patient
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import save_model
 from napari_covseg.models.forward import as_input, stacked
-from napari_covseg.models.preparation import Preparation
+from napari_covseg.models.preparation import Preparation, as_shown
 from napari_covseg.networks.blocks import by_name
 from napari_covseg.networks.classifier import Classifier
+from napari_covseg.scans.appearance import look
 
+SIDE = 320
+"""Pixels per side of the slices that are read: turning them upright and CLAHE come after."""
 PIXELS = 10
 """Of a finding on a prepared slice, from which it counts as shown."""
 Known = npt.NDArray[np.uint8]
@@ -44,6 +47,23 @@ def known_of(slices: LabelledSlices) -> Known:
     shown = (slices.masks == 1).sum((2, 3)) >= PIXELS
     unclear = (slices.masks == UNKNOWN).any((2, 3))
     return np.where(shown, 1, np.where(unclear, UNKNOWN, 0)).astype(np.uint8)
+
+
+def as_seen(slices: LabelledSlices, preparation: Preparation) -> LabelledSlices:
+    """Return slices that were read as they are, of at least `SIDE`, as scans are shown to a network.
+
+    Pictures are turned upright and get a margin where they have none, as when a network is asked.
+    """
+    assert slices.kinds is not None
+    images = np.zeros((len(slices), preparation.size, preparation.size), np.uint8)
+    whose = np.char.add(np.char.add(slices.patients, "/"), slices.kinds)
+    for one in dict.fromkeys(whose.tolist()):
+        rows = np.flatnonzero(whose == one)
+        hounsfield = slices.kinds[rows[0]] == "HU"
+        appearance = look(slices.images[rows], "HU" if hounsfield else "grey")
+        for row in rows:
+            images[row] = as_shown(slices.images[row], appearance, preparation)
+    return replace(slices, images=images, kinds=None, masks=slices.resized(preparation.size).masks)
 
 
 def manifestations_of(network: Classifier, features: Features, channels: Sequence[str]) -> Probabilities:
@@ -183,7 +203,7 @@ def train_manifestations(
     Parameters
     ----------
     data : LabelledSlices
-        Prepared as the recipe says, with its outputs, see `learn.training_set.read_training_set`.
+        Prepared as the recipe says, with its outputs, see `as_seen`.
     split : dict
         From `train_model.split_patients`; validation patients are measured like those of the test.
     out : Path

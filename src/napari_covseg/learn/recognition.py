@@ -18,17 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
+from napari_covseg.labels import MODALITIES
 from napari_covseg.learn.labelled_pictures import LabelledPictures, Names
 from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.train import TrainingProgress
 from napari_covseg.metrics.recognition import auc, brier, confusion, intervals_by_patient, rates
 from napari_covseg.models.card import ModelCard
-from napari_covseg.models.file import save_model
+from napari_covseg.models.catalogue import DEFAULT, find
+from napari_covseg.models.file import load_network, save_model
 from napari_covseg.models.forward import as_input
 from napari_covseg.models.preparation import Preparation
 from napari_covseg.networks.build import build_network
 from napari_covseg.networks.classifier import Classifier, load_weights
-from napari_covseg.networks.efficientnet import load_imagenet
+from napari_covseg.networks.efficientnet import EfficientUNet, EfficientUNetFindings, load_imagenet
 
 Features = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
@@ -49,7 +51,7 @@ def body_of(recipe: Recipe, weights: Path | None = None) -> Classifier:
     recipe : Recipe
     weights : Path, optional
         A state dict, see `networks.classifier.load_weights`; without it those that the recipe names, or
-        random ones.
+        random ones. Of an `EfficientUNetFindings` a model that labels pixels, by default the default model.
 
     Raises
     ------
@@ -63,11 +65,24 @@ def body_of(recipe: Recipe, weights: Path | None = None) -> Classifier:
         raise ModelError(
             f"{recipe.name} takes pictures of at least {network.smallest} pixels: choose a larger size."
         )
-    if weights is not None:
+    if isinstance(network, EfficientUNetFindings):
+        _take_body(network, recipe, weights or find(DEFAULT).path)
+    elif weights is not None:
         load_weights(network, weights)
     elif recipe.pretrained == "imagenet":
         load_imagenet(network)
     return network.eval()
+
+
+def _take_body(network: EfficientUNetFindings, recipe: Recipe, path: Path) -> None:
+    """Give a network the weights of a model that labels pixels, and check that both see the same."""
+    body, card = load_network(path)
+    wanted = Preparation.from_card(recipe.preparation)
+    if not isinstance(body, EfficientUNet) or body.outputs != network.body.outputs:
+        raise ModelError(f"{path} is no model whose findings {recipe.name} can pass on: choose another one.")
+    if Preparation.from_card(card.preparation) != wanted:
+        raise ModelError(f"{path} prepares slices otherwise than {recipe.name}: choose another one.")
+    network.body.load_state_dict(body.state_dict())
 
 
 def features_of(
@@ -391,6 +406,7 @@ def train_recognition(
         sources=taught.licences,
         created=datetime.date.today().isoformat(),
         task="recognition",
+        modalities=tuple(kind for kind in MODALITIES if kind in taught.modalities),
     )
     save_model(out, network, card)
     yield card

@@ -10,7 +10,7 @@ from torch import nn
 from napari_covseg.errors import ModelError
 from napari_covseg.networks.amer2021 import RDUNet, ResDUNet
 from napari_covseg.networks.classifier import Classifier
-from napari_covseg.networks.efficientnet import EfficientNetLite0, EfficientUNet
+from napari_covseg.networks.efficientnet import EfficientNetLite0, EfficientUNet, EfficientUNetFindings
 from napari_covseg.networks.elbana2020 import DeepLabV3Plus, ManifestationNetwork
 from napari_covseg.networks.inception import InceptionV3
 from napari_covseg.networks.punn2022 import CHSNet, RAIUNet
@@ -35,6 +35,7 @@ CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
     "inceptionv3": InceptionV3,
     "manifestations": ManifestationNetwork,
     "efficientnetlite0": EfficientNetLite0,
+    "efficientunetfindings": EfficientUNetFindings,
 }
 """Those that name what a whole slice shows."""
 _ALL: dict[str, Callable[..., nn.Module]] = {**NETWORKS, **CLASSIFIERS}

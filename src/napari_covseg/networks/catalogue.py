@@ -336,6 +336,18 @@ CLASSIFIERS: tuple[NetworkEntry, ...] = (
         classes=MANIFESTATIONS,
         size=512,
     ),
+    NetworkEntry(
+        "elbana2020-efficientunet-findings",
+        "Instead of it the surest pixels of the default model",
+        ELBANA,
+        "efficientunetfindings",
+        3_422_916,
+        1.390,
+        preset_of="elbana2020-multilabel",
+        task="manifestations",
+        classes=MANIFESTATIONS,
+        size=256,
+    ),
 )
 """Those that name what a whole slice shows."""
 

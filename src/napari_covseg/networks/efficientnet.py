@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import CLASSES
-from napari_covseg.networks.blocks import by_name, conv_bn_relu, he_normal
+from napari_covseg.labels import CLASSES, MANIFESTATIONS, UNION, UNITED, joins
+from napari_covseg.networks.blocks import by_name, conv_bn_relu, he_normal, union_logits
 from napari_covseg.networks.classifier import Classifier
 
 STAGES = (
@@ -175,6 +175,56 @@ class EfficientNetLite0(Classifier):
     def classify(self, features: Tensor) -> Tensor:
         """Return logits, shape (N, len(outputs))."""
         logits: Tensor = self.head(self.dropout(features))
+        return logits
+
+
+class EfficientUNetFindings(Classifier):
+    """What an `EfficientUNet` finds where it is surest, as an answer for the whole slice.
+
+    Of each map of logits, and of the union of ground-glass and consolidation, the means of its highest pixels
+    go into the last layer: a finding is shown if it is somewhere.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        One name per logit.
+    labelled : sequence of str
+        Outputs of the `EfficientUNet`.
+    highest : sequence of int
+        How many pixels each mean is of.
+    """
+
+    last_layer = "head"
+    heat_map_layer = "body.decoders.4"
+    smallest = 32
+
+    def __init__(
+        self,
+        outputs: Sequence[str] = MANIFESTATIONS,
+        labelled: Sequence[str] = ("lungs", *MANIFESTATIONS),
+        highest: Sequence[int] = (10, 50, 200),
+    ) -> None:
+        super().__init__(outputs)
+        self.body = EfficientUNet(labelled)
+        self.channels = (*labelled, UNION) if joins(tuple(labelled)) else tuple(labelled)
+        self.highest = tuple(highest)
+        self.head = nn.Linear(len(self.channels) * len(self.highest), len(self.outputs))
+
+    def features(self, slices: Tensor) -> Tensor:
+        """Return the means, shape (N, channels times `highest`)."""
+        logits = dict(self.body(slices))
+        if UNION in self.channels and UNION not in logits:
+            logits[UNION] = union_logits(*(logits[name] for name in UNITED))
+        means = []
+        for name in self.channels:
+            pixels = logits[name].flatten(1)
+            first = pixels.topk(min(max(self.highest), pixels.shape[1]), 1).values
+            means += [first[:, :count].mean(1) for count in self.highest]
+        return torch.stack(means, 1)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return logits, shape (N, len(outputs))."""
+        logits: Tensor = self.head(features)
         return logits
 
 
