@@ -178,7 +178,7 @@ def test_labels_that_say_otherwise_are_seen(
     run.finish()
     triage.session.busy_changed.emit("")  # as when a run ends
     qtbot.waitUntil(lambda: "The labels of other differ" in triage.differences.text())
-    assert triage.differences.text().endswith("differ in slices: ground-glass on 6.")
+    assert triage.differences.text().endswith("differ on slices: 6 for ground-glass.")
     assert triage.strip.grab().toImage() != plain
     triage.session.go_to(8)
     assert "● yes, differs" in triage.table.text() and "not told apart" in triage.table.text()

@@ -30,6 +30,7 @@ from napari_covseg.scans.stated import look_at
 
 TASKS: tuple[Task, ...] = ("recognition", "manifestations")
 _HEIGHT = 512
+_SHARES, _HEAT = (0, 0.5, 1), ((0, 0, 0.2), (0.2, 0.45, 0.9), (1, 1, 1))  # blue, green, red
 
 
 def recognise_file(job: RecogniseFile, control: Control) -> Iterator[Event]:
@@ -98,9 +99,11 @@ def heat_picture(scan: Scan, appearance: Appearance, answer: Answer) -> npt.NDAr
     wide = max(1, round(grey.shape[1] * _HEIGHT / grey.shape[0]))
     grey = cv2.cvtColor(cv2.resize(grey, (wide, _HEIGHT), interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
     assert answer.heat is not None
-    heat = cv2.resize(answer.heat[0], (wide, _HEIGHT), interpolation=cv2.INTER_LINEAR)
-    colours = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)
-    under = np.clip(grey.astype(np.float32) * 0.8 + colours * 0.7, 0, 255).astype(np.uint8)
+    share = cv2.resize(answer.heat[0], (wide, _HEIGHT), interpolation=cv2.INTER_LINEAR) / 255
+    # as the layer in the viewer: cold is clear, so that what lies beneath can be read
+    colour = np.stack([np.interp(share, _SHARES, channel) for channel in _HEAT], -1)
+    dense = np.interp(share, _SHARES, (0, 0.3, 0.55))[..., np.newaxis]
+    under = np.rint(grey * (1 - dense) + 255 * colour * dense).astype(np.uint8)
     return np.hstack([grey, np.full((_HEIGHT, 8, 3), 255, np.uint8), under])
 
 

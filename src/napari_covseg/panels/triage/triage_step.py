@@ -311,8 +311,8 @@ class TriageStep(Step):
         counts = {name: int(differing(answer, name, has).sum()) for name, has in there.items()}
         if not counts:
             return f"The labels of {segmented.model_id} do not tell findings apart."
-        said = ", ".join(f"{name} on {count}" for name, count in counts.items() if count)
-        rest = f"differ in slices: {said}." if said else "say the same of every slice."
+        said = ", ".join(f"{count} for {name}" for name, count in counts.items() if count)
+        rest = f"differ on slices: {said}." if said else "say the same of every slice."
         return f"The labels of {segmented.model_id} {rest}"
 
 
