@@ -21,7 +21,7 @@ from napari_covseg.errors import ModelError
 from napari_covseg.labels import MODALITIES
 from napari_covseg.learn.labelled_pictures import LabelledPictures, Names
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.train import TrainingProgress
+from napari_covseg.learn.train import TrainingProgress, make_optimiser
 from napari_covseg.metrics.recognition import auc, brier, confusion, intervals_by_patient, rates
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import DEFAULT, find
@@ -139,7 +139,7 @@ def teach_last_layer(
     layer = network.get_submodule(network.last_layer)
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
-    optimiser = _optimiser(recipe, layer)
+    optimiser = make_optimiser(recipe, layer)
     given, truth = torch.from_numpy(features), torch.from_numpy(classes)
     steps, draw = recipe.length(len(given)), _drawn(recipe, classes, patients)
     started, losses = time.perf_counter(), []
@@ -155,15 +155,6 @@ def teach_last_layer(
             losses.clear()
             if step < steps and stop():
                 return
-
-
-def _optimiser(recipe: Recipe, layer: nn.Module) -> torch.optim.Optimizer:
-    weights, rate, decay = list(layer.parameters()), recipe.learning_rate, recipe.weight_decay
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(weights, rate, momentum=recipe.momentum, weight_decay=decay)
-    if recipe.optimiser == "adam":
-        return torch.optim.Adam(weights, rate, weight_decay=decay)
-    return torch.optim.AdamW(weights, rate, weight_decay=decay)
 
 
 def solve_last_layer(
