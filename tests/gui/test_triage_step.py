@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import recognisers
 from napari import Viewer
+from napari.settings import get_settings
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QApplication
+from qtpy.QtGui import QTextDocument
+from qtpy.QtWidgets import QApplication, QScrollArea
 from recognisers import TRUST, make_card
 from xrays import write_xray
 
@@ -159,9 +161,16 @@ def test_answers_come_slice_by_slice_and_are_there_again(
     following.tell(Finished())
 
 
-def test_labels_that_say_otherwise_are_seen(
-    triage: TriageStep, case: OpenCase, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("font", [9, 12])
+def test_labels_that_say_otherwise_are_seen_and_nothing_is_cut_off(
+    font: int,
+    dock: CovSegDock,
+    triage: TriageStep,
+    case: OpenCase,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(get_settings().appearance, "font_size", font)
     child = Child(triage, case, qtbot, monkeypatch)
     for z in range(12):
         child.answer("tiny-manifestations", z, (0.9 if z < 8 else 0.1, 0.1, 0.1))
@@ -182,6 +191,14 @@ def test_labels_that_say_otherwise_are_seen(
     assert triage.strip.grab().toImage() != plain
     triage.session.go_to(8)
     assert "● yes, differs" in triage.table.text() and "not told apart" in triage.table.text()
+    area = dock.findChild(QScrollArea)
+    for words in (triage.said, triage.table, triage.differences):
+        qtbot.waitUntil(lambda words=words: words.height() >= words.heightForWidth(words.width()))
+        page = QTextDocument(defaultFont=words.font(), documentMargin=0)
+        page.setHtml(words.text())
+        page.setTextWidth(words.width())
+        assert page.size().width() <= words.width() + 1, words.text()
+    assert area.widget().width() <= area.viewport().width() and area.horizontalScrollBar().maximum() == 0
     triage.session.go_to(6)
     assert "differs" not in triage.table.text() and "● yes" in triage.table.text()
 

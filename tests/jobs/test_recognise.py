@@ -30,7 +30,7 @@ from napari_covseg.jobs.events import (
     SliceRecognised,
     Written,
 )
-from napari_covseg.jobs.requests import Recognise, RecogniseFile
+from napari_covseg.jobs.requests import Recognise, RecogniseFile, WarmUp
 from napari_covseg.jobs.run import run
 from napari_covseg.jobs.steps import Control, JobCancelled
 from napari_covseg.scans import read_scan
@@ -170,6 +170,11 @@ def test_what_cannot_be_asked_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=told):
         list(run(Recognise(workspace.path, ct.id, named(*names), 0, device="cpu")))
+
+
+def test_a_model_that_recognises_is_warmed_up(named: Callable[..., tuple[str, ...]]) -> None:
+    for name in named("xray", "manifestations"):
+        assert isinstance(list(run(WarmUp(name, "cpu")))[-1], Finished)
 
 
 def test_a_model_that_labels_is_refused(workspace: Workspace, ct: Case, model: str) -> None:

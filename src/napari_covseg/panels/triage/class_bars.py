@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import QRectF, QSize, Qt
+from qtpy.QtCore import QEvent, QRectF, QSize, Qt
 from qtpy.QtGui import QBrush, QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_covseg.panels.signs import GROUND
 from napari_covseg.panels.step import show_in_place
 
-LINE = 20  # height of a bar with its gap
+GAP = 4  # above and below a bar
 BAR = QColor(45, 125, 205)
 NONE = QColor(150, 150, 150)
 WORDS = QColor(240, 240, 240)
@@ -53,9 +53,24 @@ class ClassBars(QWidget):
             Whether they may be shown as a finding.
         """
         self._names, self._values, self._finding = tuple(names), tuple(values), finding
-        self.setFixedHeight(LINE * max(len(self._names), 1) + 2)
+        self._fit()
         self.setAccessibleDescription(self.text)
         show_in_place(self, bool(self._values))
+        self.update()
+
+    @property
+    def line(self) -> int:
+        """Height of a bar with its gaps."""
+        return int(self.fontMetrics().lineSpacing()) + GAP
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Become as high as the letters need that the viewer's style has set."""
+        super().changeEvent(event)
+        if event is not None and event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._fit()
+
+    def _fit(self) -> None:
+        self.setFixedHeight(self.line * max(len(self._names), 1) + 2)
         self.update()
 
     def sizeHint(self) -> QSize:
@@ -70,20 +85,20 @@ class ClassBars(QWidget):
         left = max((metrics.horizontalAdvance(name) for name in self._names), default=0) + 22.0
         right = metrics.horizontalAdvance("100 %") + 10.0
         room = max(self.width() - left - right, 10.0)
-        most = max(self._values, default=0.0)
+        most, high = max(self._values, default=0.0), self.line
         for number, (name, value) in enumerate(zip(self._names, self._values, strict=True)):
-            top = 1.0 + LINE * number
+            top = 1.0 + high * number
             painter.setPen(WORDS)
             across = Qt.AlignmentFlag.AlignVCenter
             mark = "▸" if self._finding and value == most else ""
-            painter.drawText(QRectF(4, top, 14, LINE), across, mark)
-            painter.drawText(QRectF(16, top, left, LINE), across, name)
+            painter.drawText(QRectF(4, top, 14, high), across, mark)
+            painter.drawText(QRectF(16, top, left, high), across, name)
             painter.drawText(
-                QRectF(self.width() - right, top, right - 6, LINE),
+                QRectF(self.width() - right, top, right - 6, high),
                 across | Qt.AlignmentFlag.AlignRight,
                 f"{100 * value:.0f} %",
             )
-            bar = QRectF(left, top + 4, room, LINE - 8)
+            bar = QRectF(left, top + GAP, room, high - 2 * GAP)
             painter.setPen(QPen(NONE, 1))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRect(bar)

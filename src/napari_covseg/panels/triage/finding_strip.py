@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import QPointF, QRectF, Qt
+from qtpy.QtCore import QEvent, QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
 from qtpy.QtWidgets import QWidget
 
@@ -11,7 +11,7 @@ from napari_covseg.labels import MANIFESTATIONS, lesion
 from napari_covseg.panels.slice_strip import SliceStrip
 from napari_covseg.panels.triage.recognising import CaseAnswer, Segmented
 
-LANE, LINE, ROW = 46, 15, 4  # height of a lane, and in it of its words and of the rows at its foot
+CURVE, ROW = 19, 4  # height of a curve, and of each row at the foot of its lane
 DIFFERS = QColor(255, 170, 30)
 HAS = QColor(235, 235, 235)
 LEVEL = QColor(170, 170, 170)
@@ -33,11 +33,28 @@ class FindingStrip(SliceStrip):
         self._answer: CaseAnswer | None = None
         self._segmented: Segmented | None = None
         super().__init__(
-            LANE * len(MANIFESTATIONS) + 2,
+            CURVE,
             "The probability of each manifestation along the slices, with its threshold. At the foot, white: "
             "the label map has it; above that, orange: the two differ. Click to go there.",
             parent,
         )
+        self._fit()
+
+    @property
+    def lane(self) -> int:
+        """Height of a lane: a line of words, the curve, and two rows."""
+        return int(self.fontMetrics().lineSpacing()) + CURVE + 2 * ROW + 4
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Become as high as the letters need that the viewer's style has set."""
+        super().changeEvent(event)
+        if event is not None and event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._fit()
+
+    def _fit(self) -> None:
+        outputs = MANIFESTATIONS if self._answer is None else self._answer.outputs
+        self.setFixedHeight(self.lane * len(outputs) + 2)
+        self.redraw()
 
     @property
     def count(self) -> int:
@@ -47,18 +64,17 @@ class FindingStrip(SliceStrip):
     def show_answer(self, answer: CaseAnswer | None, segmented: Segmented | None) -> None:
         """Draw what a model says, and beneath it what a label map has."""
         self._answer, self._segmented = answer, segmented
-        if answer is not None:
-            self.setFixedHeight(LANE * len(answer.outputs) + 2)
-        self.redraw()
+        self._fit()
 
     def draw(self, painter: QPainter) -> None:
         """Draw a lane for each output."""
         assert self._answer is not None
         for number, name in enumerate(self._answer.outputs):
-            self._draw_lane(painter, self._answer, name, float(LANE * number))
+            self._draw_lane(painter, self._answer, name, float(self.lane * number))
 
     def _draw_lane(self, painter: QPainter, answer: CaseAnswer, name: str, top: float) -> None:
-        bottom, high = top + LANE - 2 * ROW - 2, LANE - LINE - 2 * ROW - 4
+        lane = self.lane
+        bottom, high = top + lane - 2 * ROW - 2, float(CURVE)
         values = answer.probabilities[:, answer.outputs.index(name)]
         colour = QColor(*lesion(name).colour)
         wide = self.width() / len(values)
@@ -79,15 +95,15 @@ class FindingStrip(SliceStrip):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
         has = None if self._segmented is None else self._segmented.slices.get(name)
         if has is not None:
-            self._draw_row(painter, has, top + LANE - ROW, HAS)
-            self._draw_row(painter, differing(answer, name, has), top + LANE - 2 * ROW - 1, DIFFERS)
+            self._draw_row(painter, has, top + lane - ROW, HAS)
+            self._draw_row(painter, differing(answer, name, has), top + lane - 2 * ROW - 1, DIFFERS)
         painter.setPen(WORDS)
-        line = QRectF(4, top + 1, self.width() - 8, LINE)
+        line = QRectF(4, top + 1, self.width() - 8, self.fontMetrics().lineSpacing())
         painter.drawText(line, Qt.AlignmentFlag.AlignVCenter, name)
         right = Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignRight
         painter.drawText(line, right, in_the_scan(answer, name))
         painter.setPen(QPen(QColor(90, 94, 102), 1))
-        painter.drawLine(QPointF(0, top + LANE), QPointF(self.width(), top + LANE))
+        painter.drawLine(QPointF(0, top + lane), QPointF(self.width(), top + lane))
 
     def _draw_row(self, painter: QPainter, where: np.ndarray, top: float, colour: QColor) -> None:
         wide = self.width() / len(where)
