@@ -226,3 +226,62 @@ def test_a_trace_tells_what_feeds_what() -> None:
     }
     assert Edge("encoders.0", "encoders.1", frozenset({"MaxPool2DWithIndices"})) in edges
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_the_page_of_recognition_says_what_is_left_without_the_source(tmp_path: Path) -> None:
+    import make_recognition
+
+    def figure(value: float) -> list[float]:
+        return [value, value - 0.1, value + 0.1]
+
+    def run(data: str, recipe: str, values: dict[str, float]) -> dict[str, Any]:
+        names = ("auc", "accuracy", "sensitivity", "specificity", "f1", "mcc", "brier")
+        assessed = [
+            {
+                "protocol": protocol,
+                "figures": {"pictures": 9, "patients": 4, "confusion": [[3, 1], [2, 3]]}
+                | {name: figure(value) for name in names},
+                "reliability": [[0.2, 0.3, 4], [0.8, 0.6, 5]],
+            }
+            for protocol, value in values.items()
+        ]
+        named = {"name": recipe, "network": "efficientnetlite0"}
+        return {"data": data, "outputs": ["COVID-19", "normal"], "recipe": named, "assessed": assessed}
+
+    ways = ("by patient", "by picture", "borders only, by patient", "one website left out", "within a.org")
+    runs = [
+        run(
+            "recognition_children",
+            "elbana2020-tiny",
+            dict(zip(ways, (0.95, 0.96, 0.94, 0.5, 0.5), strict=True)),
+        ),
+        run("recognition", "covseg-tiny", dict(zip(ways, (0.61, 0.7, 0.6, 0.45, 0.52), strict=True))),
+    ]
+    told = {"within": "a.org", "remedy": "none"}
+    told |= {"figures": {"pictures": 9, "patients": 4, "auc": figure(0.57), "accuracy": figure(0.6)}}
+    finding = {"slices": 8, "shown": 4, "patients": 2, "auc": figure(0.9)}
+    finding |= {"sensitivity": figure(0.8), "specificity": [None, None, None]}
+    slices = {"data": "manifestations", "outputs": ["consolidation"]}
+    slices |= {"recipe": {"name": "covseg-m", "network": "efficientunetfindings"}}
+    slices |= {"assessed": [{"protocol": "by fold, x", "figures": {"consolidation": finding}}]}
+    text = make_recognition.page([*runs, {"told": [told]}, slices])
+    paragraph = text.split("\n\n")[2]
+    assert "99.4%" in paragraph and "0.950 (0.850–1.050) here" in paragraph
+    assert "0.450 (0.350–0.550) for websites that did not teach" in paragraph
+    assert "0.520 (0.420–0.620) within a.org" in paragraph
+    assert "children of one hospital, the bacterial ones of seven patients" in text
+    assert "| a.org | none | 9 of 4 | 0.570 (0.470–0.670) |" in text
+    assert "| by fold, x | consolidation | 4 of 8 | 2 | 0.900 (0.800–1.000) |" in text
+    pytest.importorskip("matplotlib")
+    names = make_recognition.draw_all(runs, tmp_path)
+    assert names == [f"recognition-{one['data']}-{one['recipe']['name']}.svg" for one in runs]
+    assert (tmp_path / names[0]).stat().st_size > 1000
+
+
+def test_the_page_of_recognition_is_up_to_date() -> None:
+    import make_recognition
+
+    runs = [json.loads(path.read_text("utf-8")) for path in sorted(make_recognition.RUNS.glob("*.json"))]
+    pictures = sorted(path.name for path in (DOCS / "images").glob("recognition-*.svg"))
+    again = "Write it again: python docs/make_recognition.py"
+    assert (DOCS / "recognition.md").read_text("utf-8") == make_recognition.page(runs, pictures), again

@@ -82,6 +82,22 @@ def test_a_model_is_taught_calibrated_measured_and_written(tmp_path: Path) -> No
     assert sure.argmax(1).tolist() == [0, 1] and torch.allclose(sure.sum(1), torch.ones(2))
 
 
+def test_without_a_validation_part_those_who_teach_choose_the_temperature_by_fold(tmp_path: Path) -> None:
+    data = replace(striped(), folds={"1": ["p0", "p1", "p6"], "2": ["p2", "p3"]})
+    split = {"training": ["p0", "p1", "p2", "p3"], "validation": [], "test": []}
+    # half of what a patient shows is wrong: who has learned it by heart is too sure of the others
+    wrong = np.where(np.arange(48) % 4 < 2, data.classes[::-1], data.classes)
+    found = []
+    for folds in ({}, data.folds):
+        run = train_recognition(
+            replace(data, classes=wrong, folds=folds), split, tmp_path / "m.safetensors", TINY
+        )
+        *_, card = run
+        assert isinstance(card, ModelCard)
+        found.append(card.recipe["trained"]["temperature"])
+    assert found[0] == 1 and found[1] > 2
+
+
 def test_the_body_stays_as_it_is_and_luck_decides_nothing() -> None:
     recipe, data = replace(TINY, sampling="weighted", balance=0.5), striped()
     images = data.prepared(Preparation.from_card(recipe.preparation))

@@ -241,7 +241,11 @@ def temperature_of(network: Classifier, features: Features, classes: Numbers) ->
 
     That with the least cross-entropy of logits that are divided by it.
     """
-    logits, truth = _logits(network, features).double(), torch.from_numpy(classes)
+    return _temperature(_logits(network, features), classes)
+
+
+def _temperature(answers: Tensor, classes: Numbers) -> float:
+    logits, truth = answers.double(), torch.from_numpy(classes)
 
     def loss(log: float) -> float:
         return float(F.cross_entropy(logits / math.exp(log), truth))
@@ -313,7 +317,8 @@ def train_recognition(
     data : LabelledPictures
         Of classes that the recipe has outputs for, see `LabelledPictures.of_classes`.
     split : dict
-        From `train_model.split_patients`; the validation patients choose the temperature.
+        From `train_model.split_patients`; the validation patients choose the temperature, without any the
+        folds of those who teach.
     out : Path
         The model file, ``.safetensors``.
     recipe : Recipe
@@ -350,6 +355,9 @@ def train_recognition(
     started = time.perf_counter()
     network = body_of(recipe, weights)
     features = features_of(network, data.prepared(Preparation.from_card(recipe.preparation)), device)
+    temperature = 1.0
+    if "validation" not in parts:  # before the last layer learns from everybody
+        temperature = _temperature_by_fold(recipe, network, features, classes, data, learned)
     progress = None
     for progress in teach_last_layer(
         recipe, network, features[learned], classes[learned], data.patients[learned], stop
@@ -357,10 +365,9 @@ def train_recognition(
         yield progress
     if progress is None or progress.step < progress.steps:
         return
-    temperature = 1.0
     if (rows := parts.get("validation")) is not None:
         temperature = temperature_of(network, features[rows], classes[rows])
-        cool(network, temperature)
+    cool(network, temperature)
     sure = probabilities_of(network, features)
     scores: dict[str, Any] = {
         part: figures(classes[rows], sure[rows], data.patients[rows])
@@ -401,6 +408,31 @@ def train_recognition(
     )
     save_model(out, network, card)
     yield card
+
+
+def _temperature_by_fold(
+    recipe: Recipe,
+    network: Classifier,
+    features: Features,
+    classes: Numbers,
+    data: LabelledPictures,
+    learned: Numbers,
+) -> float:
+    """Return the temperature of those who teach, each answered by a last layer that others have taught.
+
+    1 where the data has no folds, or in one nobody is left to learn a class from.
+    """
+    answers = torch.full((len(features), len(recipe.outputs)), math.nan)
+    for names in data.folds.values():
+        apart = np.isin(data.patients[learned], names)
+        taught, asked = learned[~apart], learned[apart]
+        if len(set(classes[taught].tolist())) < len(recipe.outputs) or not len(asked):
+            continue
+        for _ in teach_last_layer(recipe, network, features[taught], classes[taught], data.patients[taught]):
+            pass
+        answers[torch.from_numpy(asked)] = _logits(network, features[asked])
+    known = np.flatnonzero(answers[:, 0].isfinite().numpy())
+    return _temperature(answers[torch.from_numpy(known)], classes[known]) if len(known) else 1.0
 
 
 def _summary(recipe: Recipe, taught: LabelledPictures, body: str) -> str:
