@@ -337,7 +337,10 @@ class Places:
     def covseg(self, command: Sequence[str], threads: int, name: str) -> list[str]:
         """Return the command line of a training."""
         filled = [word.replace("{out}", str(self.folder.path)).replace("{name}", name) for word in command]
-        for option, suffix in (("--out", "safetensors"), ("--checkpoint", "checkpoint")):
+        options = {"--out": "safetensors", "--checkpoint": "checkpoint"}
+        if "--task" in filled:  # a last layer has none, it begins again
+            del options["--checkpoint"]
+        for option, suffix in options.items():
             filled += [option, str(self.folder.file(name, suffix))]
         python = str(self.python or self.folder.python)
         return [python, "-m", "napari_covseg.cli", *filled, "--threads", str(threads)]

@@ -440,3 +440,13 @@ def test_full_precision_is_found(script: ModuleType, tmp_path: Path) -> None:
         header = json.dumps({"__metadata__": {}, "w": {"dtype": kind}}).encode()
         path.write_bytes(len(header).to_bytes(8, "little") + header)
         assert script.full_precision(path) == wrong
+
+
+def test_only_trainings_of_segmentation_have_a_checkpoint(tmp_path: Path) -> None:
+    places = script.Places(tmp_path, script.Folder(tmp_path))
+    plain = places.covseg(["train", "data.toml"], 1, "a")
+    whole = places.covseg(["train", "data.toml", "--task", "recognition"], 1, "b")
+    assert plain[-6:-2] == ["--out", f"{tmp_path}/a.safetensors", "--checkpoint", f"{tmp_path}/a.checkpoint"]
+    assert "--checkpoint" not in whole and whole[-4:] == [
+        "--out", f"{tmp_path}/b.safetensors", "--threads", "1",
+    ]  # fmt: skip
