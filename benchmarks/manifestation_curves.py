@@ -1,6 +1,6 @@
 """Curves of findings along the slices of scans, as *Triage* draws them, for a person to look at.
 
-    python benchmarks/manifestation_curves.py SCAN [SCAN ...] [--model covseg-manifestations] [--figure OUT.png]
+    python benchmarks/manifestation_curves.py SCAN [SCAN ...] [--model covseg-manifestations] [--figure PNG]
 
 Prints for each finding the share of the slices in which it is found, where, and its highest probability.
 """

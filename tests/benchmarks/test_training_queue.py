@@ -442,7 +442,7 @@ def test_full_precision_is_found(script: ModuleType, tmp_path: Path) -> None:
         assert script.full_precision(path) == wrong
 
 
-def test_only_trainings_of_segmentation_have_a_checkpoint(tmp_path: Path) -> None:
+def test_only_trainings_of_segmentation_have_a_checkpoint(script: ModuleType, tmp_path: Path) -> None:
     places = script.Places(tmp_path, script.Folder(tmp_path))
     plain = places.covseg(["train", "data.toml"], 1, "a")
     whole = places.covseg(["train", "data.toml", "--task", "recognition"], 1, "b")
