@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import NAMES
+from napari_covseg.labels import CLASSES, MANIFESTATIONS, NAMES
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import load_model, load_network, model_bytes, unfold
 from napari_covseg.models.forward import probabilities
@@ -36,7 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "inceptionv3": {"width": 0.125},
     "manifestations": {"features": [4, 8], "dense": [16, 8], "size": 32},
     "efficientnetlite0": {},
-    "efficientunetfindings": {},
+    "efficientunetfindings": {"labelled": [*CLASSES, *MANIFESTATIONS]},
 }
 every_network = pytest.mark.parametrize("entry", CLASSIFIERS, ids=lambda entry: entry.name)
 

@@ -22,7 +22,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "manifestations": ({"features": [4, 8], "dense": [16, 8], "size": 32}, 32),
     "efficientnetlite0": ({}, 64),
     "efficientnetlite0 by texture": ({"stages": [2, 3]}, 64),
-    "efficientunetfindings": ({}, 64),
+    "efficientunetfindings": ({"labelled": ["COVID-19", "normal"]}, 64),
 }
 
 

@@ -341,7 +341,7 @@ CLASSIFIERS: tuple[NetworkEntry, ...] = (
         "Instead of it the surest pixels of the default model",
         ELBANA,
         "efficientunetfindings",
-        3_422_916,
+        3_422_880,
         1.390,
         preset_of="elbana2020-multilabel",
         task="manifestations",

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
-from napari_covseg.labels import CLASSES, MANIFESTATIONS, UNION, UNITED, joins
-from napari_covseg.networks.blocks import by_name, conv_bn_relu, he_normal, union_logits
+from napari_covseg.labels import CLASSES, MANIFESTATIONS
+from napari_covseg.networks.blocks import by_name, conv_bn_relu, he_normal
 from napari_covseg.networks.classifier import Classifier
 
 STAGES = (
@@ -181,17 +181,17 @@ class EfficientNetLite0(Classifier):
 class EfficientUNetFindings(Classifier):
     """What an `EfficientUNet` finds where it is surest, as an answer for the whole slice.
 
-    Of each map of logits, and of the union of ground-glass and consolidation, the means of its highest pixels
-    go into the last layer: a finding is shown if it is somewhere.
+    The mean of the highest pixels of a finding's map of logits, scaled and moved: a finding is shown if it is
+    somewhere.
 
     Parameters
     ----------
     outputs : sequence of str
-        One name per logit.
+        One name per logit; of those of the `EfficientUNet`.
     labelled : sequence of str
         Outputs of the `EfficientUNet`.
-    highest : sequence of int
-        How many pixels each mean is of.
+    highest : int
+        How many pixels the means are of.
     """
 
     last_layer = "head"
@@ -202,30 +202,33 @@ class EfficientUNetFindings(Classifier):
         self,
         outputs: Sequence[str] = MANIFESTATIONS,
         labelled: Sequence[str] = ("lungs", *MANIFESTATIONS),
-        highest: Sequence[int] = (10, 50, 200),
+        highest: int = 50,
     ) -> None:
         super().__init__(outputs)
+        if unknown := set(outputs) - set(labelled):
+            raise ValueError(f"nobody labels {', '.join(sorted(unknown))}")
         self.body = EfficientUNet(labelled)
-        self.channels = (*labelled, UNION) if joins(tuple(labelled)) else tuple(labelled)
-        self.highest = tuple(highest)
-        self.head = nn.Linear(len(self.channels) * len(self.highest), len(self.outputs))
+        self.highest = highest
+        self.head = EachByItself(len(self.outputs), len(self.outputs))
 
     def features(self, slices: Tensor) -> Tensor:
-        """Return the means, shape (N, channels times `highest`)."""
-        logits = dict(self.body(slices))
-        if UNION in self.channels and UNION not in logits:
-            logits[UNION] = union_logits(*(logits[name] for name in UNITED))
-        means = []
-        for name in self.channels:
-            pixels = logits[name].flatten(1)
-            first = pixels.topk(min(max(self.highest), pixels.shape[1]), 1).values
-            means += [first[:, :count].mean(1) for count in self.highest]
+        """Return the means, shape (N, len(outputs))."""
+        logits = self.body(slices)
+        means = [logits[name].flatten(1).topk(self.highest, 1).values.mean(1) for name in self.outputs]
         return torch.stack(means, 1)
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits, shape (N, len(outputs))."""
         logits: Tensor = self.head(features)
         return logits
+
+
+class EachByItself(nn.Linear):
+    """A linear layer of which each output sees the input of its own number alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return each input scaled and moved, in the shape of `x`."""
+        return F.linear(x, self.weight * torch.eye(self.out_features, device=x.device), self.bias)
 
 
 def standardised(slices: Tensor) -> Tensor:
