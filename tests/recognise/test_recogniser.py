@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
-from recognisers import make_card
+from recognisers import MANIFESTATIONS, make_card
 from xrays import chest
 
 from napari_covseg.errors import ModelError
 from napari_covseg.models.file import Model
-from napari_covseg.models.preparation import Preparation
+from napari_covseg.models.preparation import Preparation, as_shown
 from napari_covseg.recognise.recogniser import Recogniser, recognise_slices, shows_lung
 from napari_covseg.scans.appearance import HOUNSFIELD, Appearance
 from napari_covseg.scans.scan import in_window
@@ -118,6 +118,20 @@ def test_a_picture_of_a_ct_is_seen_as_a_model_that_labels_sees_it(
         Recogniser(loaded, lies).prepare(stored), Recogniser(loaded, upright).prepare(plain)
     )
     assert shows_lung(stored, lies) and shows_lung(plain, upright)
+
+
+def test_only_what_labels_or_names_findings_has_a_margin_around_a_cropped_picture(
+    model: Callable[..., Model], ct: np.ndarray
+) -> None:
+    plain = in_window(ct[2], (-1350, 150))[20:80].astype(np.int16)
+    cropped = Appearance("grey", contrast="equalised", cropped=True)
+    preparation = Preparation.from_card(make_card().preparation)
+    recogniser = Recogniser(model(modalities=("CT",)), cropped)
+    np.testing.assert_array_equal(recogniser.prepare(plain), preparation(plain, "grey"))
+    (answer,) = recogniser.answer([0], [plain], heat_maps=True)
+    assert answer.heat is not None and answer.heat.shape[1:] == plain.shape
+    names = Recogniser(model(**MANIFESTATIONS), cropped)
+    np.testing.assert_array_equal(names.prepare(plain), as_shown(plain, cropped, preparation))
 
 
 @pytest.mark.parametrize(

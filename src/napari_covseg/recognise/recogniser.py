@@ -54,7 +54,10 @@ class Recogniser:
     ----------
     model : Model
     appearance : Appearance
-        A picture is shown to the network as to one that labels it: upright, with air in black.
+        A picture is shown to the network upright and with air in black. One that names manifestations sees it
+        as one that labels does; one that recognises without a margin and always equalised, as it has learned:
+        with a margin around cropped slices it tells COVID-19 from others less well (AUC 0.77 for 0.80, on 441
+        slices as pictures).
     window : tuple of float, optional
         The grey values that an X-ray's file wants to be shown black and white.
 
@@ -79,9 +82,16 @@ class Recogniser:
                 "choose one that sees whole slices."
             )
 
+    @property
+    def seen_as(self) -> Appearance:
+        """How a slice is shown to the network."""
+        if self.model.card.task == "manifestations":
+            return self.appearance
+        return replace(self.appearance, cropped=False, contrast=None)
+
     def prepare(self, slice_: Slice) -> npt.NDArray[np.uint8]:
         """Return a slice (y, x) as the network sees it, (size, size)."""
-        appearance = self.appearance
+        appearance = self.seen_as
         if self.window is not None:
             slice_, appearance = in_window(slice_, self.window), replace(appearance, bits=8)
         return as_shown(slice_, appearance, self.model.preparation)
@@ -99,7 +109,7 @@ class Recogniser:
         likely = to_probabilities(logits, card.task)
         heat = maps * likely[..., None, None]
         return [
-            Answer(z, tuple(one.tolist()), on_slice(places, slice_.shape, self.appearance, model.preparation))
+            Answer(z, tuple(one.tolist()), on_slice(places, slice_.shape, self.seen_as, model.preparation))
             for z, one, places, slice_ in zip(zs, likely, heat, slices, strict=True)
         ]
 
