@@ -92,10 +92,10 @@ CHILDREN = (
 MANIFESTATIONS = (
     "Ground-glass, consolidation and pleural effusion, each by itself, on slices of which it is known "
     "whether they show it (10 pixels at least); *lesion* is at least one of the first two. "
-    "`covseg-manifestations` passes on where the segmentation model is surest: what it answers is the "
-    "segmentation model's answer, calibrated for the slice, so that there is one. In each fold the body"
-    " is one that has not learned from the patients who are tested; where no such body is there, they "
-    "are left out."
+    "`covseg-manifestations` passes on where the segmentation model is surest: what it says is the "
+    "segmentation model's answer, calibrated for the slice, so that there is one. Of *by fold* each "
+    "patient is seen by a segmentation model that has not learned from the patient; for whom there is "
+    "none is not tested."
 )
 
 

@@ -15,8 +15,9 @@ from napari_covseg.assess.manifestations import (
 )
 from napari_covseg.errors import JobError, ModelError
 from napari_covseg.labels import MANIFESTATIONS
-from napari_covseg.learn.manifestations import as_seen
-from napari_covseg.learn.recipe import Recipe
+from napari_covseg.learn.manifestations import as_seen, blind_features
+from napari_covseg.learn.recipe import Recipe, read_recipe
+from napari_covseg.learn.recognition import body_of, features_of
 from napari_covseg.learn.slices import LabelledSlices
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.file import save_model
@@ -61,24 +62,31 @@ def test_each_source_is_tested_by_fold_and_each_patient_who_never_teaches() -> N
         assert told["auc"][0] == 1 and told["shown"] == told["slices"] / 2
     assert sum(count for _, _, count in found[0].reliability) == 16
     assert "| tiny | never taught on, x | pleural effusion | 4 of 8 | 1.000" in manifestation_tables(found)
-    words, trusted = trust_in_manifestations([{"protocol": o.protocol, "figures": o.figures} for o in found])
-    assert trusted and "pleural effusion 1.000 (1.000–1.000) on x" in words
-    figures = {"pleural effusion": {"auc": [0.6, 0.4, 0.8]}}
-    words, trusted = trust_in_manifestations([{"protocol": "by fold, first", "figures": figures}])
-    assert not trusted and words.endswith("a pointer where to look, no finding.")
+    for area, sure, end in ((0.9, True, "on first."), (0.6, False, "a pointer where to look, no finding.")):
+        figures = {"pleural effusion": {"auc": [area, 0.5, 1.0], "shown": 10, "slices": 20}}
+        figures["consolidation"] = {"auc": [0.1, 0.0, 0.5], "shown": 9, "slices": 20}  # too few
+        words, trusted = trust_in_manifestations([{"protocol": "by fold, first", "figures": figures}])
+        assert trusted == sure and words.endswith(end) and "consolidation" not in words
     with pytest.raises(JobError, match="The data has no folds"):
         next(assess_manifestations(replace(striped("abcd"), folds={}), RECIPE))
 
 
-def test_a_fold_takes_a_body_that_has_not_learned_from_it_and_is_left_out_without_one(tmp_path: Path) -> None:
+def test_each_patient_is_seen_by_a_body_that_has_not_learned_from_it_or_not_tested(tmp_path: Path) -> None:
     labelled = ("lungs", *MANIFESTATIONS)
-    recipe = replace(RECIPE, network="efficientunetfindings", settings={}, preparation={"size": 32})
+    recipe = replace(RECIPE, network="efficientunetfindings", settings={})
+    shown = read_recipe("covseg-manifestations", "manifestations").preparation
+    recipe = replace(recipe, preparation=shown)
     card = ModelCard(
-        "m", "", "", {"name": "efficientunet", "settings": {}}, Preparation(size=32).to_card(), labelled,
-        dict.fromkeys(labelled, 0.5), split={"training": ["b"], "validation": ["d"]},
+        "m", "", "", {"name": "efficientunet", "settings": {}},
+        Preparation.from_card(shown).to_card(), labelled, dict.fromkeys(labelled, 0.5),
+        split={"training": ["b"], "test": ["a", "c"]},
     )  # fmt: skip
     save_model(tmp_path / "m.safetensors", build_network("efficientunet", labelled, {}), card)
-    found = list(assess_manifestations(striped("abcd"), recipe, None, tmp_path))
+    data = striped("abcd")
+    features, blind = blind_features(recipe, data, tmp_path)
+    assert blind.tolist() == np.isin(data.patients, ["a", "c"]).tolist()
+    assert np.allclose(features[8:16], features_of(body_of(recipe), data.images[8:16]), atol=1e-4)
+    found = list(assess_manifestations(data, recipe, None, tmp_path))
     assert [one.figures["pleural effusion"]["slices"] for one in found] == [8, 8]  # of a and c
     other = replace(recipe, preparation={"size": 64})
     with pytest.raises(ModelError, match="prepares slices otherwise than tiny"):

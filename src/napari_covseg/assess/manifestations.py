@@ -13,6 +13,7 @@ from napari_covseg.assess.recognition import TRUSTED, Assessed, figure_text
 from napari_covseg.assess.tables import section
 from napari_covseg.errors import JobError
 from napari_covseg.learn.manifestations import (
+    blind_features,
     known_of,
     manifestation_figures,
     manifestations_of,
@@ -23,10 +24,10 @@ from napari_covseg.learn.recipe import Recipe
 from napari_covseg.learn.recognition import body_of, features_of
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.metrics.recognition import reliability
-from napari_covseg.models.card import read_card
-from napari_covseg.networks.classifier import Classifier
 
 LEVEL = 0.5
+LEAST = 10
+"""Slices with and without a finding, from which its AUC says how far a model can be trusted."""
 BLOCK = 10
 """Slices of a single patient that are drawn together for an interval: neighbours look alike."""
 Rows = npt.NDArray[np.bool_]
@@ -51,8 +52,9 @@ def assess_manifestations(
     untaught : LabelledSlices, optional
         Of the same outputs: tested by a network that all of `data` has taught.
     weights : Path, optional
-        Of the body, see `learn.recognition.body_of`; or a folder of models, of which each fold takes one that
-        has not learned from its patients. A fold for which there is none is left out.
+        Of the body, see `learn.recognition.body_of`; or a folder of models: each patient is seen by one that
+        has not learned from the patient, see `learn.manifestations.blind_features`. For whom there is none
+        teaches, and is not tested.
     device : str
 
     Yields
@@ -72,36 +74,35 @@ def assess_manifestations(
         raise JobError("The data has no folds: give its description a table [folds].")
     known, channels, frozen = known_of(data), data.outputs, recipe.optimiser == "lbfgs"
     folder = weights if weights is not None and weights.is_dir() else None
-    bodies: dict[Path | None, tuple[Classifier, Any]] = {}
+    own = None if folder is not None else weights
+    network, blind = body_of(recipe, own), np.ones(len(data), np.bool_)
+    if folder is not None:
+        given, blind = blind_features(recipe, data, folder, device)
+    else:
+        given = features_of(network, data.images, device) if frozen else data.images
 
-    def taught(rows: Rows, path: Path | None) -> tuple[Classifier, Any]:
-        """Return a network on this body that these rows have taught, and what it is given of all."""
+    def teach(rows: Rows) -> None:
         if missing := missing_of(recipe, known[rows], channels):
             raise JobError(f"In a fold nobody is left to learn {', '.join(missing)} from: change the folds.")
-        if not frozen:
-            bodies.clear()
-        if path not in bodies:
-            body = body_of(recipe, path)
-            bodies[path] = body, features_of(body, data.images, device) if frozen else data.images
-        network, given = bodies[path]
+        if not frozen:  # all of it begins again
+            network.load_state_dict(body_of(recipe, own).state_dict())
         learned = given[rows], known[rows], channels, data.patients[rows]
         for _ in teach_manifestations(recipe, network, *learned):
             pass
-        return network, given
 
-    def asked(network: Classifier, images: Any) -> Any:
+    def asked(images: npt.NDArray[np.uint8]) -> Any:
         return manifestations_of(network, features_of(network, images, device), channels)
 
     sure = np.full(known.shape, np.nan)
     for patients in data.folds.values():
-        if (body := _blind(folder, patients) if folder is not None else weights) is None and folder:
-            continue
         test = np.isin(data.patients, patients)
-        network, given = taught(~test, body)
-        if frozen:
-            sure[test] = manifestations_of(network, given[test], channels)
-        else:
-            sure[test] = asked(network, data.images[test])
+        if not (test & blind).any():
+            continue
+        teach(~test)
+        tested = test & blind
+        sure[tested] = (
+            manifestations_of(network, given[tested], channels) if frozen else asked(data.images[tested])
+        )
     named = data.patients if data.sources is None else data.sources
     for source in dict.fromkeys(named.tolist()):
         rows = (named == source) & np.isfinite(sure[:, 0])
@@ -110,21 +111,12 @@ def assess_manifestations(
             yield _told(recipe, f"{BY_FOLD}, {source}", len(data.folds), *parts)
     if untaught is None:
         return
-    network, _ = taught(np.ones(len(data), np.bool_), None if folder is not None else weights)
-    truth, answers = known_of(untaught), asked(network, untaught.images)
+    teach(np.ones(len(data), np.bool_))
+    truth, answers = known_of(untaught), asked(untaught.images)
     for patient in dict.fromkeys(untaught.patients.tolist()):
         rows = untaught.patients == patient
         whose = np.array([f"{patient} {number // BLOCK}" for number in range(int(rows.sum()))])
         yield _told(recipe, f"{UNTAUGHT}, {patient}", 1, truth[rows], answers[rows], channels, whose)
-
-
-def _blind(folder: Path, patients: Sequence[str]) -> Path | None:
-    """Return the model in a folder that has not learned from these patients."""
-    for path in sorted(folder.glob("*.safetensors")):
-        seen = read_card(path).split
-        if not set(patients) & {*seen.get("training", ()), *seen.get("validation", ())}:
-            return path
-    return None
 
 
 def _told(
@@ -170,13 +162,13 @@ def trust_in_manifestations(assessed: Sequence[dict[str, Any]]) -> tuple[str, bo
     Raises
     ------
     JobError
-        If nothing has an AUC.
+        If nothing has an AUC that says anything, of `LEAST` slices with and without the finding.
     """
     areas = [
         (name, one["protocol"].split(", ", 1)[1], told["auc"])
         for one in assessed
         for name, told in one["figures"].items()
-        if told["auc"][0] is not None
+        if told["auc"][0] is not None and min(told["shown"], told["slices"] - told["shown"]) >= LEAST
     ]
     if not areas:
         raise JobError(

@@ -22,7 +22,7 @@ from napari_covseg.learn.recognition import Features, body_of, by_patient, featu
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.train import TrainingProgress, make_optimiser
 from napari_covseg.metrics.recognition import auc, intervals_by_patient
-from napari_covseg.models.card import ModelCard
+from napari_covseg.models.card import ModelCard, read_card
 from napari_covseg.models.file import save_model
 from napari_covseg.models.forward import as_input, stacked
 from napari_covseg.models.preparation import Preparation, as_shown
@@ -64,6 +64,52 @@ def as_seen(slices: LabelledSlices, preparation: Preparation) -> LabelledSlices:
         for row in rows:
             images[row] = as_shown(slices.images[row], appearance, preparation)
     return replace(slices, images=images, kinds=None, masks=slices.resized(preparation.size).masks)
+
+
+def blind_features(
+    recipe: Recipe, data: LabelledSlices, folder: Path, device: str = "cpu"
+) -> tuple[Features, npt.NDArray[np.bool_]]:
+    """Return features of each slice by a body that has not learned from its patient.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    data : LabelledSlices
+    folder : Path
+        Of models, of which each patient gets the first that fits and is prepared for as the recipe says;
+        without one the recipe's own body.
+    device : str
+
+    Returns
+    -------
+    features : ndarray of float32, shape (n, F)
+    blind : ndarray of bool, shape (n,)
+        Whether there was such a model.
+    """
+    wanted = Preparation.from_card(recipe.preparation)
+    cards = {
+        path: card.split
+        for path in sorted(folder.glob("*.safetensors"))
+        if (card := read_card(path)).network["name"] == "efficientunet"
+        and Preparation.from_card(card.preparation) == wanted
+    }
+    bodies: dict[Path | None, list[str]] = {}
+    for patient in dict.fromkeys(data.patients.tolist()):
+        fit = (path for path, split in cards.items() if not _has_seen(split, patient))
+        bodies.setdefault(next(fit, None), []).append(patient)
+    features, blind = np.zeros((0, 0), np.float32), np.zeros(len(data), np.bool_)
+    for path, patients in bodies.items():
+        rows = np.isin(data.patients, patients)
+        found = features_of(body_of(recipe, path), data.images[rows], device)
+        if not len(features):
+            features = np.zeros((len(data), found.shape[1]), np.float32)
+        features[rows], blind[rows] = found, path is not None
+    return features, blind
+
+
+def _has_seen(split: dict[str, list[str]], patient: str) -> bool:
+    # who is on none of its lists may have another name there: only who tested was certainly kept out
+    return patient not in split.get("test", ())
 
 
 def manifestations_of(network: Classifier, features: Features, channels: Sequence[str]) -> Probabilities:
@@ -211,7 +257,8 @@ def train_manifestations(
     recipe : Recipe
         For manifestations.
     name, weights, device, stop
-        As for `learn.recognition.train_recognition`; a whole network learns on the CPU.
+        As for `learn.recognition.train_recognition`; a whole network learns on the CPU. If `weights` is a
+        folder, a last layer learns from `blind_features`, and is put on the recipe's own body.
 
     Yields
     ------
@@ -232,9 +279,14 @@ def train_manifestations(
         raise ModelError(
             f"The patients to train on have no slices with and without {', '.join(missing)}: keep out others."
         )
-    started, network, progress = time.perf_counter(), body_of(recipe, weights), None
+    folder = weights if weights is not None and weights.is_dir() else None
+    started, progress = time.perf_counter(), None
+    network = body_of(recipe, None if folder is not None else weights)
     frozen = recipe.optimiser == "lbfgs"
-    given = features_of(network, data.images, device) if frozen else data.images
+    if folder is not None:
+        given, _ = blind_features(recipe, data, folder, device)
+    else:
+        given = features_of(network, data.images, device) if frozen else data.images
     taught = given[learned], known[learned], channels, data.patients[learned]
     for progress in teach_manifestations(recipe, network, *taught, stop):
         yield progress
