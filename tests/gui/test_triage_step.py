@@ -32,6 +32,7 @@ from napari_covseg.jobs.events import (
     SliceRecognised,
 )
 from napari_covseg.jobs.requests import Recognise
+from napari_covseg.models import catalogue
 from napari_covseg.models.card import ModelCard
 from napari_covseg.models.catalogue import available
 from napari_covseg.panels.dock import CovSegDock
@@ -50,8 +51,17 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def installed(workspace_folder: Path, model_folder: Path) -> None:
+def installed(
+    workspace_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Have the models of the test, and of those in the package only what labels."""
     shutil.copytree(model_folder, os.environ["COVSEG_MODELS"])
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    for entry in available():
+        if entry.origin == "shipped":
+            shutil.copy(entry.path, shipped)
+    monkeypatch.setattr(catalogue, "_SHIPPED", shipped)
 
 
 @pytest.fixture

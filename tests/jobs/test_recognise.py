@@ -33,6 +33,7 @@ from napari_covseg.jobs.events import (
 from napari_covseg.jobs.requests import Recognise, RecogniseFile, WarmUp
 from napari_covseg.jobs.run import run
 from napari_covseg.jobs.steps import Control, JobCancelled
+from napari_covseg.models import catalogue
 from napari_covseg.scans import read_scan
 from phantom import phantom
 
@@ -190,7 +191,7 @@ def test_an_x_ray_in_a_file_is_recognised_as_in_a_case_and_its_heat_map_drawn(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COVSEG_MODELS", str(models))
+    monkeypatch.setattr(catalogue, "_SHIPPED", models)
     out = tmp_path / "heat.png"
     events = list(run(RecogniseFile(str(tmp_path / "front.dcm"), heat_map=str(out), device="cpu")))
     (said,) = of(ScanRecognised, events)  # by the one that has learned from X-rays, nobody named it
@@ -212,7 +213,7 @@ def test_an_x_ray_in_a_file_is_recognised_as_in_a_case_and_its_heat_map_drawn(
 def test_what_is_no_chest_gets_no_probability(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COVSEG_MODELS", str(models))
+    monkeypatch.setattr(catalogue, "_SHIPPED", models)
     y, x = np.mgrid[:256, :256] / 256
     leg = 90 * np.exp(-(((x - 0.5) / 0.23) ** 4)) + 90 * np.exp(-(((x - 0.5) / 0.1) ** 4))
     noise = np.random.default_rng(0).normal(0, 3, leg.shape)

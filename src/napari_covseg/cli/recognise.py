@@ -64,7 +64,7 @@ def recognise(
     if len(scans) > 1 and heat_map is not None:
         raise JobError(f"--heat-map is for one scan, and {path} holds {len(scans)}: name one of them.")
     said, meant = seen_as(seen_as_), said_values(values)
-    failed = 0
+    failed, cautions = 0, dict[str, None]()
     for one, uid in scans:
         job = RecogniseFile(one, tuple(model or ()), heat_map, uid, meant, device, said)
         try:
@@ -79,7 +79,10 @@ def recognise(
         for event in events:
             if isinstance(event, ScanRecognised):
                 _print(output, event)
-    output.line(RESEARCH_USE)
+                if event.probabilities:
+                    cautions[f"{event.model_id}: {event.caution}"] = None
+    for caution in (*cautions, RESEARCH_USE):  # once, however many X-rays there are
+        output.line(caution)
     if failed:
         raise typer.Exit(1)
 
@@ -93,5 +96,4 @@ def _print(output: Output, event: ScanRecognised) -> None:
     elif event.probabilities:
         output.line(f"{event.name}: no finding; {event.model_id} says {words}")
     else:
-        output.line(f"{event.name}: nothing is recognised")
-    output.line(f"  {event.caution}")
+        output.line(f"{event.name}: nothing is recognised; {event.caution}")
