@@ -84,7 +84,9 @@ class Story:
         if self.dock.triage.asked():  # where there are models that have learned from CT
             self.dock.triage.run.click()
             self.wait(lambda: not self.session.busy_with)
+            self.dock.triage.heat.setChecked(True)
             self.picture("triage")
+            self.dock.triage.heat.setChecked(False)
 
         self.open_only(3)
         self.correct(most)
