@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--fold", default="1")
     parser.add_argument("--default", type=Path, metavar="FILE", help="becomes the model of the package")
     parser.add_argument("--as", dest="name", default="covseg", help="another name: into the folder instead")
-    parser.add_argument("--whole", type=Path, metavar="FILE", help="names what slices show: into the package")
+    parser.add_argument("--whole", type=Path, metavar="FILE", help="names what slices show: into the folder")
     parser.add_argument("--assessed", type=Path, metavar="JSON", help="how far that can be trusted")
     parser.add_argument("--list", action="store_true", help="only write the lists of what is there")
     arguments = parser.parse_args()
@@ -59,8 +59,7 @@ def main() -> None:
         ship_ours(arguments.default, arguments.name)
     if arguments.whole:
         ship_whole(arguments.whole, arguments.name, arguments.assessed)
-        return
-    if arguments.list or arguments.default:
+    if arguments.list or arguments.default or arguments.whole:
         write_lists()
         return
     networks = [one for one in read_networks(RUNS) if one.protocol == "patient"]
@@ -144,14 +143,14 @@ def ship_ours(file: Path, name: str) -> None:
 
 
 def ship_whole(file: Path, name: str, assessed: Path) -> None:
-    """Put a model that names what slices show into the package, with what it was assessed to be worth."""
+    """Put a model that names what slices show into the folder, with what it was assessed to be worth."""
     network, card = load_network(file)
     stored = json.loads(assessed.read_text("utf-8"))
     words = trust_in if card.task == "recognition" else trust_in_manifestations
     trust, trusted = words(stored["assessed"])
     scores = {one["protocol"]: one["figures"] for one in stored["assessed"]}
     scores["protocol"] = f"Stored in benchmarks/recognition/{assessed.name}, see docs/recognition.md"
-    target = PACKAGED / f"{name}.safetensors"
+    target = SHIPPED / f"{name}.safetensors"
     save_model(target, network, replace(card, id=name, trust=trust, trusted=trusted, scores=scores))
     print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB; {trust}")
 

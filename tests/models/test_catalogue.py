@@ -88,14 +88,13 @@ def test_a_model_for_another_task_is_offered_to_nobody_who_labels(
     file = tmp_path / "triage.safetensors"
     save_model(file, network, other)
     assert "triage" not in [entry.card.id for entry in available()]
-    assert available("recognition")[-1].card.id == "triage"
-    tasks = ("segmentation", "recognition", "manifestations")
-    assert len(available(None)) == sum(len(available(task)) for task in tasks)
+    assert [entry.card.id for entry in available("recognition")] == ["triage"]
+    assert len(available(None)) == len(available()) + 1
     for name in ("triage", str(file)):
         assert find(name, "recognition").card == find(name, None).card == other
         with pytest.raises(ModelError, match=f"^The model {name} is for recognition, not for segmentation: "):
             find(name)
     with pytest.raises(ModelError, match=f"{DEFAULT} is for segmentation, not for recognition"):
         find(DEFAULT, "recognition")
-    with pytest.raises(ModelError, match=r"known are .*triage; or give"):
+    with pytest.raises(ModelError, match="known are triage; or give"):
         find("nobody", "recognition")
