@@ -110,7 +110,10 @@ def test_each_picture_is_made_by_a_script_or_by_a_command_beside_it() -> None:
     scripts = "".join(
         path.read_text("utf-8") for path in [*ROOT.glob("docs/*.py"), *ROOT.glob("benchmarks/*.py")]
     )
+    families = re.findall(r"`([\w-]+-\*\.svg)`", scripts)  # of pictures, one for each stored run
     for picture in (ROOT / "docs" / "images").iterdir():
+        if any(picture.match(family) for family in families):
+            continue
         if picture.is_file() and f"/{picture.name}" not in scripts and f'"{picture.stem}"' not in scripts:
             pages = [page for page in PAGES if f"images/{picture.name}" in page.read_text("utf-8")]
             assert any(f"--figure docs/images/{picture.name}" in page.read_text("utf-8") for page in pages), (
