@@ -23,6 +23,7 @@ from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.train import TrainingProgress, make_optimiser
 from napari_covseg.metrics.recognition import auc, intervals_by_patient
 from napari_covseg.models.card import ModelCard, read_card
+from napari_covseg.models.catalogue import DEFAULT
 from napari_covseg.models.file import save_model
 from napari_covseg.models.forward import as_input, stacked
 from napari_covseg.models.preparation import Preparation, as_shown
@@ -320,7 +321,7 @@ def train_manifestations(
             "trained": {
                 "steps": progress.steps,
                 "seconds": round(time.perf_counter() - started),
-                "body": weights.name if weights is not None else recipe.pretrained or "random",
+                "body": _body(recipe, weights),
                 "torch": torch.__version__,
             },
         },
@@ -333,6 +334,12 @@ def train_manifestations(
     )
     save_model(out, network, card)
     yield card
+
+
+def _body(recipe: Recipe, weights: Path | None) -> str:
+    if weights is None or weights.is_dir():  # others stood in for it while the last layer learned
+        return DEFAULT if recipe.network == "efficientunetfindings" else recipe.pretrained or "random"
+    return weights.name
 
 
 def missing_of(recipe: Recipe, known: Known, channels: Sequence[str]) -> list[str]:
