@@ -411,6 +411,23 @@ def test_what_is_known_of_a_revision(workspace: Workspace, case_id: str, tmp_pat
         write_csv(it.history(), tmp_path / "no/such/folder.csv")
 
 
+def test_an_audit_trail_is_there_whole_or_not_at_all(
+    workspace: Workspace, case_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OpenCase(workspace, case_id) as opened:
+        opened.set_review(4, Review.ACCEPTED)
+        (tmp_path / "audit.csv").write_text("that of yesterday")
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        with pytest.raises(CaseError, match=r"The disk is full, the history of .*audit\.csv is not saved"):
+            write_csv(opened.history(), tmp_path / "audit.csv")
+        monkeypatch.undo()
+    assert (tmp_path / "audit.csv").read_text() == "that of yesterday"
+
+
 def test_of_a_voxel_that_is_told_twice_the_first_value_counts(workspace: Workspace, case_id: str) -> None:
     with OpenCase(workspace, case_id) as opened:
         opened.live["lungs"][1, 2, 3:5] = 9

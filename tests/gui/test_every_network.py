@@ -17,6 +17,7 @@ from napari import Viewer
 from napari_covseg.cases.case import Review
 from napari_covseg.cases.prediction import Prediction
 from napari_covseg.metrics import dice
+from napari_covseg.models.card import read_card
 from napari_covseg.models.catalogue import DEFAULT, find
 from napari_covseg.models.installed import install, repository_weights
 from napari_covseg.networks.catalogue import CATALOGUE
@@ -133,11 +134,14 @@ def test_every_network_labels_and_its_card_can_be_read(
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids of all models that come with the repository, installed."""
+    """Ids of all models that come with the repository and label pixels, installed."""
     monkeypatch.setenv("COVSEG_MODELS", str(tmp_path / "models"))
     folder = repository_weights()
     assert folder is not None
-    return [DEFAULT, *(install(file.stem)[0].id for file in sorted(folder.glob("*.safetensors")))]
+    labelling = [
+        file for file in sorted(folder.glob("*.safetensors")) if read_card(file).task == "segmentation"
+    ]
+    return [DEFAULT, *(install(file.stem)[0].id for file in labelling)]
 
 
 @pytest.mark.timeout(600)

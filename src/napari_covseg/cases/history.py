@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import threading
@@ -30,6 +31,7 @@ from napari_covseg.cases.store import (
     writing,
 )
 from napari_covseg.errors import CaseError
+from napari_covseg.files import write_bytes
 from napari_covseg.labels import Group
 
 _ARRAYS = ("sessions", "revisions")
@@ -310,7 +312,7 @@ def _set_damaged_aside(path: Path) -> None:
         os.replace(path, path.with_name(f"{path.name}.damaged"))
 
 
-def write_csv(revisions: Iterable[Revision], path: str | os.PathLike[str]) -> None:
+def write_csv(revisions: Iterable[Revision], path: str | Path) -> None:
     """Write an audit trail: one line per revision, times in UTC, slices counted from 1.
 
     Raises
@@ -318,24 +320,26 @@ def write_csv(revisions: Iterable[Revision], path: str | os.PathLike[str]) -> No
     CaseError
         If the file cannot be written.
     """
-    # a spreadsheet takes UTF-8 for what it is only with the mark at its beginning
-    with writing("the history", path), open(path, "w", newline="", encoding="utf-8-sig") as file:  # type: ignore[arg-type]
-        table = csv.writer(file)
-        table.writerow(_COLUMNS)
-        for revision in revisions:
-            table.writerow(
-                [
-                    revision.number,
-                    revision.when.isoformat(),
-                    _plain(revision.who),
-                    revision.tool,
-                    " ".join(revision.groups),
-                    " ".join(str(z + 1) for z in revision.slices),
-                    revision.voxels,
-                    revision.prediction_id,
-                    _plain(revision.note),
-                ]
-            )
+    lines = io.StringIO(newline="")
+    table = csv.writer(lines)
+    table.writerow(_COLUMNS)
+    for revision in revisions:
+        table.writerow(
+            [
+                revision.number,
+                revision.when.isoformat(),
+                _plain(revision.who),
+                revision.tool,
+                " ".join(revision.groups),
+                " ".join(str(z + 1) for z in revision.slices),
+                revision.voxels,
+                revision.prediction_id,
+                _plain(revision.note),
+            ]
+        )
+    with writing("the history", path):
+        # a spreadsheet takes UTF-8 for what it is only with the mark at its beginning
+        write_bytes(Path(path), lines.getvalue().encode("utf-8-sig"))
 
 
 def _plain(text: str) -> str:
