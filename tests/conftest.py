@@ -52,6 +52,14 @@ def as_if_taught() -> Callable[[Any], None]:
     return teach
 
 
+@pytest.fixture(autouse=True)
+def _one_thread_stays() -> Iterator[None]:
+    """Processes with as many threads as there are cores slow each other down tenfold: leave torch at one."""
+    yield
+    if torch := sys.modules.get("torch"):
+        assert torch.get_num_threads() == 1, "the test left torch with more threads than it had"
+
+
 @pytest.fixture(scope="session")
 def untrained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights for slices of 64²."""

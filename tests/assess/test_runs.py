@@ -21,6 +21,7 @@ def test_a_second_call_reads_what_the_first_one_made(
 ) -> None:
     protocols = [protocol(condition="none", most=2), protocol(condition="none", strategy="gain", most=2)]
     first = next(run_all([assessed], protocols, tmp_path / "out"))  # interrupted after one
+    assert first["threads"] == 1  # as many as torch was given, not all cores
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["anna-position-none-0.json"]
     calls = []
     real = effort.run

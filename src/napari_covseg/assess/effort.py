@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -455,7 +454,7 @@ def run_all(
                 yield _read(path, assessed, protocol)
             else:
                 missing.append((assessed, protocol, path))
-    threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
+    threads = max(1, torch.get_num_threads() // max(1, jobs))  # those that this process may take
     if jobs <= 1:
         for work in missing:
             yield _work(*work, threads)
