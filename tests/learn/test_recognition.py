@@ -84,7 +84,7 @@ def test_a_model_is_taught_calibrated_measured_and_written(tmp_path: Path) -> No
 
 def test_without_a_validation_part_those_who_teach_choose_the_temperature_by_fold(tmp_path: Path) -> None:
     data = replace(striped(), folds={"1": ["p0", "p1", "p6"], "2": ["p2", "p3"]})
-    split = {"training": ["p0", "p1", "p2", "p3"], "validation": [], "test": []}
+    split = {"training": ["p0", "p1", "p2", "p3"], "validation": [], "test": ["p6"]}
     # half of what a patient shows is wrong: who has learned it by heart is too sure of the others
     wrong = np.where(np.arange(48) % 4 < 2, data.classes[::-1], data.classes)
     found = []
@@ -95,6 +95,8 @@ def test_without_a_validation_part_those_who_teach_choose_the_temperature_by_fol
         *_, card = run
         assert isinstance(card, ModelCard)
         found.append(card.recipe["trained"]["temperature"])
+        said = "those who taught, fold by fold" in card.scores["protocol"]
+        assert said == bool(folds) and "validation" not in card.scores["protocol"]
     assert found[0] == 1 and found[1] > 2
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from napari_covseg.assess.cross_validation import FoldJob
     from napari_covseg.assess.folds import Fold
     from napari_covseg.jobs.events import Event
+    from napari_covseg.labels import Task
+    from napari_covseg.learn.recipe import Recipe
 
 RUNS = Path("benchmarks/runs")
 
@@ -146,6 +148,23 @@ def networks(
     _report(output, (data or out) if show else out, recipe or ())
 
 
+def _chosen(
+    task: Task, names: Sequence[str], steps: int | None, device: str, threads: int | None
+) -> tuple[list[Recipe], str]:
+    """Return the recipes of a task, with as many steps as asked for, and the device; set torch's threads."""
+    import torch
+
+    from napari_covseg.learn.recipe import read_recipe
+    from napari_covseg.models.file import choose_device
+
+    chosen = [read_recipe(name, task) for name in dict.fromkeys(names)]
+    if steps is not None:
+        chosen = [dataclasses.replace(one, steps=steps, epochs=None) for one in chosen]
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return chosen, str(choose_device(device))
+
+
 def _recognition(
     output: Output,
     data: Path,
@@ -157,20 +176,11 @@ def _recognition(
     out: Path | None,
 ) -> None:
     """Assess recipes for recognition, print what came out, and store it if a folder is named."""
-    import torch
-
     from napari_covseg.assess.recognition import assess_recognition, recognition_tables, store_recognition
     from napari_covseg.assess.tables import without_nan
     from napari_covseg.learn.labelled_pictures import read_labelled_pictures
-    from napari_covseg.learn.recipe import read_recipe
-    from napari_covseg.models.file import choose_device
 
-    chosen = [read_recipe(name, "recognition") for name in dict.fromkeys(names)]
-    if steps is not None:
-        chosen = [dataclasses.replace(one, steps=steps, epochs=None) for one in chosen]
-    where = str(choose_device(device))
-    if threads is not None:
-        torch.set_num_threads(threads)
+    chosen, where = _chosen("recognition", names, steps, device, threads)
     pictures = read_labelled_pictures(data)
     found = []
     for one in chosen:
@@ -196,23 +206,14 @@ def _manifestations(
     out: Path | None,
 ) -> None:
     """Assess recipes for manifestations, print what came out, and store it if a folder is named."""
-    import torch
-
     from napari_covseg.assess.manifestations import assess_manifestations, manifestation_tables
     from napari_covseg.assess.recognition import store_recognition
     from napari_covseg.assess.tables import without_nan
     from napari_covseg.learn.manifestations import SIDE, as_seen
-    from napari_covseg.learn.recipe import read_recipe
     from napari_covseg.learn.training_set import read_training_set
-    from napari_covseg.models.file import choose_device
     from napari_covseg.models.preparation import Preparation
 
-    chosen = [read_recipe(name, "manifestations") for name in dict.fromkeys(names)]
-    if steps is not None:
-        chosen = [dataclasses.replace(one, steps=steps, epochs=None) for one in chosen]
-    where = str(choose_device(device))
-    if threads is not None:
-        torch.set_num_threads(threads)
+    chosen, where = _chosen("manifestations", names, steps, device, threads)
     found = []
     for one in chosen:
         preparation = Preparation.from_card(one.preparation)

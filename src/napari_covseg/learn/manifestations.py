@@ -18,7 +18,14 @@ from torch.nn import functional as F
 
 from napari_covseg.errors import ModelError
 from napari_covseg.learn.recipe import Recipe
-from napari_covseg.learn.recognition import Features, body_of, by_patient, features_of, solve_last_layer
+from napari_covseg.learn.recognition import (
+    Features,
+    body_of,
+    by_patient,
+    features_of,
+    solve_last_layer,
+    stored,
+)
 from napari_covseg.learn.slices import UNKNOWN, LabelledSlices
 from napari_covseg.learn.train import TrainingProgress, make_optimiser
 from napari_covseg.metrics.recognition import auc, intervals_by_patient
@@ -230,7 +237,7 @@ def manifestation_figures(
             "slices": len(truth), "shown": int(truth.sum()), "patients": len(set(whose.tolist()))
         }  # fmt: skip
         for key, value, (low, high) in zip(("auc", "sensitivity", "specificity"), values, ends, strict=True):
-            table[name][key] = [round(one, 4) if math.isfinite(one) else None for one in (value, low, high)]
+            table[name][key] = stored(value, low, high)
     return table
 
 

@@ -295,8 +295,13 @@ def figures(classes: Numbers, probabilities: Probabilities, patients: Names) -> 
     table: dict[str, Any] = {"pictures": len(classes), "patients": len(set(patients.tolist()))}
     table["confusion"] = found.tolist()
     for name, value, (low, high) in zip(MEASURES, values, ends, strict=True):
-        table[name] = [round(one, 4) if math.isfinite(one) else None for one in (value, low, high)]
+        table[name] = stored(value, low, high)
     return table
+
+
+def stored(value: float, low: float, high: float) -> list[float | None]:
+    """Return a figure and its interval as a card keeps them: four digits, None for what is no number."""
+    return [round(one, 4) if math.isfinite(one) else None for one in (value, low, high)]
 
 
 def train_recognition(
@@ -355,9 +360,10 @@ def train_recognition(
     started = time.perf_counter()
     network = body_of(recipe, weights)
     features = features_of(network, data.prepared(Preparation.from_card(recipe.preparation)), device)
-    temperature = 1.0
+    temperature, chosen = 1.0, " The temperature was chosen on the validation part."
     if "validation" not in parts:  # before the last layer learns from everybody
         temperature = _temperature_by_fold(recipe, network, features, classes, data, learned)
+        chosen = " The temperature was chosen on those who taught, fold by fold." if data.folds else ""
     progress = None
     for progress in teach_last_layer(
         recipe, network, features[learned], classes[learned], data.patients[learned], stop
@@ -377,7 +383,7 @@ def train_recognition(
     if scores:
         scores["protocol"] = (
             "Single pictures, the most probable class; [value, low, high] of a 95 % bootstrap interval over "
-            "patients. The temperature was chosen on the validation part."
+            f"patients.{chosen}"
         )
     facts: dict[str, Any] = {
         "steps": progress.steps,
